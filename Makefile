@@ -1,0 +1,37 @@
+# The commands of the README. Everything is installed into .venv; nothing else is touched.
+PYTHON ?= python3
+# The version the project is tested with; any torch >= 2.11 works.
+TORCH ?= torch==2.13.0
+METHOD ?= moco
+RUN := .venv/bin
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+
+.PHONY: build pretrain test test-fast lint bench clean
+
+build: .venv/installed
+
+.venv/installed: pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
+	test -x $(RUN)/python || $(PYTHON) -m venv .venv
+	$(RUN)/python -m pip install --quiet "$(TORCH)" numpy "setuptools>=77" wheel "pybind11>=2.13" cmake ninja
+	$(RUN)/python -m pip install --quiet --no-build-isolation -e ".[cli,plot,pretrain,dev]"
+	touch $@
+
+pretrain: build
+	$(RUN)/fastcl pretrain --method $(METHOD) $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
+
+test: build
+	$(RUN)/python -m pytest $(ARGS)
+
+test-fast: build
+	$(RUN)/python -m pytest -m "not slow" $(ARGS)
+
+lint: build
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+	$(RUN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh')
+
+bench: build
+	$(RUN)/python -m benchmarks $(ARGS)
+
+clean:
+	rm -rf build fastcl/*.so .venv/installed

@@ -1,0 +1,2 @@
+// CUDA operators: tensors to pointers, on torch's current stream.
+#include "tensor.h"

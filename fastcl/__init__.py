@@ -1,0 +1,2 @@
+from . import functional
+from .version import __version__

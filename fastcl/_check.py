@@ -1,0 +1,101 @@
+"""What bad input gets: an error that names the argument, its value and what was expected."""
+
+import math
+
+import torch
+from torch import Tensor
+
+FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+
+
+def rows(name: str, x: Tensor, like: tuple[str, Tensor] | None = None) -> None:
+    """A non-empty floating-point matrix, of the width, dtype and device of another."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dim() != 2:
+        raise ValueError(f"{name} must have 2 dimensions [rows, width], got shape {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if x.shape[0] == 0 or x.shape[1] == 0:
+        raise ValueError(f"{name} must not be empty, got shape {list(x.shape)}")
+    if like is not None:
+        other, y = like
+        if x.shape[1] != y.shape[1]:
+            raise ValueError(
+                f"{name} must have the width of {other}, {y.shape[1]}, got {x.shape[1]}"
+            )
+        if x.dtype != y.dtype:
+            raise TypeError(f"{name} must have the dtype of {other}, {y.dtype}, got {x.dtype}")
+        if x.device != y.device:
+            raise ValueError(f"{name} must be on the device of {other}, {y.device}, got {x.device}")
+
+
+def pairs(name: str, x: Tensor, other: str, y: Tensor) -> None:
+    """Two matrices whose rows belong together."""
+    rows(other, y)
+    rows(name, x, (other, y))
+    if x.shape[0] != y.shape[0]:
+        raise ValueError(
+            f"{name} must have as many rows as {other}, {y.shape[0]}, got {x.shape[0]}"
+        )
+
+
+def vector(name: str, x: Tensor, length: int, device: torch.device, integer: bool = False) -> None:
+    """One number per row."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if integer and x.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {x.dtype}")
+    if not integer and x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    if x.shape != (length,):
+        raise ValueError(f"{name} must have shape [{length}], got {list(x.shape)}")
+    if x.device != device:
+        raise ValueError(f"{name} must be on {device}, got {x.device}")
+
+
+def positive(name: str, value: float) -> float:
+    """A finite number above zero."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not (math.isfinite(value) and value > 0):
+        raise ValueError(f"{name} must be finite and above 0, got {value}")
+    return float(value)
+
+
+def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def scalar(name: str, x: Tensor, device: torch.device) -> None:
+    """A floating-point tensor of one element."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.numel() != 1:
+        raise ValueError(f"{name} must have one element, got shape {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be floating point, got {x.dtype}")
+    if x.device != device:
+        raise ValueError(f"{name} must be on {device}, got {x.device}")
+
+
+def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:
+    rows("q", q)
+    if not symmetric:
+        rows("k", k, ("q", q))
+    if isinstance(scale, Tensor):
+        scalar("scale", scale, q.device)
+    else:
+        positive("scale", scale)
+    if (row_ids is None) != (col_ids is None):
+        raise ValueError("ids must be given for the rows and for the columns, or for neither")
+    if row_ids is not None:
+        vector("ids of the rows", row_ids, q.shape[0], q.device, integer=True)
+        vector("ids of the columns", col_ids, k.shape[0], q.device, integer=True)
+    if extra is not None:
+        vector("extra", extra, q.shape[0], q.device)
+    if pivot is not None:
+        vector("pivot", pivot, q.shape[0], q.device)
+    if both and (symmetric or extra is not None):
+        raise ValueError("both must be False where k is None or extra is given")

@@ -1,0 +1,72 @@
+"""The raw operators: schema, fake kernel, and which kernel runs.
+
+This is the only file that knows. PyTorch's dispatcher decides by device; the reference is the
+fallback of every operator, so all of them work, trace and compile with nothing built. Raw
+operators have no autograd: the functions over them own it.
+"""
+
+from pathlib import Path
+
+import torch
+
+from . import reference
+
+library = torch.library.Library("fastcl", "DEF")
+
+
+def _define(schema: str, fake, tags=(torch.Tag.pt2_compliant_tag,)) -> None:
+    library.define(schema, tags=tags)
+    name = schema.split("(")[0]
+    library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+    torch.library.register_fake(f"fastcl::{name}", fake, lib=library)
+
+
+def _info_nce_forward_fake(
+    q, k, scale, logit_scale, row_ids, col_ids, extra, pivot,
+    symmetric, both, positives_in, unit, frozen,
+):  # fmt: skip
+    n, m, d = q.shape[0], k.shape[0], q.shape[1]
+    dtype = reference.accumulate_dtype(q.dtype)
+    return (
+        q.new_empty(4, n, dtype=dtype),
+        q.new_empty(4, m if both else 0, dtype=dtype),
+        q.new_empty(0 if pivot is None else n, dtype=torch.int64),
+        q.new_empty(n if frozen else 0, d, dtype=dtype),
+    )
+
+
+def _info_nce_backward_fake(
+    grad_loss, grad_positive, grad_col_loss, grad_col_positive, q, k, scale, logit_scale,
+    row_ids, col_ids, rows, cols, symmetric, positives_in, extra, unit, need_q, need_k,
+):  # fmt: skip
+    n, m, d = q.shape[0], k.shape[0], q.shape[1]
+    dtype = reference.accumulate_dtype(q.dtype)
+    return (
+        q.new_empty(n if need_q or symmetric else 0, d, dtype=dtype),
+        q.new_empty(m if need_k and not symmetric else 0, d, dtype=dtype),
+    )
+
+
+_define(
+    "info_nce_forward(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor? extra, Tensor? pivot, bool symmetric, bool both, "
+    "bool positives_in, bool unit, bool frozen) -> (Tensor, Tensor, Tensor, Tensor)",
+    _info_nce_forward_fake,
+)
+_define(
+    "info_nce_backward(Tensor? grad_loss, Tensor? grad_positive, Tensor? grad_col_loss, "
+    "Tensor? grad_col_positive, Tensor q, Tensor k, float scale, Tensor? logit_scale, "
+    "Tensor? row_ids, Tensor? col_ids, Tensor rows, Tensor cols, bool symmetric, "
+    "bool positives_in, bool extra, bool unit, bool need_q, bool need_k) -> (Tensor, Tensor)",
+    _info_nce_backward_fake,
+)
+_define(
+    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
+    lambda queue, pointer, rows: None,
+)
+
+COMPILED = Path(__file__).parent / "fastcl_ops.so"
+if COMPILED.exists():
+    torch.ops.load_library(COMPILED)
+
+ops = torch.ops.fastcl
