@@ -16,12 +16,14 @@ class CMakeBuild(build_ext):
 
     def build_extension(self, ext: Extension) -> None:
         build = ROOT / "build" / f"cmake-{sys.implementation.cache_tag}"
-        # An editable install has no wheel to copy from: the libraries go into the source tree.
-        target = ROOT / "fastcl" if self.editable_mode else Path(self.build_lib) / "fastcl"
+        targets = [Path(self.build_lib).resolve() / "fastcl"]
+        if self.editable_mode:  # setuptools carries back only the declared extension
+            targets.append(ROOT / "fastcl")
         configure = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
         subprocess.check_call(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *configure])
         subprocess.check_call(["cmake", "--build", build])
-        subprocess.check_call(["cmake", "--install", build, "--prefix", target.resolve()])
+        for target in targets:
+            subprocess.check_call(["cmake", "--install", build, "--prefix", target])
 
     def get_outputs(self) -> list[str]:
         return []
