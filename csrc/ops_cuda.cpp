@@ -1,2 +1,0 @@
-// CUDA operators: tensors to pointers, on torch's current stream.
-#include "tensor.h"
