@@ -63,9 +63,9 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
-def one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+        raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
 
 def scalar(name: str, x: Tensor, device: torch.device) -> None:

@@ -136,7 +136,9 @@ def contrast(
     """
     symmetric = k is None
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
-    _check.contrast(q, q if symmetric else k, scale, row_ids, col_ids, extra, pivot, symmetric, both)
+    _check.contrast(
+        q, q if symmetric else k, scale, row_ids, col_ids, extra, pivot, symmetric, both
+    )
     col_ids = None if col_ids is row_ids else col_ids
     logit_scale = scale if isinstance(scale, Tensor) else None
     out = _Contrast.apply(

@@ -17,7 +17,7 @@ from .reference import accumulate_dtype
 
 __all__ = [
     "Contrast", "clip", "contrast", "dcl", "flat_nce", "info_nce", "moco", "momentum_update_",
-    "nt_xent", "queue_push_", "sup_con", "unit_rows",
+    "nt_xent", "queue_push_", "row_products", "sup_con", "unit_rows",
 ]  # fmt: skip
 
 
@@ -33,6 +33,22 @@ def unit_rows(x: Tensor) -> Tensor:
         `[n, d]` in the dtype of x; a zero row stays zero.
     """
     return F.normalize(x.to(accumulate_dtype(x.dtype)), dim=1, eps=1e-12).to(x.dtype)
+
+
+def row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Products of the rows of two matrices that belong together.
+
+    Equal to ``(a.float() * b.float()).sum(1)``.
+
+    Args:
+        a: `[n, d]`.
+        b: `[n, d]`.
+
+    Returns:
+        `[n]` in float32 (float64 for float64 rows).
+    """
+    dtype = accumulate_dtype(a.dtype)
+    return (a.to(dtype) * b.to(dtype)).sum(1)
 
 
 def _reduce(loss: Tensor, reduction: str) -> Tensor:
@@ -89,20 +105,14 @@ def info_nce(
             loss = contrast(q, k, scale=scale, ids=ids).loss
         else:
             # Constant keys: with the positive apart, one pass yields loss and gradient.
-            loss = contrast(q, k, scale=scale, ids=ids, extra=_dot(q, k)).loss
+            loss = contrast(q, k, scale=scale, ids=ids, extra=row_products(q, k)).loss
     elif negative_mode == "unpaired":
         _check.rows("negatives", negatives, ("query", query))
         columns = unit_rows(negatives) if normalize else negatives
-        loss = contrast(q, columns, scale=scale, extra=_dot(q, k)).loss
+        loss = contrast(q, columns, scale=scale, extra=row_products(q, k)).loss
     else:
         loss = _paired(q, k, negatives, scale, normalize)
     return _reduce(loss, reduction)
-
-
-def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """Row-aligned products `[n]` in the accumulation dtype."""
-    dtype = accumulate_dtype(a.dtype)
-    return (a.to(dtype) * b.to(dtype)).sum(1)
 
 
 def _paired(q, k, negatives, scale, normalize):
@@ -118,7 +128,7 @@ def _paired(q, k, negatives, scale, normalize):
     if normalize:
         rows = F.normalize(rows, dim=2, eps=1e-12)
     s = torch.einsum("nd,nmd->nm", q.to(dtype), rows)
-    s = torch.cat([_dot(q, k)[:, None], s], dim=1) * scale
+    s = torch.cat([row_products(q, k)[:, None], s], dim=1) * scale
     return s.logsumexp(1) - s[:, 0]
 
 
@@ -163,6 +173,14 @@ def nt_xent(
     return contrast(z, scale=scale, ids=ids).loss.mean()
 
 
+def _decoupled(z0: Tensor, z1: Tensor, scale: float, normalize: bool) -> Tensor:
+    """The decoupled loss of every row of both views [2n]."""
+    z, ids = _two_views(z0, z1, normalize)
+    if z0.shape[0] == 1:
+        raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
+    return contrast(z, scale=scale, ids=ids, positives_in=False).loss
+
+
 def dcl(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
@@ -175,14 +193,13 @@ def dcl(
     Equal to ``(s.masked_fill(self | positive, -inf).logsumexp(1) - s[positive]).mean()`` with
     ``s = z @ z.T / temperature`` and ``z = unit_rows(cat([z0, z1]))``.
 
-    Arguments, result and errors are those of `nt_xent`; with one pair there is no negative and
-    the loss is minus infinity.
+    Arguments, result and errors are those of `nt_xent`; a single pair, which has no negative, is
+    an error too.
 
     Source: Yeh et al. 2022, "Decoupled Contrastive Learning", equation 6.
     """
     scale = 1 / _check.positive("temperature", temperature)
-    z, ids = _two_views(z0, z1, normalize)
-    return contrast(z, scale=scale, ids=ids, positives_in=False).loss.mean()
+    return _decoupled(z0, z1, scale, normalize).mean()
 
 
 def flat_nce(
@@ -196,14 +213,13 @@ def flat_nce(
 
     Equal to ``nt_xent(z0, z1).detach() + dcl(z0, z1) - dcl(z0, z1).detach()``.
 
-    Arguments, result and errors are those of `nt_xent`.
+    Arguments, result and errors are those of `dcl`.
 
     Source: Chen et al. 2021, "Simpler, Faster, Stronger: Breaking The log-K Curse On Contrastive
     Learners With FlatNCE", equation 8.
     """
     scale = 1 / _check.positive("temperature", temperature)
-    z, ids = _two_views(z0, z1, normalize)
-    loss = contrast(z, scale=scale, ids=ids, positives_in=False).loss
+    loss = _decoupled(z0, z1, scale, normalize)
     # With v the decoupled loss, NT-Xent is log(1 + exp(v)).
     return (F.softplus(loss).detach() + loss - loss.detach()).mean()
 
@@ -324,4 +340,4 @@ def moco(
         raise ValueError("queue must not require a gradient")
     scale = 1 / _check.positive("temperature", temperature)
     q, k = (unit_rows(query), unit_rows(key.detach())) if normalize else (query, key.detach())
-    return contrast(q, queue.to(q.dtype), scale=scale, extra=_dot(q, k)).loss.mean()
+    return contrast(q, queue.to(q.dtype), scale=scale, extra=row_products(q, k)).loss.mean()

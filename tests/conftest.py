@@ -1,0 +1,31 @@
+"""What every test gets: a fixed seed, and uninitialised memory that is NaN."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import settings
+
+settings.register_profile("fastcl", derandomize=True, deadline=None, max_examples=30)
+settings.load_profile("fastcl")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items):
+    """GPU tests are skipped in one place."""
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0):
+        return
+    for item in items:
+        if item.get_closest_marker("gpu"):
+            item.add_marker(pytest.mark.skip(reason="needs CUDA, compute capability 8.0 or newer"))
+
+
+@pytest.fixture(autouse=True)
+def _seed_and_poison():
+    """torch.empty is filled with NaN, so that an element nobody wrote shows."""
+    torch.manual_seed(0)
+    before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    yield
+    torch.use_deterministic_algorithms(before)

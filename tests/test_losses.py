@@ -1,0 +1,161 @@
+"""Every loss of the table against float64 within the error budget, and its derivative."""
+
+import pytest
+import torch
+from cases import CASES, ROWS, TEMPERATURES, WIDTHS, rounded, run
+
+import fastcl
+
+
+def assert_within_budget(ours, plain, exact, dtype, what):
+    """A kernel may be twice as wrong as plain PyTorch in its dtype, plus a little.
+
+    The bound is on the largest error of a tensor: an element of plain PyTorch may be exact by luck.
+    """
+    eps = torch.finfo(dtype).eps
+    error = (ours - exact).abs()
+    bound = 2 * (plain - exact).abs().max() + 4 * eps * (1 + exact.abs())
+    assert torch.isfinite(ours).all(), f"{what} is not finite"
+    assert (error <= bound).all(), f"{what}: error {error.max():.2e}, bound {bound.min():.2e}"
+
+
+def check(case, n, d, temperature, dtype):
+    tensors, kwargs = case.arguments(max(n, case.smallest), d, temperature)
+    tensors = rounded(tensors, dtype)
+    exact, exact_grads = run(case.plain, tensors, case.constants, kwargs, torch.float64)
+    plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, dtype)
+    ours, grads = run(case.function, tensors, case.constants, kwargs, dtype)
+    assert grads.keys() == exact_grads.keys()
+    assert_within_budget(ours, plain, exact, dtype, "loss")
+    for name, grad in grads.items():
+        assert_within_budget(grad, plain_grads[name], exact_grads[name], dtype, f"d{name}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_budget_over_rows(case, dtype):
+    for n in ROWS if dtype in (torch.float32, torch.float64) else ROWS[:5]:
+        check(case, n, 32, 0.1, dtype)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_budget_over_widths(case):
+    for d in WIDTHS:
+        check(case, 65, d, 0.1, torch.float32)
+
+
+@pytest.mark.parametrize("temperature", TEMPERATURES)
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_budget_over_temperatures(case, temperature):
+    check(case, 65, 48, temperature, torch.float32)
+
+
+@pytest.mark.parametrize("temperature", [0.01, 0.005])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_budget_of_converged_pairs(case, temperature):
+    """Near convergence lse and positive agree to many digits; their difference must be right."""
+    tensors, kwargs = case.arguments(65, 48, temperature)
+    names = [k for k in tensors if k not in ("queue", "labels", "logit_scale", "negatives")]
+    for name in names[1:]:
+        tensors[name] = tensors[names[0]] + 0.05 * torch.randn_like(tensors[name])
+    dtype = torch.float32
+    tensors = rounded(tensors, dtype)
+    exact, exact_grads = run(case.plain, tensors, case.constants, kwargs, torch.float64)
+    plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, dtype)
+    ours, grads = run(case.function, tensors, case.constants, kwargs, dtype)
+    assert_within_budget(ours, plain, exact, dtype, "loss")
+    for name, grad in grads.items():
+        assert_within_budget(grad, plain_grads[name], exact_grads[name], dtype, f"d{name}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_gradcheck(case):
+    if case.name == "flat_nce":
+        pytest.skip("its gradient is not the derivative of its value, by definition")
+    tensors, kwargs = case.arguments(4, 3, 0.5)
+    names = list(tensors)
+    floating = [k for k in names if tensors[k].is_floating_point() and k not in case.constants]
+    for k in floating:
+        tensors[k].requires_grad_()
+
+    def function(*values):
+        return case.function(**{**tensors, **dict(zip(floating, values, strict=True))}, **kwargs)
+
+    assert torch.autograd.gradcheck(function, [tensors[k] for k in floating])
+
+
+def test_gradient_of_every_row():
+    """reduction="none" with random upstream gradients, and a loss used twice."""
+    query, key = (torch.randn(33, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    upstream = torch.randn(33, dtype=torch.float64)
+    loss = fastcl.functional.info_nce(query, key, reduction="none")
+    ((loss * upstream).sum() + 3 * loss.mean()).backward()
+    ours = query.grad.clone(), key.grad.clone()
+    query.grad = key.grad = None
+    q, k = (torch.nn.functional.normalize(x, dim=1) for x in (query, key))
+    plain = torch.nn.functional.cross_entropy(q @ k.T / 0.1, torch.arange(33), reduction="none")
+    ((plain * upstream).sum() + 3 * plain.mean()).backward()
+    torch.testing.assert_close(loss, plain)
+    torch.testing.assert_close(ours, (query.grad, key.grad))
+
+
+def test_expanded_gradient():
+    """loss.sum() delivers a gradient of stride 0, which a raw pointer must not read through."""
+    query, key = torch.randn(2, 65, 8, dtype=torch.float64).unbind()
+    query.requires_grad_()
+    fastcl.functional.info_nce(query, key, reduction="none").sum().backward()
+    summed = query.grad.clone()
+    query.grad = None
+    loss = fastcl.functional.info_nce(query, key, reduction="none")
+    loss.backward(torch.ones(65, dtype=torch.float64))
+    assert torch.equal(summed, query.grad)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_views(case):
+    """Transposed, strided and offset views give what their copies give."""
+    tensors, kwargs = case.arguments(33, 16, 0.1)
+    views = {}
+    for name, x in tensors.items():
+        views[name] = x
+        if x.dim() == 2:
+            wide = torch.full((x.shape[1] + 3, 2 * x.shape[0] + 1), torch.nan, dtype=x.dtype)
+            wide[2:-1, 1::2] = x.T
+            views[name] = wide[2:-1, 1::2].T
+    assert torch.equal(case.function(**views, **kwargs), case.function(**tensors, **kwargs))
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_same_bits_twice(case):
+    tensors, kwargs = case.arguments(150, 32, 0.07)
+    first = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    second = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    assert torch.equal(first[0], second[0])
+    for name, grad in first[1].items():
+        assert torch.equal(grad, second[1][name])
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_poisoned_row_gives_nan(case, value):
+    """Never a wrong finite number."""
+    tensors, kwargs = case.arguments(40, 8, 0.1)
+    next(iter(tensors.values()))[3, 2] = value
+    assert case.function(**tensors, **kwargs).isnan()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_zero_rows_are_finite(case):
+    tensors, kwargs = case.arguments(40, 8, 0.1)
+    next(iter(tensors.values()))[3] = 0
+    loss, grads = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    assert loss.isfinite()
+    assert all(grad.isfinite().all() for grad in grads.values())
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_inputs_are_left_alone(case):
+    tensors, kwargs = case.arguments(20, 8, 0.1)
+    before = {name: x.clone() for name, x in tensors.items()}
+    run(case.function, tensors, case.constants, kwargs, torch.float64)
+    assert all(torch.equal(x, before[name]) for name, x in tensors.items())
