@@ -50,8 +50,9 @@ class _Contrast(torch.autograd.Function):
         return loss, positive, count, rank, col_loss, col_positive, col_count
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
         q, k, extra, logit_scale, row_ids, col_ids, rows, cols, weighted = ctx.saved_tensors
         scale, symmetric, both, positives_in, unit, frozen = ctx.options
         need_q, need_k, need_extra, need_scale = ctx.needs_input_grad[:4]

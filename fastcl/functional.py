@@ -127,7 +127,8 @@ def _paired(q, k, negatives, scale, normalize):
     rows = negatives.to(dtype)
     if normalize:
         rows = F.normalize(rows, dim=2, eps=1e-12)
-    s = torch.einsum("nd,nmd->nm", q.to(dtype), rows)
+    with torch.autocast(q.device.type, enabled=False):
+        s = torch.einsum("nd,nmd->nm", q.to(dtype), rows)
     s = torch.cat([row_products(q, k)[:, None], s], dim=1) * scale
     return s.logsumexp(1) - s[:, 0]
 
@@ -149,8 +150,8 @@ def nt_xent(
 ) -> Tensor:
     """NT-Xent, the loss of SimCLR: every row against the 2n - 1 other rows of both views.
 
-    Equal to ``F.cross_entropy((z @ z.T / temperature).fill_diagonal_(-inf), arange(2 * n).roll(n))``
-    with ``z = unit_rows(cat([z0, z1]))``.
+    Equal to ``F.cross_entropy((z @ z.T / temperature).fill_diagonal_(-inf), partner)``
+    with ``z = unit_rows(cat([z0, z1]))`` and ``partner = arange(2 * n).roll(n)``.
 
     Args:
         z0: First view `[n, d]`.

@@ -6,6 +6,7 @@ Rows are accumulated in float32, or in float64 for float64 rows.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -18,10 +19,16 @@ def _no_autocast(x: Tensor) -> torch.autocast:
     return torch.autocast(x.device.type, enabled=False)
 
 
+def _scaled(similarity, scale, logit_scale, dtype):
+    if similarity is None:
+        return None
+    s = scale * similarity.to(dtype)
+    return s if logit_scale is None else s * logit_scale.to(dtype)
+
+
 def _logits(q, k, scale, logit_scale):
     dtype = accumulate_dtype(q.dtype)
-    s = scale * (q.to(dtype) @ k.to(dtype).T)  # [n, m]
-    return s if logit_scale is None else s * logit_scale.to(dtype)
+    return _scaled(q.to(dtype) @ k.to(dtype).T, scale, logit_scale, dtype)  # [n, m]
 
 
 def _matches(s, row_ids, col_ids, symmetric):
@@ -34,12 +41,21 @@ def _matches(s, row_ids, col_ids, symmetric):
     return (row_ids[:, None] == col_ids[None, :]) & ~self_, self_
 
 
-def _statistics(s, denominator, positives):
-    """Loss, log-sum-exp, mean positive logit and number of positives of every row: [4, n]."""
-    count = positives.sum(1).to(s.dtype)
-    positive = torch.where(positives, s, 0).sum(1) / count.clamp(min=1)
-    lse = torch.where(denominator, s, -torch.inf).logsumexp(1)
-    return torch.stack([lse - positive, lse, positive, count])
+def _statistics(s, denominator, positives, extra=None):
+    """Loss, log-sum-exp, mean positive logit and number of positives of every row: [4, n].
+
+    Near convergence lse and positive agree to many digits, so the loss is summed relative to the
+    positive and is not their difference.
+    """
+    if extra is None:
+        count = positives.sum(1).to(s.dtype)
+        positive = torch.where(positives, s, 0).sum(1) / count.clamp(min=1)
+    else:
+        count, positive = torch.ones_like(extra), extra
+    loss = torch.where(denominator, s - positive[:, None], -torch.inf).logsumexp(1)
+    if extra is not None:
+        loss = F.softplus(loss, threshold=torch.inf)
+    return torch.stack([loss, loss + positive, positive, count])
 
 
 def info_nce_forward(
@@ -79,20 +95,13 @@ def info_nce_forward(
         matches, self_ = _matches(s, row_ids, col_ids, symmetric)
         negatives = ~(matches | self_)
         denominator = negatives | matches if positives_in and extra is None else negatives
-        rows = _statistics(s, denominator, matches)
-        if extra is not None:
-            positive = scale * extra.to(dtype)
-            if logit_scale is not None:
-                positive = positive * logit_scale.to(dtype)
-            lse = torch.logaddexp(rows[1], positive)
-            rows = torch.stack([lse - positive, lse, positive, torch.ones_like(lse)])
+        rows = _statistics(s, denominator, matches, _scaled(extra, scale, logit_scale, dtype))
         cols = s.new_empty(4, 0)
         if both:
             cols = _statistics(s.T, denominator.T, matches.T)
         rank = torch.empty(0, dtype=torch.int64, device=q.device)
         if pivot is not None:
-            bar = scale * pivot.to(dtype)
-            bar = bar if logit_scale is None else bar * logit_scale.to(dtype)
+            bar = _scaled(pivot, scale, logit_scale, dtype)
             rank = (negatives & (s > bar[:, None])).sum(1)
         weighted = s.new_empty(0, q.shape[1])
         if frozen:
@@ -103,11 +112,11 @@ def info_nce_forward(
 
 def _weights(s, denominator, positives, stats, grad_loss, grad_positive):
     """Gradient of the loss and of the mean positive logit of every row to its logits: [n, m]."""
-    _, lse, _, count = stats.to(s.dtype)
+    loss, _, positive, count = stats.to(s.dtype)
     y = torch.where(positives, 1 / count.clamp(min=1)[:, None], 0)
     g = torch.zeros_like(s)
     if grad_loss is not None:
-        p = torch.where(denominator, (s - lse[:, None]).exp(), 0)
+        p = torch.where(denominator, (s - positive[:, None] - loss[:, None]).exp(), 0)
         g = g + grad_loss.to(s.dtype)[:, None] * (p - y)
     if grad_positive is not None:
         g = g + grad_positive.to(s.dtype)[:, None] * y

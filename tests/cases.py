@@ -17,13 +17,15 @@ TEMPERATURES = (1.0, 0.07, 0.01, 0.005)
 
 
 def _rows(n: int, d: int) -> Tensor:
-    return torch.randn(n, d, dtype=torch.float64)
+    """Random directions, lengths from 0.5 to 2: a shorter row amplifies every rounding error."""
+    lengths = 0.5 + 1.5 * torch.rand(n, 1, dtype=torch.float64)
+    return lengths * plain.unit(torch.randn(n, d, dtype=torch.float64))
 
 
 def _pair(n: int, d: int) -> tuple[Tensor, Tensor]:
     """Two views that agree about as well as in training: cosine 0.7 on average."""
-    x = _rows(n, d)
-    return x + 0.7 * _rows(n, d), x + 0.7 * _rows(n, d)
+    x = plain.unit(_rows(n, d))
+    return tuple(_rows(n, 1).abs() * plain.unit(x + 0.7 * plain.unit(_rows(n, d))) for _ in "12")
 
 
 def _two(a: str, b: str) -> Callable[[int, int], dict[str, Tensor]]:
@@ -94,7 +96,7 @@ def run(function, tensors, constants, kwargs, dtype):
     inputs = {}
     for name, x in tensors.items():
         floating = x.is_floating_point()
-        x = x.to(dtype) if floating else x.clone()
+        x = x.detach().to(dtype if floating else x.dtype, copy=True)
         inputs[name] = x.requires_grad_(floating and name not in constants)
     loss = function(**inputs, **kwargs)
     loss.backward()

@@ -1,0 +1,114 @@
+"""What PyTorch asks of an operator: schema, fake kernel, full-graph compilation, autocast."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from cases import CASES, run
+
+import fastcl
+from fastcl._library import ops
+from fastcl.contrast import contrast
+
+ARANGE = torch.arange(9)
+
+
+def forward_arguments(symmetric=False, both=False, extra=False, frozen=False, dtype=torch.float32):
+    q, k = (fastcl.functional.unit_rows(torch.randn(9, 5, dtype=dtype)) for _ in range(2))
+    positive = (q * k).sum(1).float() if extra else None
+    ids = None if frozen and not extra else ARANGE
+    return (
+        q, q if symmetric else k, 3.0, None if symmetric else torch.tensor(2.0), ids, ids,
+        positive, positive, symmetric, both, not extra, True, frozen,
+    )  # fmt: skip
+
+
+FORWARDS = {
+    "rows": {},
+    "symmetric": {"symmetric": True},
+    "both": {"both": True},
+    "extra": {"extra": True},
+    "frozen": {"extra": True, "frozen": True},
+    "queue": {"frozen": True},
+    "bfloat16": {"dtype": torch.bfloat16},
+    "float64": {"dtype": torch.float64},
+}
+
+
+@pytest.mark.parametrize("options", FORWARDS.values(), ids=FORWARDS)
+def test_opcheck_info_nce(options):
+    arguments = forward_arguments(**options)
+    torch.library.opcheck(ops.info_nce_forward, arguments)
+    q, k, scale, logit_scale, row_ids, col_ids, extra, _, symmetric, both, inside = arguments[:11]
+    rows, cols, _, _ = ops.info_nce_forward(*arguments)
+    columns = (torch.randn(9).to(rows), torch.randn(9).to(rows)) if both else (None, None)
+    backward = (
+        torch.randn(9).to(rows), None, *columns, q, k, scale, logit_scale, row_ids, col_ids,
+        rows, cols, symmetric, inside, extra is not None, True, True, not symmetric,
+    )  # fmt: skip
+    torch.library.opcheck(ops.info_nce_backward, backward)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_compiles_to_one_graph(case):
+    tensors, kwargs = case.arguments(20, 8, 0.1)
+    compiled = torch.compile(case.function, fullgraph=True)
+    loss, grads = run(compiled, tensors, case.constants, kwargs, torch.float32)
+    expected, expected_grads = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_autocast_leaves_the_rows_their_dtype(case):
+    """The arithmetic is chosen by the rows; autocast neither lowers nor raises it."""
+    tensors, kwargs = case.arguments(20, 8, 0.1)
+    expected = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        ours = run(case.function, tensors, case.constants, kwargs, torch.float32)
+    torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rank_counts_negatives_above_the_pivot():
+    q = torch.eye(4)
+    k = torch.tensor([[0.5, 0, 0, 0], [0.9, 0.1, 0, 0], [0, 0.2, 1, 0], [0.6, 0, 0, 1]])
+    pivot = (q * k).sum(1)
+    result = contrast(q, k, scale=1.0, ids=torch.arange(4), pivot=pivot, unit=False)
+    assert result.rank.tolist() == [2, 1, 0, 0]
+    assert contrast(q, k, scale=1.0, ids=torch.arange(4), unit=False).rank.shape == (0,)
+
+
+def test_scale_of_any_shape_receives_its_gradient():
+    for shape in ((), (1,)):
+        scale = torch.full(shape, 5.0, requires_grad=True)
+        contrast(torch.eye(3), torch.eye(3), scale=scale, ids=torch.arange(3)).loss.sum().backward()
+        assert scale.grad.shape == shape
+        assert scale.grad.isfinite().all()
+
+
+def test_double_backward_is_refused():
+    q = torch.randn(3, 2, requires_grad=True)
+    loss = fastcl.functional.info_nce(q, torch.randn(3, 2))
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, q, create_graph=True)
+
+
+def test_works_with_nothing_built():
+    """A pure-Python install runs on the reference."""
+    script = """
+import pathlib
+exists = pathlib.Path.exists
+pathlib.Path.exists = lambda p, **k: p.name != "fastcl_ops.so" and exists(p, **k)
+import torch, fastcl
+assert not torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::info_nce_forward", "CPU")
+z = torch.randn(2, 8, 4, requires_grad=True)
+fastcl.functional.nt_xent(*z).backward()
+queue = fastcl.Queue(8, 4)
+queue.push(torch.randn(3, 4))
+assert int(queue.pointer) == 3 and z.grad.isfinite().all()
+print("fine")
+"""
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert result.stdout.strip() == "fine", result.stderr
