@@ -66,8 +66,12 @@ def test_autocast_leaves_the_rows_their_dtype(case):
     """The arithmetic is chosen by the rows; autocast neither lowers nor raises it."""
     tensors, kwargs = case.arguments(20, 8, 0.1)
     expected = run(case.function, tensors, case.constants, kwargs, torch.float32)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        ours = run(case.function, tensors, case.constants, kwargs, torch.float32)
+
+    def under_autocast(**arguments):
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            return case.function(**arguments)
+
+    ours = run(under_autocast, tensors, case.constants, kwargs, torch.float32)
     torch.testing.assert_close(ours, expected, rtol=1e-6, atol=1e-6)
 
 
