@@ -31,7 +31,7 @@ def momentum_update_(
         online: As many tensors of the same shapes, any floating-point dtypes, or a module.
         momentum: From 0 to 1, or a tensor of one element on the device (schedules inside CUDA
             graphs), preferably float64: 1 - 0.9999 has 11 bits left in float32.
-        seed: `[]` int64 in [0, 2^48) on the device: what the random bits of 16-bit targets follow
+        seed: `[]` int64 in [0, 2^32) on the device: what the random bits of 16-bit targets follow
             from. Advances by one. None: drawn from torch's generator of the device.
 
     Raises:
@@ -50,7 +50,7 @@ def momentum_update_(
     if seed is not None:
         _check.state("seed", seed, device)
     elif any(t.dtype in LOW for t in target):
-        seed = torch.randint(1 << 48, (), device=device)
+        seed = torch.randint(1 << 32, (), device=device)
     _update_(target, online, momentum, seed)
 
 

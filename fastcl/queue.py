@@ -164,8 +164,8 @@ class Queue(nn.Module):
         if saved is not None and saved.shape != self.rows.shape:
             error_msgs.append(
                 f"{prefix}rows: the checkpoint holds a queue of shape {list(saved.shape)}, this "
-                f"one has {list(self.rows.shape)}; call resize({saved.shape[0]}) before loading and "
-                "resize again after, or build the queue with that size"
+                f"one has {list(self.rows.shape)}; call resize({saved.shape[0]}) before loading, "
+                "and again with the wanted size after"
             )
             return
         super()._load_from_state_dict(

@@ -187,7 +187,7 @@ def momentum_update_(
     online: list[Tensor],  # the shapes of target, any floating-point dtypes
     momentum: float,
     momentum_tensor: Tensor | None,  # [] takes the place of momentum
-    seed: Tensor | None,  # [] int64 in [0, 2^48): random bits for 16-bit targets, and their state
+    seed: Tensor | None,  # [] int64 in [0, 2^32): random bits for 16-bit targets, and their state
 ) -> None:
     """target = momentum * target + (1 - momentum) * online; integer tensors are copied.
 
@@ -214,7 +214,7 @@ def momentum_update_(
             mixed = stochastic_round(mixed, t.dtype, seed, index)
         t.copy_(mixed)
     if seed is not None:
-        seed.copy_((seed + 1) & (1 << 48) - 1)
+        seed.copy_((seed + 1) & 0xFFFFFFFF)
 
 
 def stochastic_round(
@@ -260,7 +260,7 @@ def _splitmix(x: Tensor) -> Tensor:
 def _random_bits(count: int, seed: Tensor, stream: int) -> Tensor:
     """count integers of 16 random bits: a keyed 32-bit hash of i // 2, split in halves."""
     mask = 0xFFFFFFFF
-    key = _splitmix((seed & (1 << 48) - 1) | (stream & 0x7FFF) << 48)
+    key = _splitmix((seed & mask) | stream << 32)
     pair = torch.arange((count + 1) // 2, device=seed.device)
     x = (pair + (pair >> 32) * 0x9E3779B9 + key) & mask
     x = ((x ^ x >> 16) * 0x7FEB352D + (key >> 32)) & mask
