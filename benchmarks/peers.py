@@ -9,6 +9,7 @@ import importlib.util
 import torch
 import torch.nn.functional as F
 
+from .absent import stand_in_for_torchvision
 from .cases import PLAIN, TEMPERATURE, Case, Function, fused
 
 
@@ -64,6 +65,8 @@ def variants(case: Case, peers: bool) -> dict[str, Function]:
         "plain": plain,
         "compiled": torch.compile(plain, dynamic=False),
     }
+    if peers:
+        stand_in_for_torchvision()
     for name, (module, losses, largest, adaptor) in PEERS.items():
         known = peers and importlib.util.find_spec(module) is not None
         if known and case.loss in losses and case.n <= largest:
