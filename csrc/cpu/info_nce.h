@@ -52,6 +52,12 @@ Scale<T> scale_of(double scale) {
 // The reduced argument of the exponential holds whole numbers up to 2^22.
 inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
 
+// lse from the statistics [4, size] of the forward, to more digits than T holds.
+template <typename T>
+double lse_of(const T* statistics, int64_t size, int64_t i) {
+  return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
+}
+
 template <typename T>
 class Tiles {
  public:

@@ -66,7 +66,7 @@ struct Side {
   int64_t size;
 
   double loss(int64_t i) const { return statistics[i]; }
-  double lse(int64_t i) const { return statistics[size + i]; }
+  double lse(int64_t i) const { return lse_of(statistics, size, i); }
   double count(int64_t i) const { return statistics[3 * size + i]; }
 };
 

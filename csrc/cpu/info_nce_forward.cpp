@@ -223,9 +223,12 @@ void Forward<T>::write() {
       const Statistics found =
           finish(sums.negative[i], sums.positive[i], x_.scale * sums.logit[i], sums.count[i],
                  shift(sums, i), in, extra != nullptr ? &added : nullptr);
-      to[i] = static_cast<T>(found.loss);
-      to[size + i] = static_cast<T>(found.lse);
-      to[2 * size + i] = static_cast<T>(found.positive);
+      const T loss = static_cast<T>(found.loss), positive = static_cast<T>(found.positive);
+      // One rounding of an lse of 100 changes every p by 4e-6 in float: the rest is kept too.
+      const double rest = found.lse - loss - positive;
+      to[i] = loss;
+      to[size + i] = std::isfinite(rest) ? static_cast<T>(rest) : T(0);
+      to[2 * size + i] = positive;
       to[3 * size + i] = static_cast<T>(found.count);
     }
   };
@@ -240,7 +243,7 @@ void Forward<T>::write() {
 template <typename T>
 void Forward<T>::write_kept() {
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double lse = x_.rows[x_.n + i];
+    const double lse = lse_of(x_.rows, x_.n, i);
     const T factor = lse == -kInfinity ? T(0) : static_cast<T>(std::exp(kLn2 * shift_ - lse));
     T* to = x_.weighted + i * x_.d;
     std::fill_n(to, x_.d, T(0));
@@ -256,7 +259,7 @@ template <typename T>
 void Forward<T>::weigh() {
   Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n);
   for (int64_t i = 0; i < x_.n; ++i) {
-    const T value = x_.rows[x_.n + i];
+    const double value = lse_of(x_.rows, x_.n, i);
     one[i] = value == -kInfinity ? T(0) : T(1);
     lse[i] = value == -kInfinity ? T(0) : static_cast<T>(value * kLog2E);
   }
