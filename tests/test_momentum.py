@@ -97,8 +97,8 @@ FLOATS = st.floats(-(2.0**99), 2.0**99, width=32)
 def test_never_outside_the_interval(update, t, data, momentum, into, seed):
     o = data.draw(st.lists(FLOATS, min_size=len(t), max_size=len(t)))
     limit = torch.finfo(into).max
-    old = torch.tensor(t).clamp(-limit, limit).to(into)
-    online = torch.tensor(o).clamp(-limit, limit).to(into)
+    old = torch.tensor(t, dtype=torch.float64).clamp(-limit, limit).to(into)
+    online = torch.tensor(o, dtype=torch.float64).clamp(-limit, limit).to(into)
     new = old.clone()
     update([new], [online], momentum, None, _seed(seed) if into in LOW else None)
     assert bool((new >= torch.minimum(old, online)).all())
