@@ -4,6 +4,7 @@
 #include "../../momentum.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "../../random.h"
@@ -27,7 +28,8 @@ A mix(A t, A o, A momentum, A weight) {
 void draw(uint16_t* bits, uint32_t n, uint64_t key, uint32_t pair) {
   uint32_t hashes[kBlock / 2];
   for (uint32_t i = 0; i < (n + 1) / 2; ++i) hashes[i] = random_bits(key, pair + i);
-  for (uint32_t i = 0; i < n; ++i) bits[i] = hashes[i / 2] >> (i % 2 * 16);
+  static_assert(std::endian::native == std::endian::little);  // the low half comes first
+  std::memcpy(bits, hashes, n * sizeof(uint16_t));
 }
 
 // Rounded at random, in blocks that stay in the first-level cache.
