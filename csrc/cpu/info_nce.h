@@ -52,6 +52,18 @@ Scale<T> scale_of(double scale) {
 // The reduced argument of the exponential holds whole numbers up to 2^22.
 inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
 
+// exp(s - lse) as weight * 2^(s log2(e) - shift): a whole shift is no rounding of lse.
+struct WholeShift {
+  double shift, weight;
+};
+
+inline WholeShift whole_shift(double lse) {
+  if (lse == -std::numeric_limits<double>::infinity()) return {0, 0};  // of no column
+  if (std::isinf(lse)) return {0, lse - lse};                          // NaN
+  const double shift = std::rint(lse * kLog2E);
+  return {shift, std::exp2(shift - lse * kLog2E)};
+}
+
 template <typename T>
 class Tiles {
  public:

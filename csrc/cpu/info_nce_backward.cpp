@@ -102,17 +102,16 @@ class WeightsBuffer {
     for (int64_t i = 0; i < side.size; ++i) {
       const double g = side.grad_loss != nullptr ? side.grad_loss[i] : 0;
       const double h = side.grad_positive != nullptr ? side.grad_positive[i] : 0;
-      const double lse = side.lse(i) * kLog2E, count = side.count(i);
-      const bool empty = lse == -std::numeric_limits<double>::infinity();
-      double p = empty ? 0 : g * x.scale * (one_shift ? std::exp2(shift - lse) : 1);
-      if (lse == std::numeric_limits<double>::infinity()) p = lse - lse;  // NaN
+      const double count = side.count(i);
+      const WholeShift own = whole_shift(side.lse(i));
+      const double p = g * x.scale * own.weight * (one_shift ? std::exp2(shift - own.shift) : 1);
       // Of a lone positive, p - 1 is known without cancellation.
       const bool lone = in && count == 1;
       const double apart = lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
       to.at_positive[i] += static_cast<T>(x.extra ? 0 : apart * x.scale);
-      to.shift[i] = static_cast<T>(empty ? 0 : lse);
+      to.shift[i] = static_cast<T>(own.shift);
     }
   }
 

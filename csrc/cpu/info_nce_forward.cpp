@@ -138,6 +138,7 @@ class Forward {
   SumsBuffer<T> rows_, cols_;
   Buffer<T> pivot_, kept_;         // kept_ [slots, n, d]
   std::vector<int64_t> ranks_;     // [slots, n]
+  std::vector<double> lse_;        // [n], where `weighted` is wanted
   bool online_, keep_;
   T shift_;
 };
@@ -217,20 +218,23 @@ double Forward<T>::shift(const Sums<T>& sums, int64_t i) const {
 template <typename T>
 void Forward<T>::write() {
   const bool in = x_.positives_in && x_.extra == nullptr;
-  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra) {
+  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra,
+                       double* keep) {
     for (int64_t i = 0; i < size; ++i) {
       const double added = extra != nullptr ? x_.scale * extra[i] : 0;
       const Statistics found =
           finish(sums.negative[i], sums.positive[i], x_.scale * sums.logit[i], sums.count[i],
                  shift(sums, i), in, extra != nullptr ? &added : nullptr);
+      if (keep != nullptr) keep[i] = found.lse;
       to[i] = static_cast<T>(found.loss);
       to[size + i] = static_cast<T>(found.lse);
       to[2 * size + i] = static_cast<T>(found.positive);
       to[3 * size + i] = static_cast<T>(found.count);
     }
   };
-  put(rows_.slot(0), x_.rows, x_.n, x_.extra);
-  if (x_.cols != nullptr) put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr);
+  if (x_.weighted != nullptr) lse_.resize(x_.n);
+  put(rows_.slot(0), x_.rows, x_.n, x_.extra, x_.weighted != nullptr ? lse_.data() : nullptr);
+  if (x_.cols != nullptr) put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr, nullptr);
   for (int64_t i = 0; x_.rank != nullptr && i < x_.n; ++i) {
     x_.rank[i] = 0;
     for (int64_t s = 0; s < tiles_.schedule.slots; ++s) x_.rank[i] += ranks_[s * x_.n + i];
@@ -240,7 +244,7 @@ void Forward<T>::write() {
 template <typename T>
 void Forward<T>::write_kept() {
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double lse = x_.rows[x_.n + i];
+    const double lse = lse_[i];
     const T factor = lse == -kInfinity ? T(0) : static_cast<T>(std::exp(kLn2 * shift_ - lse));
     T* to = x_.weighted + i * x_.d;
     std::fill_n(to, x_.d, T(0));
@@ -254,13 +258,13 @@ void Forward<T>::write_kept() {
 // A second pass, for logits whose shift was not known in the first.
 template <typename T>
 void Forward<T>::weigh() {
-  Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n);
+  Buffer<T> weight(x_.n), zero(x_.n, T(0)), whole(x_.n);
   for (int64_t i = 0; i < x_.n; ++i) {
-    const T value = x_.rows[x_.n + i];
-    one[i] = value == -kInfinity ? T(0) : T(1);
-    lse[i] = value == -kInfinity ? T(0) : static_cast<T>(value * kLog2E);
+    const WholeShift shift = whole_shift(lse_[i]);
+    weight[i] = static_cast<T>(shift.weight);
+    whole[i] = static_cast<T>(shift.shift);
   }
-  const Weights<T> weights{one.data(), zero.data(), zero.data(), lse.data()};
+  const Weights<T> weights{weight.data(), zero.data(), zero.data(), whole.data()};
   accumulate<T>(x_, {weights, {}, false, T(0), false, x_.weighted, nullptr});
 }
 
