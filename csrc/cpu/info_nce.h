@@ -39,30 +39,22 @@ constexpr double kLn2 = 0.6931471805599453;
 template <typename T>
 constexpr double kSpan = sizeof(T) == 4 ? 74 : 690;
 
-// scale * log2(e), cut so that the low part is positive: minus infinity times both is no NaN.
+// Cut so that the low part is positive: minus infinity times both is no NaN.
 template <typename T>
-Scale<T> scale_of(double scale) {
-  const long double exact = scale * 1.442695040888963407359924681L;
+Factor<T> factor_of(long double exact) {
   T high = static_cast<T>(exact);
   if (high > exact) high = std::nextafter(high, T(0));
   const T low = static_cast<T>(exact - high);
   return {high, low > 0 ? low : high * T(0x1p-60)};
 }
 
+template <typename T>
+Scale<T> scale_of(double scale) {
+  return {factor_of<T>(scale * 1.442695040888963407359924681L), factor_of<T>(scale)};
+}
+
 // The reduced argument of the exponential holds whole numbers up to 2^22.
 inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
-
-// exp(s - lse) as weight * 2^(s log2(e) - shift): a whole shift is no rounding of lse.
-struct WholeShift {
-  double shift, weight;
-};
-
-inline WholeShift whole_shift(double lse) {
-  if (lse == -std::numeric_limits<double>::infinity()) return {0, 0};  // of no column
-  if (std::isinf(lse)) return {0, lse - lse};                          // NaN
-  const double shift = std::rint(lse * kLog2E);
-  return {shift, std::exp2(shift - lse * kLog2E)};
-}
 
 template <typename T>
 class Tiles {
@@ -114,7 +106,7 @@ class Tiles {
 template <typename T>
 struct Gradient {
   Weights<T> rows, cols;  // cols.in_negative null: no weights along columns
-  bool one_shift;         // p is 2^(s - shift) for all, which the weights make up for
+  bool one_shift;         // all powers are 2^(s - shift), which the weights make up for
   T shift;
   bool mirrored;          // k is q and so are their weights: both gradients go to dq
   T* dq;                  // [n, d], or null

@@ -70,6 +70,10 @@ struct Side {
   double count(int64_t i) const { return statistics[3 * size + i]; }
 };
 
+// Largest lse that all powers may be taken from one shift: the rounding of an lse is then an error
+// of its p, which exceeds that of the plain operator where lse is large.
+constexpr double kOneShift = 256;
+
 struct Spread {
   double least = std::numeric_limits<double>::infinity(), most = -least;
 
@@ -102,16 +106,17 @@ class WeightsBuffer {
     for (int64_t i = 0; i < side.size; ++i) {
       const double g = side.grad_loss != nullptr ? side.grad_loss[i] : 0;
       const double h = side.grad_positive != nullptr ? side.grad_positive[i] : 0;
-      const double count = side.count(i);
-      const WholeShift own = whole_shift(side.lse(i));
-      const double p = g * x.scale * own.weight * (one_shift ? std::exp2(shift - own.shift) : 1);
+      const double lse = side.lse(i), count = side.count(i);
+      const bool empty = lse == -std::numeric_limits<double>::infinity();
+      double p = empty ? 0 : g * x.scale * (one_shift ? std::exp2(shift - lse * kLog2E) : 1);
+      if (std::isinf(lse) && !empty) p = lse - lse;  // NaN
       // Of a lone positive, p - 1 is known without cancellation.
       const bool lone = in && count == 1;
       const double apart = lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
       to.at_positive[i] += static_cast<T>(x.extra ? 0 : apart * x.scale);
-      to.shift[i] = static_cast<T>(own.shift);
+      to.lse[i] = static_cast<T>(empty ? 0 : lse);
     }
   }
 
@@ -133,7 +138,7 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   // The largest lse becomes the shift: no power is above one, and at the other end only p below
   // exp(-27) underflow where the span is that of float.
   const double top = std::isfinite(spread.most) ? std::ceil(spread.most * kLog2E) : 0;
-  const bool one_shift = !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19 &&
+  const bool one_shift = !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < kLog2E * kOneShift &&
                          reducible(x.scale);
   WeightsBuffer<T> rows(x.n), cols(columns && !x.symmetric ? x.m : 0);
   rows.add(row_side, x, one_shift, top);

@@ -258,13 +258,12 @@ void Forward<T>::write_kept() {
 // A second pass, for logits whose shift was not known in the first.
 template <typename T>
 void Forward<T>::weigh() {
-  Buffer<T> weight(x_.n), zero(x_.n, T(0)), whole(x_.n);
+  Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n);
   for (int64_t i = 0; i < x_.n; ++i) {
-    const WholeShift shift = whole_shift(lse_[i]);
-    weight[i] = static_cast<T>(shift.weight);
-    whole[i] = static_cast<T>(shift.shift);
+    lse[i] = lse_[i] == -kInfinity ? T(0) : static_cast<T>(lse_[i]);
+    one[i] = lse_[i] == -kInfinity ? T(0) : static_cast<T>(lse_[i] == kInfinity ? kNaN : 1);
   }
-  const Weights<T> weights{weight.data(), zero.data(), zero.data(), whole.data()};
+  const Weights<T> weights{one.data(), zero.data(), zero.data(), lse.data()};
   accumulate<T>(x_, {weights, {}, false, T(0), false, x_.weighted, nullptr});
 }
 

@@ -34,10 +34,16 @@ struct Match {
   int64_t self;        // row i is column i + self, if that lies in the tile
 };
 
-// s in units of log 2 is s * high + s * low: a rounded factor alone would change the temperature.
+// A factor as the sum of two: rounded to one, it would be another temperature.
 template <typename T>
-struct Scale {
+struct Factor {
   T high, low;
+};
+
+// What a similarity is multiplied with to be a logit in units of log 2, and in natural ones.
+template <typename T>
+struct Scale : Factor<T> {
+  Factor<T> natural;
 };
 
 // Sums over the columns of a row (or the rows of a column) seen so far.
@@ -61,10 +67,10 @@ struct Weights {
   T* in_negative;
   T* in_positive;
   T* at_positive;
-  T* shift;  // lse in units of log 2, where p is taken from it
+  T* lse;  // natural, where p is taken from it
 
   Weights at(int64_t i) const {
-    return {in_negative + i, in_positive + i, at_positive + i, shift + i};
+    return {in_negative + i, in_positive + i, at_positive + i, lse + i};
   }
 };
 
@@ -84,7 +90,7 @@ struct Simd {
   // Gradient of the tile written over it, with one shift for all.
   void (*gradient)(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
   void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
-  // The same with the shift of each row and each column: two exponentials.
+  // The same with lse of each row and each column: two exponentials.
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
   // rows x cols elements of half precision, `stride` apart, to T end to end.
   void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);

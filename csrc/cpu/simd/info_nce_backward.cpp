@@ -6,11 +6,13 @@
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-// p is at most one in the denominator; a positive outside of it has weight zero, which would make
-// a NaN of an infinite power.
+// exp(logit - lse). The logit is rounded as lse was, so that where one column is all of lse they
+// are equal and p is one. A positive outside the denominator may be far above lse; it has weight
+// zero, which would make a NaN of an infinite power.
 template <typename T>
-Vector<T> finite_exp2(Vector<T> x) {
-  return exp2<T>(at_most(x, splat<T>(64)));
+Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> lse) {
+  const Vector<T> logit = opaque(s * scale.natural.high + s * scale.natural.low);
+  return exp2<T>(at_most((logit - lse) * T(1.4426950408889634), splat<T>(64)));
 }
 
 template <typename T, bool kCols>
@@ -69,12 +71,11 @@ void gradient_online(Tile<T> tile, Match<T> match, Scale<T> scale, Weights<T> ro
     for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
       const Lane<T> lane(match, i, j);
       const V s = load<V>(at + j);
-      const V p = finite_exp2<T>((s * scale.high - rows.shift[i]) + s * scale.low);
+      const V p = probability<T>(s, scale, splat<T>(rows.lse[i]));
       V out = p * rows.in_negative[i];
       V same = p * rows.in_positive[i] + rows.at_positive[i];
       if (both) {
-        const V down =
-            finite_exp2<T>((s * scale.high - load<V>(cols.shift + j)) + s * scale.low);
+        const V down = probability<T>(s, scale, load<V>(cols.lse + j));
         out += down * load<V>(cols.in_negative + j);
         same += down * load<V>(cols.in_positive + j) + load<V>(cols.at_positive + j);
       }
