@@ -112,7 +112,8 @@ class WeightsBuffer {
       if (std::isinf(lse) && !empty) p = lse - lse;  // NaN
       // Of a lone positive, p - 1 is known without cancellation.
       const bool lone = in && count == 1;
-      const double apart = lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
+      const double apart =
+          lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
       to.at_positive[i] += static_cast<T>(x.extra ? 0 : apart * x.scale);
@@ -138,8 +139,8 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   // The largest lse becomes the shift: no power is above one, and at the other end only p below
   // exp(-27) underflow where the span is that of float.
   const double top = std::isfinite(spread.most) ? std::ceil(spread.most * kLog2E) : 0;
-  const bool one_shift = !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < kLog2E * kOneShift &&
-                         reducible(x.scale);
+  const bool one_shift = !(spread.most - spread.least > kSpan<T> - 14) &&
+                         std::abs(top) < kLog2E * kOneShift && reducible(x.scale);
   WeightsBuffer<T> rows(x.n), cols(columns && !x.symmetric ? x.m : 0);
   rows.add(row_side, x, one_shift, top);
   if (columns) (x.symmetric ? rows : cols).add(col_side, x, one_shift, top);

@@ -92,7 +92,8 @@ class Forward {
  public:
   explicit Forward(const InfoNceForward<T>& x)
       : x_(x),
-        tiles_(x, Schedule(order_of(x), x.n, x.m, x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
+        tiles_(x,
+               Schedule(order_of(x), x.n, x.m, x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
         rows_(x.n, tiles_.schedule.slots),
         cols_(order_of(x) == Order::kSquare ? x.m : 0, 1),
         online_(!x.unit || !reducible(x.scale)) {
@@ -136,9 +137,9 @@ class Forward {
   const InfoNceForward<T> x_;
   Tiles<T> tiles_;
   SumsBuffer<T> rows_, cols_;
-  Buffer<T> pivot_, kept_;         // kept_ [slots, n, d]
-  std::vector<int64_t> ranks_;     // [slots, n]
-  std::vector<double> lse_;        // [n], where `weighted` is wanted
+  Buffer<T> pivot_, kept_;      // kept_ [slots, n, d]
+  std::vector<int64_t> ranks_;  // [slots, n]
+  std::vector<double> lse_;     // [n], where `weighted` is wanted
   bool online_, keep_;
   T shift_;
 };
@@ -218,8 +219,7 @@ double Forward<T>::shift(const Sums<T>& sums, int64_t i) const {
 template <typename T>
 void Forward<T>::write() {
   const bool in = x_.positives_in && x_.extra == nullptr;
-  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra,
-                       double* keep) {
+  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra, double* keep) {
     for (int64_t i = 0; i < size; ++i) {
       const double added = extra != nullptr ? x_.scale * extra[i] : 0;
       const Statistics found =
@@ -234,7 +234,8 @@ void Forward<T>::write() {
   };
   if (x_.weighted != nullptr) lse_.resize(x_.n);
   put(rows_.slot(0), x_.rows, x_.n, x_.extra, x_.weighted != nullptr ? lse_.data() : nullptr);
-  if (x_.cols != nullptr) put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr, nullptr);
+  if (x_.cols != nullptr)
+    put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr, nullptr);
   for (int64_t i = 0; x_.rank != nullptr && i < x_.n; ++i) {
     x_.rank[i] = 0;
     for (int64_t s = 0; s < tiles_.schedule.slots; ++s) x_.rank[i] += ranks_[s * x_.n + i];

@@ -55,9 +55,7 @@ struct Sums {
   double* count;     // positives
   T* most;           // largest logit of the denominator in units of log 2, where it is the shift
 
-  Sums at(int64_t i) const {
-    return {negative + i, positive + i, logit + i, count + i, most + i};
-  }
+  Sums at(int64_t i) const { return {negative + i, positive + i, logit + i, count + i, most + i}; }
 };
 
 // What the gradient of a row (or column) weighs its logits with: p times in_negative, or

@@ -1,5 +1,6 @@
 // Backward passes over a tile: similarities become the gradient of the loss to them,
-//     G_ij = E_ij (a_i + b_j),  at a positive  E_ij (a'_i + b'_j) + (c_i + d_j),  0 for the row itself
+//     G_ij = E_ij (a_i + b_j),  at a positive  E_ij (a'_i + b'_j) + (c_i + d_j),  0 for the row
+//     itself
 // with the statistics and the scale folded into the weights of rows and columns.
 #include "cpu/simd/passes.h"
 
@@ -84,9 +85,9 @@ void gradient_online(Tile<T> tile, Match<T> match, Scale<T> scale, Weights<T> ro
   }
 }
 
-#define FASTCL_INSTANCE(T)                                                                       \
-  template void gradient(Tile<T>, Scale<T>, T, Weights<T>, Weights<T>);                          \
-  template void gradient_matching(Tile<T>, Match<T>, Scale<T>, T, Weights<T>, Weights<T>);       \
+#define FASTCL_INSTANCE(T)                                                                 \
+  template void gradient(Tile<T>, Scale<T>, T, Weights<T>, Weights<T>);                    \
+  template void gradient_matching(Tile<T>, Match<T>, Scale<T>, T, Weights<T>, Weights<T>); \
   template void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T>, Weights<T>);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)

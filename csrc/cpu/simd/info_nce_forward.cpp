@@ -203,10 +203,10 @@ void above(Tile<T> tile, Match<T> match, const T* row_pivot, const T* col_pivot,
   for (int64_t j = 0; j < tile.cols; ++j) cols[j] += column[j];
 }
 
-#define FASTCL_INSTANCE(T)                                                                   \
-  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);                          \
-  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>);             \
-  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>);            \
+#define FASTCL_INSTANCE(T)                                                        \
+  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);               \
+  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>);  \
+  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>); \
   template void above(Tile<T>, Match<T>, const T*, const T*, int64_t*, int64_t*);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)
