@@ -51,9 +51,10 @@ struct Schedule {
     if (std::max(n, m) <= kOneTile) {
       rows = cols = kOneTile;
     } else if (order != Order::kTriangle) {
-      // Few rows: thin tiles, for a round has as many items as the shorter side has blocks.
-      if (n < 4 * kBlock) rows = std::max<int64_t>(32, n / 8);
-      if (m < 4 * kBlock) cols = std::max<int64_t>(32, m / 8);
+      // Few rows: thin tiles, for a round has as many items as the shorter side has blocks. At
+      // 256 x 65,536 x 128, 64 x 512 was 12 % faster than 64 x 256 and 25 % than 32 x 512.
+      if (n < 4 * kBlock) rows = std::max<int64_t>(64, n / 4);
+      if (m < 4 * kBlock) cols = std::max<int64_t>(64, m / 4);
       if (rows < kBlock && m >= 64 * kBlock) cols = 4 * kBlock;
       if (cols < kBlock && n >= 64 * kBlock) rows = kMaxRows;
     }
