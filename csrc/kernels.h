@@ -10,9 +10,9 @@ enum class Element { kFloat, kDouble, kHalf, kBFloat16 };
 // What forward and backward of info_nce share. Rows are accumulated in T: float, or double for
 // double rows.
 struct InfoNce {
-  Element element;         // of q and k
-  const void* q;           // [n, d]
-  const void* k;           // [m, d]; q itself where symmetric
+  Element element;  // of q and k
+  const void* q;    // [n, d]
+  const void* k;    // [m, d]; q itself where symmetric
   int64_t n, m, d;
   double scale;            // of the logits, logit_scale included
   const int64_t* row_ids;  // [n], or null: no column is a positive

@@ -84,7 +84,7 @@ class Tiles {
 
   struct Scratch {
     Buffer<T> tile;
-    Buffer<T> wide[2];                  // a slice of the block of q, and of k
+    Buffer<T> wide[2];                          // a slice of the block of q, and of k
     int64_t held[2][2] = {{-1, -1}, {-1, -1}};  // block and first column of what they hold
   };
   enum Side { kQ, kK };
@@ -104,15 +104,16 @@ class Tiles {
   std::vector<Range> row_ranges_, col_ranges_;  // of the codes of every block
 };
 
-// The gradient of one side or both, or a weighted sum: dq_i += sum_j G_ij k_j, dk_j += sum_i G_ij q_i.
+// The gradient of one side or both, or a weighted sum: dq_i += sum_j G_ij k_j, dk_j += sum_i G_ij
+// q_i.
 template <typename T>
 struct Gradient {
   Weights<T> rows, cols;  // cols.in_negative null: no weights along columns
-  bool one_shift;         // p is 2^(s - shift) for all, which the weights make up for
+  bool one_shift;         // all powers are 2^(s - shift), which the weights make up for
   T shift;
-  bool mirrored;          // k is q and so are their weights: both gradients go to dq
-  T* dq;                  // [n, d], or null
-  T* dk;                  // [m, d], or null
+  bool mirrored;  // k is q and so are their weights: both gradients go to dq
+  T* dq;          // [n, d], or null
+  T* dk;          // [m, d], or null
 };
 
 template <typename T>

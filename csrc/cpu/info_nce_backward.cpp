@@ -87,12 +87,12 @@ struct Spread {
 template <typename T>
 class WeightsBuffer {
  public:
-  explicit WeightsBuffer(int64_t size) : size_(size), all_(4 * (size + kPadding), T(0)) {}
+  explicit WeightsBuffer(int64_t size) : size_(size), all_(5 * (size + kPadding), T(0)) {}
 
   Weights<T> view() const {
     T* at = all_.data();
     const int64_t stride = size_ + kPadding;
-    return {at, at + stride, at + 2 * stride, at + 3 * stride};
+    return {at, at + stride, at + 2 * stride, at + 3 * stride, at + 4 * stride};
   }
 
   // Adds the weights of a side; shift is the common one in units of log 2, where there is one.
@@ -102,17 +102,20 @@ class WeightsBuffer {
     for (int64_t i = 0; i < side.size; ++i) {
       const double g = side.grad_loss != nullptr ? side.grad_loss[i] : 0;
       const double h = side.grad_positive != nullptr ? side.grad_positive[i] : 0;
-      const double lse = side.lse(i) * kLog2E, count = side.count(i);
+      const double lse = side.lse(i), count = side.count(i);
       const bool empty = lse == -std::numeric_limits<double>::infinity();
-      double p = empty ? 0 : g * x.scale * (one_shift ? std::exp2(shift - lse) : 1);
-      if (lse == std::numeric_limits<double>::infinity()) p = lse - lse;  // NaN
+      double p = empty ? 0 : g * x.scale * (one_shift ? std::exp2(shift - lse * kLog2E) : 1);
+      if (std::isinf(lse) && !empty) p = lse - lse;  // NaN
       // Of a lone positive, p - 1 is known without cancellation.
       const bool lone = in && count == 1;
-      const double apart = lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
+      const double apart =
+          lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
       to.at_positive[i] += static_cast<T>(x.extra ? 0 : apart * x.scale);
-      to.shift[i] = static_cast<T>(empty ? 0 : lse);
+      const double exponent = empty ? 0 : lse * kLog2E;
+      to.lse[i] = static_cast<T>(exponent);
+      to.lse_low[i] = std::isfinite(exponent) ? static_cast<T>(exponent - to.lse[i]) : T(0);
     }
   }
 
@@ -134,8 +137,8 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   // The largest lse becomes the shift: no power is above one, and at the other end only p below
   // exp(-27) underflow where the span is that of float.
   const double top = std::isfinite(spread.most) ? std::ceil(spread.most * kLog2E) : 0;
-  const bool one_shift = !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19 &&
-                         reducible(x.scale);
+  const bool one_shift =
+      !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19 && reducible(x.scale);
   WeightsBuffer<T> rows(x.n), cols(columns && !x.symmetric ? x.m : 0);
   rows.add(row_side, x, one_shift, top);
   if (columns) (x.symmetric ? rows : cols).add(col_side, x, one_shift, top);

@@ -92,7 +92,8 @@ class Forward {
  public:
   explicit Forward(const InfoNceForward<T>& x)
       : x_(x),
-        tiles_(x, Schedule(order_of(x), x.n, x.m, x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
+        tiles_(x,
+               Schedule(order_of(x), x.n, x.m, x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
         rows_(x.n, tiles_.schedule.slots),
         cols_(order_of(x) == Order::kSquare ? x.m : 0, 1),
         online_(!x.unit || !reducible(x.scale)) {
@@ -136,8 +137,9 @@ class Forward {
   const InfoNceForward<T> x_;
   Tiles<T> tiles_;
   SumsBuffer<T> rows_, cols_;
-  Buffer<T> pivot_, kept_;         // kept_ [slots, n, d]
-  std::vector<int64_t> ranks_;     // [slots, n]
+  Buffer<T> pivot_, kept_;      // kept_ [slots, n, d]
+  std::vector<int64_t> ranks_;  // [slots, n]
+  std::vector<double> lse_;     // [n], where `weighted` is wanted
   bool online_, keep_;
   T shift_;
 };
@@ -217,12 +219,13 @@ double Forward<T>::shift(const Sums<T>& sums, int64_t i) const {
 template <typename T>
 void Forward<T>::write() {
   const bool in = x_.positives_in && x_.extra == nullptr;
-  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra) {
+  const auto put = [&](const Sums<T>& sums, T* to, int64_t size, const T* extra, double* keep) {
     for (int64_t i = 0; i < size; ++i) {
       const double added = extra != nullptr ? x_.scale * extra[i] : 0;
       const Statistics found =
           finish(sums.negative[i], sums.positive[i], x_.scale * sums.logit[i], sums.count[i],
                  shift(sums, i), in, extra != nullptr ? &added : nullptr);
+      if (keep != nullptr) keep[i] = found.lse;
       const T loss = static_cast<T>(found.loss), positive = static_cast<T>(found.positive);
       // One rounding of an lse of 100 changes every p by 4e-6 in float: the rest is kept too.
       const double rest = found.lse - loss - positive;
@@ -232,8 +235,10 @@ void Forward<T>::write() {
       to[3 * size + i] = static_cast<T>(found.count);
     }
   };
-  put(rows_.slot(0), x_.rows, x_.n, x_.extra);
-  if (x_.cols != nullptr) put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr);
+  if (x_.weighted != nullptr) lse_.resize(x_.n);
+  put(rows_.slot(0), x_.rows, x_.n, x_.extra, x_.weighted != nullptr ? lse_.data() : nullptr);
+  if (x_.cols != nullptr)
+    put(x_.symmetric ? rows_.slot(0) : cols_.slot(0), x_.cols, x_.m, nullptr, nullptr);
   for (int64_t i = 0; x_.rank != nullptr && i < x_.n; ++i) {
     x_.rank[i] = 0;
     for (int64_t s = 0; s < tiles_.schedule.slots; ++s) x_.rank[i] += ranks_[s * x_.n + i];
@@ -243,7 +248,7 @@ void Forward<T>::write() {
 template <typename T>
 void Forward<T>::write_kept() {
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double lse = lse_of(x_.rows, x_.n, i);
+    const double lse = lse_[i];
     const T factor = lse == -kInfinity ? T(0) : static_cast<T>(std::exp(kLn2 * shift_ - lse));
     T* to = x_.weighted + i * x_.d;
     std::fill_n(to, x_.d, T(0));
@@ -257,13 +262,14 @@ void Forward<T>::write_kept() {
 // A second pass, for logits whose shift was not known in the first.
 template <typename T>
 void Forward<T>::weigh() {
-  Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n);
+  Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n), low(x_.n);
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double value = lse_of(x_.rows, x_.n, i);
-    one[i] = value == -kInfinity ? T(0) : T(1);
-    lse[i] = value == -kInfinity ? T(0) : static_cast<T>(value * kLog2E);
+    const double exponent = std::isfinite(lse_[i]) ? lse_[i] * kLog2E : 0;
+    lse[i] = static_cast<T>(exponent);
+    low[i] = static_cast<T>(exponent - lse[i]);
+    one[i] = lse_[i] == -kInfinity ? T(0) : static_cast<T>(std::isfinite(lse_[i]) ? 1 : kNaN);
   }
-  const Weights<T> weights{one.data(), zero.data(), zero.data(), lse.data()};
+  const Weights<T> weights{one.data(), zero.data(), zero.data(), lse.data(), low.data()};
   accumulate<T>(x_, {weights, {}, false, T(0), false, x_.weighted, nullptr});
 }
 

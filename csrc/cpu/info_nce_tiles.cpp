@@ -56,8 +56,7 @@ void Tiles<T>::encode() {
   const auto ranges = [](const Code<T>* codes, int64_t size, int64_t block) {
     std::vector<Range> found;
     for (int64_t i = 0; i < size; i += block) {
-      const auto [least, most] =
-          std::minmax_element(codes + i, codes + std::min(size, i + block));
+      const auto [least, most] = std::minmax_element(codes + i, codes + std::min(size, i + block));
       found.push_back({*least, *most});
     }
     return found;
@@ -115,8 +114,8 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
   // Processors with bfloat16 products would take rows of half precision here as they are.
   for (int64_t from = 0; from < x_.d; from += slice()) {
     const View<T> out{tile.s, tile.rows, tile.cols, tile.stride, 1};
-    product(operand(kQ, pair.row, from, worker),
-            operand(kK, pair.col, from, worker).transposed(), out, from > 0);
+    product(operand(kQ, pair.row, from, worker), operand(kK, pair.col, from, worker).transposed(),
+            out, from > 0);
   }
   const int64_t padded = std::min(tile.stride, tile.cols + kPadding);
   for (int64_t i = 0; padded > tile.cols && i < tile.rows; ++i) {

@@ -51,8 +51,7 @@ void product(const View<const T>& a, const View<const T>& b, const View<T>& out,
   check(error, "fastcl: the product of two tiles failed");
 }
 
-template void product(const View<const float>&, const View<const float>&, const View<float>&,
-                      bool);
+template void product(const View<const float>&, const View<const float>&, const View<float>&, bool);
 template void product(const View<const double>&, const View<const double>&, const View<double>&,
                       bool);
 

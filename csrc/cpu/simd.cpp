@@ -3,8 +3,8 @@
 
 namespace fastcl {
 
-#define FASTCL_DECLARE(set)                 \
-  namespace set {                           \
+#define FASTCL_DECLARE(set)                     \
+  namespace set {                               \
   extern const cpu::Simd<float> float_passes;   \
   extern const cpu::Simd<double> double_passes; \
   }

@@ -34,7 +34,8 @@ struct Match {
   int64_t self;        // row i is column i + self, if that lies in the tile
 };
 
-// s in units of log 2 is s * high + s * low: a rounded factor alone would change the temperature.
+// What a similarity is multiplied with to be a logit in units of log 2, as the sum of two: rounded
+// to one, it would be another temperature.
 template <typename T>
 struct Scale {
   T high, low;
@@ -49,9 +50,7 @@ struct Sums {
   double* count;     // positives
   T* most;           // largest logit of the denominator in units of log 2, where it is the shift
 
-  Sums at(int64_t i) const {
-    return {negative + i, positive + i, logit + i, count + i, most + i};
-  }
+  Sums at(int64_t i) const { return {negative + i, positive + i, logit + i, count + i, most + i}; }
 };
 
 // What the gradient of a row (or column) weighs its logits with: p times in_negative, or
@@ -61,10 +60,11 @@ struct Weights {
   T* in_negative;
   T* in_positive;
   T* at_positive;
-  T* shift;  // lse in units of log 2, where p is taken from it
+  T* lse;      // in units of log 2, where p is taken from it
+  T* lse_low;  // what T could not hold of it
 
   Weights at(int64_t i) const {
-    return {in_negative + i, in_positive + i, at_positive + i, shift + i};
+    return {in_negative + i, in_positive + i, at_positive + i, lse + i, lse_low + i};
   }
 };
 
@@ -84,7 +84,7 @@ struct Simd {
   // Gradient of the tile written over it, with one shift for all.
   void (*gradient)(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
   void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
-  // The same with the shift of each row and each column: two exponentials.
+  // The same with lse of each row and each column: two exponentials.
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
   // rows x cols elements of half precision, `stride` apart, to T end to end.
   void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);

@@ -27,9 +27,9 @@ Element element_of(const Tensor& x) {
 InfoNce problem(const Tensor& q, const Tensor& k, double scale, const OptionalTensor& logit_scale,
                 const OptionalTensor& row_ids, const OptionalTensor& col_ids, bool symmetric,
                 bool positives_in, bool unit) {
-  STD_TORCH_CHECK(q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) &&
-                      q.scalar_type() == k.scalar_type(),
-                  "fastcl: q and k must be matrices of one width and dtype");
+  STD_TORCH_CHECK(
+      q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
+      "fastcl: q and k must be matrices of one width and dtype");
   STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
   STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
                   "fastcl: ids of the rows need ids of the columns");
@@ -70,8 +70,8 @@ Forward info_nce_forward(Tensor q, Tensor k, double scale, OptionalTensor logit_
                          OptionalTensor row_ids, OptionalTensor col_ids, OptionalTensor extra,
                          OptionalTensor pivot, bool symmetric, bool both, bool positives_in,
                          bool unit, bool frozen) {
-  const InfoNce x = problem(q, k, scale, logit_scale, row_ids, col_ids, symmetric, positives_in,
-                            unit);
+  const InfoNce x =
+      problem(q, k, scale, logit_scale, row_ids, col_ids, symmetric, positives_in, unit);
   const ScalarType type = accumulator(q);
   Tensor rows = torch::stable::new_empty(q, {4, x.n}, type);
   Tensor cols = torch::stable::new_empty(q, {4, both ? x.m : 0}, type);
@@ -96,12 +96,13 @@ std::tuple<Tensor, Tensor> info_nce_backward(
     OptionalTensor grad_col_positive, Tensor q, Tensor k, double scale, OptionalTensor logit_scale,
     OptionalTensor row_ids, OptionalTensor col_ids, Tensor rows, Tensor cols, bool symmetric,
     bool positives_in, bool extra, bool unit, bool need_q, bool need_k) {
-  const InfoNce x = problem(q, k, scale, logit_scale, row_ids, col_ids, symmetric, positives_in,
-                            unit);
+  const InfoNce x =
+      problem(q, k, scale, logit_scale, row_ids, col_ids, symmetric, positives_in, unit);
   const ScalarType type = accumulator(q);
   const bool columns = grad_col_loss.has_value() || grad_col_positive.has_value();
   STD_TORCH_CHECK(rows.numel() == 4 * x.n && rows.scalar_type() == type &&
-                      cols.scalar_type() == type && cols.numel() == (columns ? 4 * x.m : cols.numel()),
+                      cols.scalar_type() == type &&
+                      cols.numel() == (columns ? 4 * x.m : cols.numel()),
                   "fastcl: rows and cols must be what the forward returned");
   const bool need_dq = need_q || symmetric, need_dk = need_k && !symmetric;
   Tensor dq = torch::stable::new_empty(q, {need_dq ? x.n : 0, x.d}, type);
@@ -112,13 +113,12 @@ std::tuple<Tensor, Tensor> info_nce_backward(
       if (g.has_value()) check_vector(*g, size, type, name);
       return data<T>(g, name);
     };
-    cpu::info_nce_backward<T>({x, gradient(grad_loss, x.n, "grad_loss"),
-                               gradient(grad_positive, x.n, "grad_positive"),
-                               gradient(grad_col_loss, x.m, "grad_col_loss"),
-                               gradient(grad_col_positive, x.m, "grad_col_positive"),
-                               data<T>(rows, "rows"), data<T>(cols, "cols"), extra,
-                               need_dq ? mutable_data<T>(dq, "dq") : nullptr,
-                               need_dk ? mutable_data<T>(dk, "dk") : nullptr});
+    cpu::info_nce_backward<T>(
+        {x, gradient(grad_loss, x.n, "grad_loss"), gradient(grad_positive, x.n, "grad_positive"),
+         gradient(grad_col_loss, x.m, "grad_col_loss"),
+         gradient(grad_col_positive, x.m, "grad_col_positive"), data<T>(rows, "rows"),
+         data<T>(cols, "cols"), extra, need_dq ? mutable_data<T>(dq, "dq") : nullptr,
+         need_dk ? mutable_data<T>(dk, "dk") : nullptr});
   });
   return {dq, dk};
 }

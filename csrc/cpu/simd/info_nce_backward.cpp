@@ -1,16 +1,19 @@
 // Backward passes over a tile: similarities become the gradient of the loss to them,
-//     G_ij = E_ij (a_i + b_j),  at a positive  E_ij (a'_i + b'_j) + (c_i + d_j),  0 for the row itself
+//     G_ij = E_ij (a_i + b_j),  at a positive  E_ij (a'_i + b'_j) + (c_i + d_j),  0 for the row
+//     itself
 // with the statistics and the scale folded into the weights of rows and columns.
 #include "cpu/simd/passes.h"
 
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-// p is at most one in the denominator; a positive outside of it has weight zero, which would make
-// a NaN of an infinite power.
+// 2^(logit - lse), with what each loses to rounding: the difference of two large numbers is exact.
+// A positive outside the denominator may be far above lse; it has weight zero, which would make a
+// NaN of an infinite power.
 template <typename T>
-Vector<T> finite_exp2(Vector<T> x) {
-  return exp2<T>(at_most(x, splat<T>(64)));
+Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> lse, Vector<T> low) {
+  const Vector<T> away = (s * scale.high - lse) + (s * scale.low - low);
+  return exp2<T>(at_most(away, splat<T>(64)));
 }
 
 template <typename T, bool kCols>
@@ -69,12 +72,11 @@ void gradient_online(Tile<T> tile, Match<T> match, Scale<T> scale, Weights<T> ro
     for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
       const Lane<T> lane(match, i, j);
       const V s = load<V>(at + j);
-      const V p = finite_exp2<T>((s * scale.high - rows.shift[i]) + s * scale.low);
+      const V p = probability<T>(s, scale, splat<T>(rows.lse[i]), splat<T>(rows.lse_low[i]));
       V out = p * rows.in_negative[i];
       V same = p * rows.in_positive[i] + rows.at_positive[i];
       if (both) {
-        const V down =
-            finite_exp2<T>((s * scale.high - load<V>(cols.shift + j)) + s * scale.low);
+        const V down = probability<T>(s, scale, load<V>(cols.lse + j), load<V>(cols.lse_low + j));
         out += down * load<V>(cols.in_negative + j);
         same += down * load<V>(cols.in_positive + j) + load<V>(cols.at_positive + j);
       }
@@ -83,9 +85,9 @@ void gradient_online(Tile<T> tile, Match<T> match, Scale<T> scale, Weights<T> ro
   }
 }
 
-#define FASTCL_INSTANCE(T)                                                                       \
-  template void gradient(Tile<T>, Scale<T>, T, Weights<T>, Weights<T>);                          \
-  template void gradient_matching(Tile<T>, Match<T>, Scale<T>, T, Weights<T>, Weights<T>);       \
+#define FASTCL_INSTANCE(T)                                                                 \
+  template void gradient(Tile<T>, Scale<T>, T, Weights<T>, Weights<T>);                    \
+  template void gradient_matching(Tile<T>, Match<T>, Scale<T>, T, Weights<T>, Weights<T>); \
   template void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T>, Weights<T>);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)

@@ -93,6 +93,14 @@ void fold_match(Tile<T> tile, Match<T> match, const Exponential<T>& power, Sums<
   if constexpr (kCols) columns.add_to(cols, tile.cols);
 }
 
+// 2^(s scale - shift) with the difference rounded once. Rows and columns would share the product
+// s * high, rounded, were it not for `opaque`.
+template <typename T>
+Vector<T> shifted(Vector<T> s, const Scale<T>& scale, Vector<T> shift) {
+  s = opaque(s);
+  return exp2<T>((s * scale.high - shift) + s * scale.low);
+}
+
 // Raises the maximum to `most` and scales what was summed below the old one; returns a shift that
 // is never minus infinity.
 template <typename T>
@@ -164,10 +172,10 @@ void fold_online(Tile<T> tile, Match<T> match, Scale<T> scale, bool positives_in
     for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
       const Lane<T> lane(match, i, j);
       const V s = load<V>(tile.s + i * tile.stride + j);
-      row.add(lane, exp2<T>((s * scale.high - shift) + s * scale.low), s);
+      row.add(lane, shifted<T>(s, scale, splat<T>(shift)), s);
       if (!both) continue;
       const V down = load<V>(column_shift + j);
-      columns.add(j, lane, exp2<T>((s * scale.high - down) + s * scale.low), s);
+      columns.add(j, lane, shifted<T>(s, scale, down), s);
     }
     row.add_to(rows, i);
   }
@@ -195,10 +203,10 @@ void above(Tile<T> tile, Match<T> match, const T* row_pivot, const T* col_pivot,
   for (int64_t j = 0; j < tile.cols; ++j) cols[j] += column[j];
 }
 
-#define FASTCL_INSTANCE(T)                                                                   \
-  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);                          \
-  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>);             \
-  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>);            \
+#define FASTCL_INSTANCE(T)                                                        \
+  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);               \
+  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>);  \
+  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>); \
   template void above(Tile<T>, Match<T>, const T*, const T*, int64_t*, int64_t*);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)
