@@ -41,11 +41,10 @@ def coefficients_kernel(
     """What a row contributes to the weights of its logits."""
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < n
-    row = n.to(tl.int64)
     total = scale_factor(scale, logit_scale)
     loss = tl.load(stats + i, mask=inside, other=0.0).to(tl.float64)
-    lse = tl.load(stats + row + i, mask=inside, other=0.0) * LOG2E
-    count = tl.load(stats + 3 * row + i, mask=inside, other=0.0)
+    lse = tl.load(stats + n + i, mask=inside, other=0.0) * LOG2E
+    count = tl.load(stats + 3 * n + i, mask=inside, other=0.0)
     a = tl.zeros([BLOCK], tl.float32)
     weight = tl.zeros([BLOCK], tl.float32)
     share = 1.0 / tl.maximum(count, 1.0)
@@ -65,9 +64,9 @@ def coefficients_kernel(
     if EXTRA:
         weight, several = tl.zeros_like(a), tl.zeros_like(a)
     tl.store(out + i, lse, mask=inside)
-    tl.store(out + row + i, a, mask=inside)
-    tl.store(out + 2 * row + i, weight, mask=inside)
-    tl.store(out + 3 * row + i, several, mask=inside)
+    tl.store(out + n + i, a, mask=inside)
+    tl.store(out + 2 * n + i, weight, mask=inside)
+    tl.store(out + 3 * n + i, several, mask=inside)
     if wide is not None:
         far = inside & (tl.abs(lse - gradient_shift(total)) > 100.0)
         if tl.max(far.to(tl.int32), 0) != 0:
@@ -77,7 +76,7 @@ def coefficients_kernel(
 @triton.jit
 def _vector(coef, index, start, length, BLOCK: tl.constexpr):
     i = start + tl.arange(0, BLOCK)
-    return tl.load(coef + index * length.to(tl.int64) + i, mask=i < length, other=0.0)
+    return tl.load(coef + index * length + i, mask=i < length, other=0.0)
 
 
 @triton.jit

@@ -119,9 +119,9 @@ def statistics_kernel(
             lse = tl.where(count == 1.0, positive + alone, several)
             loss = tl.where(count == 1.0, alone, several - positive)
     tl.store(out + i, loss, mask=inside)
-    tl.store(out + n.to(tl.int64) + i, lse, mask=inside)
-    tl.store(out + n.to(tl.int64) * 2 + i, positive, mask=inside)
-    tl.store(out + n.to(tl.int64) * 3 + i, count, mask=inside)
+    tl.store(out + n + i, lse, mask=inside)
+    tl.store(out + 2 * n + i, positive, mask=inside)
+    tl.store(out + 3 * n + i, count, mask=inside)
     if rank is not None:
         above = _add_parts(rank_part, strips, n, i, n, PARTS)
         tl.store(rank + i, above.to(tl.int64), mask=inside)

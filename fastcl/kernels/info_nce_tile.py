@@ -16,7 +16,7 @@ LN2 = tl.constexpr(0.6931471805599453)
 @triton.jit
 def scale_factor(scale, logit_scale):
     """scale * logit_scale; logit_scale stays on the device."""
-    total = scale.to(tl.float32)
+    total = tl.cast(scale, tl.float32)
     if logit_scale is not None:
         total = total * tl.load(logit_scale).to(tl.float32)
     return total
