@@ -17,7 +17,6 @@ from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
 from .info_nce_frozen import frozen_kernel
 from .info_nce_tile import id_range_kernel
 
-LOG2E = 1.4426950408889634
 BLOCK = 128  # entries of a vector one program handles
 PARTS = 16  # partial sums it loads at once
 
@@ -233,8 +232,10 @@ def info_nce_forward(
             sums = Sums(None, down, None) if unit else online_sums(turned, None)
             cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
         if frozen:
+            total = torch.full((), scale, device=q.device)
+            total = total if logit_scale is None else total * logit_scale.float()
             ones = torch.ones_like(rows[0])
-            coef = torch.stack([rows[1] * LOG2E, ones, 0 * ones, 0 * ones])
+            coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
             weighted = gradients(p, coef, None, None, True, False)[0]
     return rows, cols, rank, weighted
 

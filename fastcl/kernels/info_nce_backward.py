@@ -31,7 +31,7 @@ def coefficients_kernel(
     scale,
     logit_scale,  # [] or None
     lift,  # [] keeps float16 weights normal, or None
-    out,  # [4, n] log2 of the sum, a, weight of a positive, a where p counts on positives too
+    out,  # [4, n] whole part of log2 of the sum, a, weight of a positive, a of a positive
     wide,  # [] int32, set where the factors would leave float32; None: one direction only
     n,
     BLOCK: tl.constexpr,
@@ -43,7 +43,11 @@ def coefficients_kernel(
     inside = i < n
     total = scale_factor(scale, logit_scale)
     loss = tl.load(stats + i, mask=inside, other=0.0).to(tl.float64)
-    lse = tl.load(stats + n + i, mask=inside, other=0.0) * LOG2E
+    lse = tl.load(stats + n + i, mask=inside, other=0.0).to(tl.float64) * LOG2E
+    # Whole numbers subtract without rounding; the fraction goes into the factors.
+    whole = tl.floor(lse)
+    fraction = tl.exp2(tl.where(whole == lse, 0.0, whole - lse)).to(tl.float32)
+    whole = whole.to(tl.float32)
     count = tl.load(stats + 3 * n + i, mask=inside, other=0.0)
     a = tl.zeros([BLOCK], tl.float32)
     weight = tl.zeros([BLOCK], tl.float32)
@@ -60,15 +64,16 @@ def coefficients_kernel(
             exact = tl.where(e == 0.0, -1.0, tl.where(e == 1.0, -loss, exact))
             pull = tl.where(count == 1.0, exact.to(tl.float32), pull)
         weight += a * pull
+    a = a * fraction
     several = tl.where(count > 1.0, a, 0.0) if POSITIVES_IN else tl.zeros_like(a)
     if EXTRA:
         weight, several = tl.zeros_like(a), tl.zeros_like(a)
-    tl.store(out + i, lse, mask=inside)
+    tl.store(out + i, whole, mask=inside)
     tl.store(out + n + i, a, mask=inside)
     tl.store(out + 2 * n + i, weight, mask=inside)
     tl.store(out + 3 * n + i, several, mask=inside)
     if wide is not None:
-        far = inside & (tl.abs(lse - gradient_shift(total)) > 100.0)
+        far = inside & (tl.abs(whole - gradient_shift(total)) > 100.0)
         if tl.max(far.to(tl.int32), 0) != 0:
             tl.store(wide, 1)  # every program that stores, stores the same
 
@@ -84,6 +89,7 @@ def _negative_weights(
     acc, row, col, n, m, row_coef, col_coef, factor, shift, wide, BM: tl.constexpr, BN: tl.constexpr
 ):
     """G of a tile without positives [BM, BN]."""
+    x = acc * factor
     if row_coef is not None:
         row_lse = _vector(row_coef, 0, row, n, BM)[:, None]
         a = _vector(row_coef, 1, row, n, BM)[:, None]
@@ -91,14 +97,14 @@ def _negative_weights(
         col_lse = _vector(col_coef, 0, col, m, BN)[None, :]
         b = _vector(col_coef, 1, col, m, BN)[None, :]
     if col_coef is None:
-        g = tl.exp2(acc * factor - row_lse) * a
+        g = tl.exp2(x - row_lse) * a
     elif row_coef is None:
-        g = tl.exp2(acc * factor - col_lse) * b
+        g = tl.exp2(x - col_lse) * b
     elif wide != 0:
-        g = tl.exp2(acc * factor - row_lse) * a + tl.exp2(acc * factor - col_lse) * b
+        g = tl.exp2(x - row_lse) * a + tl.exp2(x - col_lse) * b
     else:
         sides = a * tl.exp2(shift - row_lse) + b * tl.exp2(shift - col_lse)
-        g = tl.exp2(acc * factor - shift) * sides
+        g = tl.exp2(x - shift) * sides
     return g
 
 
@@ -107,14 +113,15 @@ def _positive_weights(
     acc, row, col, n, m, row_coef, col_coef, factor, BM: tl.constexpr, BN: tl.constexpr
 ):
     """G on the positives of a tile [BM, BN]."""
+    x = acc * factor
     g = tl.zeros([BM, BN], tl.float32)
     if row_coef is not None:
         # The bound only matters where p does not count on positives: 0 times infinity.
-        p = tl.exp2(tl.minimum(acc * factor - _vector(row_coef, 0, row, n, BM)[:, None], 64.0))
+        p = tl.exp2(tl.minimum(x - _vector(row_coef, 0, row, n, BM)[:, None], 64.0))
         g += p * _vector(row_coef, 3, row, n, BM)[:, None]
         g += _vector(row_coef, 2, row, n, BM)[:, None]
     if col_coef is not None:
-        p = tl.exp2(tl.minimum(acc * factor - _vector(col_coef, 0, col, m, BN)[None, :], 64.0))
+        p = tl.exp2(tl.minimum(x - _vector(col_coef, 0, col, m, BN)[None, :], 64.0))
         g += p * _vector(col_coef, 3, col, m, BN)[None, :]
         g += _vector(col_coef, 2, col, m, BN)[None, :]
     return g

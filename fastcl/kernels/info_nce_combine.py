@@ -67,7 +67,7 @@ def _add_parts(x, parts, stride, i, n, PARTS: tl.constexpr):
 
 @triton.jit
 def statistics_kernel(
-    row_part,  # [strips, n] or None
+    row_part,  # [strips, n] log2, above the shift where there is one; or None
     strips,
     state,  # [n] float64 sums down the columns, or None
     positives,  # [positive strips, 3, n] or None
@@ -97,6 +97,9 @@ def statistics_kernel(
         lse = _fold_parts(row_part, strips, n, i, n, PARTS, BLOCK)
     if state is not None:
         lse = add_logs(lse, tl.load(state + i, mask=inside, other=0.0))
+    shift = fixed_shift(scale_factor(scale, logit_scale)).to(tl.float64)
+    if flags is not None:
+        lse += shift
     lse = lse * LN2
     positive = tl.zeros([BLOCK], tl.float64)
     count = tl.zeros([BLOCK], tl.float64)
@@ -127,7 +130,7 @@ def statistics_kernel(
         tl.store(rank + i, above.to(tl.int64), mask=inside)
     if flags is not None:
         # Below 2^-100 of the shift float32 has begun to lose the smaller terms.
-        depth = lse / LN2 - fixed_shift(factor / LOG2E)
+        depth = lse / LN2 - shift
         bad = inside & ((depth < -100.0) | (depth == float("inf")))
         tl.store(flags + tl.program_id(0), tl.max(bad.to(tl.int32), 0))
 

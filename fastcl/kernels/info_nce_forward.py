@@ -37,7 +37,7 @@ def sums_kernel(
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
     pivot,  # [n] or None
-    row_part,  # [strips, n] log2 of the negatives' sum
+    row_part,  # [strips, n] log2 of the negatives' sum, above the shift
     col_part,  # [launch tiles, m] the same; None: rows only
     rank_part,  # [strips, n] int32, or None
     first,  # first row tile of this launch
@@ -84,9 +84,9 @@ def sums_kernel(
         if col_part is not None:
             j = col + tl.arange(0, BN)
             at = col_part + tl.program_id(0).to(tl.int64) * m + j
-            tl.store(at, shift + tl.log2(tl.sum(e, 0)), mask=j < m)
+            tl.store(at, tl.log2(tl.sum(e, 0)), mask=j < m)
     at = part.to(tl.int64) * n + i
-    tl.store(row_part + at, shift + tl.log2(negative), mask=i < n)
+    tl.store(row_part + at, tl.log2(negative), mask=i < n)
     if pivot is not None:
         tl.store(rank_part + at, rank, mask=i < n)
 
