@@ -86,8 +86,9 @@ def statistics_kernel(
     POSITIVES_IN: tl.constexpr,
 ):
     """Loss, log-sum-exp, mean positive logit and count of every row, and its rank."""
-    if only is not None and tl.load(only + tl.program_id(0)) == 0:
-        return
+    if only is not None:  # noqa: SIM102 - no short circuit in a kernel
+        if tl.load(only + tl.program_id(0)) == 0:
+            return
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     inside = i < n
     factor = scale_factor(scale, logit_scale) * LOG2E

@@ -118,8 +118,9 @@ def online_kernel(
     SYMMETRIC: tl.constexpr,
 ):
     """Running maximum, rows only: any rows, or the row tiles that a flag asks for."""
-    if flags is not None and tl.load(flags + tl.program_id(0)) == 0:
-        return
+    if flags is not None:  # noqa: SIM102 - no short circuit in a kernel
+        if tl.load(flags + tl.program_id(0)) == 0:
+            return
     row = tl.program_id(0) * BM
     part = tl.program_id(1)
     factor = scale_factor(scale, logit_scale) * LOG2E
