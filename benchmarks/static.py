@@ -131,7 +131,7 @@ def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
 
     def build(kernel, case, tile, **constants):
         shape = {"BM": tile.rows, "BN": tile.columns, "DEPTH": tile.depth}
-        shape |= {"BULK": architecture >= 90, "PRECISION": "ieee"}
+        shape |= {"BULK": architecture >= 90 and dtype != "fp32", "PRECISION": "ieee"}
         if "WHOLE" in kernel.arg_names:
             shape["WHOLE"] = config.whole(tile, width)
         constants = {n: v for n, v in (shape | constants).items() if n in kernel.arg_names}

@@ -45,8 +45,8 @@ class Plan(NamedTuple):
 
 HOPPER = {
     64: (Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 2), Tile(128, 128, 64, 8, 3)),
-    128: (Tile(128, 128, 128, 8, 3), Tile(128, 128, 128, 8, 2), Tile(128, 128, 128, 8, 3)),
-    256: (Tile(128, 128, 256, 8, 2), Tile(128, 64, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
+    128: (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 8, 3), Tile(128, 128, 64, 8, 3)),
+    256: (Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
     None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
 }
 AMPERE = {
@@ -96,7 +96,8 @@ def plan(q: Tensor, k: Tensor) -> Plan:
     aligned = len(k) > 0 and all(
         x.shape[1] * x.element_size() % 16 == 0 and x.data_ptr() % 16 == 0 for x in (q, k)
     )
-    bulk = properties.major in (9, 10) and aligned
+    # IEEE products read registers, and descriptors then spill.
+    bulk = properties.major in (9, 10) and aligned and q.element_size() == 2
     return Plan(*chosen, bulk, properties.multi_processor_count, precision)
 
 
