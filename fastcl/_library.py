@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from . import reference
+from . import kernels, reference
 
 library = torch.library.Library("fastcl", "DEF")
 
@@ -83,6 +83,22 @@ _define(
     "Tensor? momentum_tensor, Tensor(b!)? seed) -> ()",
     lambda target, online, momentum, momentum_tensor, seed: None,
 )
+
+
+def _triton(name: str):
+    """The Triton launcher of an operator; the first call imports Triton."""
+
+    def launch(*arguments):
+        from .kernels import info_nce
+
+        return getattr(info_nce, name)(*arguments)
+
+    return launch
+
+
+if kernels.available():
+    for _name in ("info_nce_forward", "info_nce_backward"):
+        library.impl(_name, _triton(_name), "CUDA")
 
 COMPILED = Path(__file__).parent / "fastcl_ops.so"
 if COMPILED.exists():

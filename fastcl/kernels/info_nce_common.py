@@ -1,0 +1,75 @@
+"""What the launchers of both directions share: the problem, its operands and its buffers."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from . import info_nce_config as config
+from .info_nce_tile import id_range_kernel
+
+BLOCK = 128  # entries of a vector one program handles
+PARTS = 16  # partial sums it loads at once
+
+
+class Problem(NamedTuple):
+    """The rows, the columns and what their logits are made of."""
+
+    q: Tensor  # [n, d]
+    k: Tensor  # [m, d]
+    row_ids: Tensor | None  # [n]
+    col_ids: Tensor | None  # [m]
+    scale: float
+    logit_scale: Tensor | None  # []
+    symmetric: bool
+    plan: config.Plan
+
+    def exchanged(self) -> "Problem":
+        """Columns as rows."""
+        return self._replace(q=self.k, k=self.q, row_ids=self.col_ids, col_ids=self.row_ids)
+
+    def ranges(self, rows: int, columns: int) -> tuple[Tensor | None, Tensor | None]:
+        """Lowest and highest id of every tile of rows and of columns."""
+        if self.row_ids is None:
+            return None, None
+        row_range = id_ranges(self.row_ids, rows)
+        if rows == columns and self.col_ids.data_ptr() == self.row_ids.data_ptr():
+            return row_range, row_range
+        return row_range, id_ranges(self.col_ids, columns)
+
+    def operands(self, tile: config.Tile, depth: int) -> tuple:
+        """q and k as a kernel of this tile takes them, with the scale and the ids."""
+        q = config.descriptor(self.q, tile.rows, depth, self.plan.bulk)
+        k = config.descriptor(self.k, tile.columns, depth, self.plan.bulk)
+        ids = self.row_ids, self.col_ids, *self.ranges(tile.rows, tile.columns)
+        return q, k, self.scale, self.logit_scale, *ids
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.q.shape[0], self.k.shape[0], self.q.shape[1]
+
+
+def problem(q, k, row_ids, col_ids, scale, logit_scale, symmetric) -> Problem:
+    q = q.contiguous()
+    k = q if symmetric else k.contiguous()
+    if row_ids is not None:
+        row_ids, col_ids = row_ids.contiguous(), col_ids.contiguous()
+    return Problem(
+        q, k, row_ids, col_ids, scale, logit_scale, symmetric, config.plan(q, k)
+    )  # fmt: skip
+
+
+def options(tile: config.Tile) -> dict:
+    return {"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True}
+
+
+def id_ranges(ids: Tensor, block: int) -> Tensor:
+    tiles = triton.cdiv(ids.shape[0], block)
+    out = ids.new_empty(tiles, 2)
+    id_range_kernel[(tiles,)](ids, out, ids.shape[0], block)
+    return out
+
+
+def empty(like: Tensor, *shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
+    return torch.empty(shape, dtype=dtype, device=like.device)

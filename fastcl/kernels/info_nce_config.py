@@ -1,0 +1,131 @@
+"""Which tile every softmax contrast kernel uses, and when the gradient goes by chunks.
+
+The one place to change after a measurement. Rows of the tables: the widest d they serve. Chosen
+so that no configuration spills and so that sm_80 tiles also fit the 99 KB of sm_86 and sm_89.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# Beyond, the own-row accumulator [rows, d] leaves the registers: weights by chunks, then products.
+FLASH_WIDTH = 256
+# Rows and columns of one chunk of weights: reading and writing float32 gradients then costs at
+# most a tenth of the products, at 128 MB of bfloat16.
+CHUNK = 8192
+# Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
+LAUNCH_TILES = 128
+
+
+# Column tiles of positives that one look at their ranges rules out.
+SCAN = 32
+
+
+class Tile(NamedTuple):
+    """Block shape of one kernel, its warps and software pipeline."""
+
+    rows: int
+    columns: int
+    depth: int  # features per product step; at least d: the rows stay in shared memory
+    warps: int
+    stages: int
+
+
+class Plan(NamedTuple):
+    """Everything that depends on the device, the dtype and the width."""
+
+    sums: Tile  # forward: row and column sums
+    own: Tile | None  # one block of rows with its accumulator; None: by chunks
+    weights: Tile  # one chunk of gradient weights
+    bulk: bool  # tensor descriptors
+    processors: int
+    precision: str  # of float32 products
+
+
+HOPPER = {
+    64: (Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 2), Tile(128, 128, 64, 8, 3)),
+    128: (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 8, 3), Tile(128, 128, 64, 8, 3)),
+    256: (Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
+    None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
+}
+AMPERE = {
+    64: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3)),
+    128: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 128, 4, 2), Tile(128, 128, 64, 8, 3)),
+    256: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
+    None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
+}
+# IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
+SINGLE = (Tile(64, 64, 32, 4, 2), None, Tile(64, 64, 32, 4, 2))
+TENSOR_FLOAT = (Tile(128, 128, 32, 8, 2), None, Tile(128, 128, 32, 8, 2))
+
+POSITIVES = Tile(64, 64, 64, 4, 2)
+
+
+def supported(q: Tensor) -> bool:
+    """Whether these kernels run here, rather than the reference."""
+    if q.dtype == torch.float64:
+        return False
+    return torch.cuda.get_device_properties(q.device).major >= 8
+
+
+def tiles(major: int, d: int, itemsize: int, precision: str) -> tuple[Tile, Tile | None, Tile]:
+    """The three tiles of a compute capability, a width and a dtype."""
+    if itemsize == 4:
+        return SINGLE if precision == "ieee" else TENSOR_FLOAT
+    # Consumer Blackwell (12.x) has the shared memory of sm_86.
+    table = HOPPER if major in (9, 10) else AMPERE
+    width = next((w for w in table if w is not None and d <= w), None)
+    if d > FLASH_WIDTH:
+        width = None
+    sums, own, weights = table[width]
+    # A narrow row is padded to the least depth that a product takes.
+    narrow = max(16, 1 << (d - 1).bit_length())
+    if narrow < 64:
+        sums, weights = sums._replace(depth=narrow), weights._replace(depth=narrow)
+        own = own._replace(depth=narrow)
+    return sums, own, weights
+
+
+def plan(q: Tensor, k: Tensor) -> Plan:
+    """Choose without touching the device: properties are cached by torch."""
+    tf32 = torch.backends.cuda.matmul.allow_tf32
+    precision = "tf32" if tf32 and q.dtype == torch.float32 else "ieee"
+    properties = torch.cuda.get_device_properties(q.device)
+    chosen = tiles(properties.major, q.shape[1], q.element_size(), precision)
+    aligned = len(k) > 0 and all(
+        x.shape[1] * x.element_size() % 16 == 0 and x.data_ptr() % 16 == 0 for x in (q, k)
+    )
+    # IEEE products read registers, and descriptors then spill.
+    bulk = properties.major in (9, 10) and aligned and q.element_size() == 2
+    return Plan(*chosen, bulk, properties.multi_processor_count, precision)
+
+
+def whole(tile: Tile, d: int) -> bool:
+    return tile.depth >= d
+
+
+def descriptor(x: Tensor, rows: int, depth: int, bulk: bool):
+    """The tensor, or its descriptor for the bulk copy engine."""
+    if not bulk:
+        return x
+    from triton.tools.tensor_descriptor import TensorDescriptor
+
+    return TensorDescriptor(x, list(x.shape), list(x.stride()), [rows, depth])
+
+
+def strips(row_tiles: int, col_tiles: int, slots: int) -> tuple[int, int]:
+    """Number of strips the columns are split into, and column tiles per strip.
+
+    As few as keep nine tenths of the slots busy in every wave of programs.
+    """
+    best, best_busy = 1, 0.0
+    for count in range(1, max(8, slots // row_tiles) + 1):
+        programs = row_tiles * count
+        busy = programs / (slots * -(-programs // slots))
+        if busy > best_busy:
+            best, best_busy = count, busy
+        if busy >= 0.9:
+            break
+    length = -(-col_tiles // min(best, max(col_tiles, 1)))
+    return max(1, -(-col_tiles // max(length, 1))), max(length, 1)

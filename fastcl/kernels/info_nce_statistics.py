@@ -1,0 +1,173 @@
+"""Launchers of the forward softmax contrast: allocate, launch on the current stream, never wait."""
+
+from typing import NamedTuple
+
+import torch
+import triton
+from torch import Tensor
+
+from .. import reference
+from . import info_nce_common as common
+from . import info_nce_config as config
+from .info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
+from .info_nce_common import Problem
+from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
+from .info_nce_frozen import frozen_kernel
+from .info_nce_gradient import coefficients, gradients
+
+
+class Sums(NamedTuple):
+    """Partial sums over the negatives; what is absent is None."""
+
+    parts: Tensor | None  # [strips, n] log2
+    state: Tensor | None  # [n] float64 log2, what came down the columns
+    rank: Tensor | None  # [strips, n]
+
+
+def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, Tensor | None]:
+    """Sums of the rows, and down the columns; in a triangle the columns are rows too."""
+    (n, m, d), tile = p.sizes, p.plan.sums
+    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    launch_tiles = min(row_tiles, config.LAUNCH_TILES) if columns else row_tiles
+    triangle = p.symmetric and columns
+    # A triangle's programs differ in length: shorter ones even out.
+    slots = p.plan.processors * (4 if triangle else 2)
+    strips, strip = config.strips(launch_tiles, col_tiles, slots)
+    parts = common.empty(p.q, strips, n)
+    rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
+    down = common.empty(p.q, launch_tiles, m) if columns else None
+    state = common.empty(p.q, m, dtype=torch.float64) if columns else None
+    operands = p.operands(tile, tile.depth)
+    whole = config.whole(tile, d)
+    for first in range(0, row_tiles, launch_tiles):
+        count = min(launch_tiles, row_tiles - first)
+        sums_kernel[(count, strips)](
+            *operands, pivot, parts, down, rank, first, strip, n, m, d,
+            tile.rows, tile.columns, tile.depth, whole, p.plan.bulk, p.plan.precision,
+            p.symmetric, **common.options(tile),
+        )  # fmt: skip
+        if columns:
+            fold_kernel[(triton.cdiv(m, common.BLOCK),)](
+                down, state, first, count, m, tile.columns, common.PARTS, common.BLOCK, triangle
+            )
+    return Sums(parts, state if triangle else None, rank), state
+
+
+def online_sums(p: Problem, pivot: Tensor | None, flags: Tensor | None = None) -> Sums:
+    """Sums of any rows under a running maximum, or of the row tiles that are flagged."""
+    (n, m, d), tile = p.sizes, p.plan.sums
+    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 2)
+    parts = common.empty(p.q, strips, n)
+    rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
+    online_kernel[(row_tiles, strips)](
+        *p.operands(tile, tile.depth), pivot, flags, parts, rank, strip, n, m, d,
+        tile.rows, tile.columns, tile.depth, config.whole(tile, d), p.plan.bulk,
+        p.plan.precision, p.symmetric, **common.options(tile),
+    )  # fmt: skip
+    return Sums(parts, None, rank)
+
+
+def positive_sums(p: Problem) -> Tensor:
+    """Sums over the positives of every row: [strips, 3, n]."""
+    (n, m, d), tile = p.sizes, config.POSITIVES
+    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 4)
+    out = common.empty(p.q, strips, 3, n)
+    pointers = p._replace(plan=p.plan._replace(bulk=False))
+    positives_kernel[(row_tiles, strips)](
+        *pointers.operands(tile, tile.depth), out, strip, n, m, d,
+        tile.rows, tile.depth, config.SCAN, p.plan.precision, p.symmetric, **common.options(tile),
+    )  # fmt: skip
+    return out
+
+
+def finish(
+    p: Problem,
+    sums: Sums,
+    positives: Tensor | None,
+    extra: Tensor | None,
+    positives_in: bool,
+    fixed: bool,
+) -> tuple[Tensor, Tensor]:
+    """Statistics [4, n] and rank [n] from the sums, repaired where the fixed shift failed."""
+    n, block = p.sizes[0], p.plan.sums.rows
+    grid = (triton.cdiv(n, block),)
+    rows = common.empty(p.q, 4, n)
+    rank = common.empty(p.q, 0 if sums.rank is None else n, dtype=torch.int64)
+    flags = common.empty(p.q, grid[0], dtype=torch.int32) if fixed else None
+
+    def combine(sums: Sums, only: Tensor | None, flags: Tensor | None) -> None:
+        statistics_kernel[grid](
+            sums.parts, 0 if sums.parts is None else sums.parts.shape[0], sums.state,
+            positives, 0 if positives is None else positives.shape[0], extra, sums.rank,
+            p.scale, p.logit_scale, only, flags, rows, None if sums.rank is None else rank,
+            n, common.PARTS, block, positives_in,
+        )  # fmt: skip
+
+    combine(sums, None, flags)
+    if fixed:
+        combine(online_sums(p, None, flags), flags, None)
+    return rows, rank
+
+
+def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
+    """Statistics, rank and weighted sum of the columns in one pass over them."""
+    (n, m, d), tile = p.sizes, p.plan.own
+    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
+    parts, weighted_parts = common.empty(p.q, strips, n), common.empty(p.q, strips, n, d)
+    rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
+    frozen_kernel[(row_tiles, strips)](
+        *p.operands(tile, tile.depth), pivot, parts, rank, weighted_parts, strip, n, m, d,
+        tile.rows, tile.columns, tile.depth, p.plan.bulk, p.plan.precision, **common.options(tile),
+    )  # fmt: skip
+    rows, rank = finish(p, Sums(parts, None, rank), None, extra, True, False)
+    weighted = common.empty(p.q, n, d)
+    weighted_kernel[(n,)](
+        weighted_parts, parts, rows, weighted, strips, n, d, common.PARTS, triton.next_power_of_2(d)
+    )
+    return rows, rank, weighted
+
+
+def info_nce_forward(
+    q, k, scale, logit_scale, row_ids, col_ids, extra, pivot,
+    symmetric, both, positives_in, unit, frozen,
+):  # fmt: skip
+    """`reference.info_nce_forward` without the n x m matrix."""
+    if not config.supported(q):
+        return reference.info_nce_forward(
+            q, k, scale, logit_scale, row_ids, col_ids, extra, pivot,
+            symmetric, both, positives_in, unit, frozen,
+        )  # fmt: skip
+    p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, symmetric)
+    n, m, d = p.sizes
+    cols, weighted = common.empty(q, 4, m if both else 0), common.empty(q, 0, d)
+    if n == 0:
+        rank = common.empty(q, 0, dtype=torch.int64)
+        return common.empty(q, 4, 0), cols.fill_(-torch.inf), rank, weighted
+    aside = row_ids is None or extra is not None
+    with torch.cuda.device_of(q):
+        if frozen and aside and not (symmetric or both) and p.plan.own is not None:
+            rows, rank, weighted = frozen_statistics(p, extra, pivot)
+            return rows, cols, rank, weighted
+        down = None
+        if unit:
+            sums, down = fixed_sums(p, pivot, both or (symmetric and pivot is None))
+        else:
+            sums = online_sums(p, pivot)
+        positives = None if aside else positive_sums(p)
+        rows, rank = finish(p, sums, positives, extra, positives_in, unit)
+        if both:
+            turned = p.exchanged()
+            if positives is not None:
+                positives = positive_sums(turned)
+            sums = Sums(None, down, None) if unit else online_sums(turned, None)
+            cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
+        if frozen:
+            total = torch.full((), scale, device=q.device)
+            total = total if logit_scale is None else total * logit_scale.float()
+            ones = torch.ones_like(rows[0])
+            coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
+            weighted = gradients(p, coef, None, None, True, False)[0]
+    return rows, cols, rank, weighted
