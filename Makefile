@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast lint bench clean
+.PHONY: build pretrain test test-fast lint bench bench-peers clean
 
 build: .venv/installed
 
@@ -32,6 +32,14 @@ lint: build
 
 bench: build
 	$(RUN)/python -m benchmarks $(ARGS)
+
+# The rivals live beside the environment, not in it; --no-deps because some want torchvision.
+build/peers/.installed: benchmarks/peers.txt
+	$(RUN)/python -m pip install --quiet --no-deps --target build/peers -r benchmarks/peers.txt
+	touch $@
+
+bench-peers: build build/peers/.installed
+	PYTHONPATH=build/peers $(RUN)/python -m benchmarks --peers $(ARGS)
 
 clean:
 	rm -rf build fastcl/*.so .venv/installed

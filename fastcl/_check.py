@@ -63,6 +63,14 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def count(name: str, value: int) -> None:
+    """A whole number of at least one."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
+    if value < 1:
+        raise ValueError(f"{name} must be 1 or more, got {value}")
+
+
 def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
@@ -78,6 +86,57 @@ def scalar(name: str, x: Tensor, device: torch.device) -> None:
         raise TypeError(f"{name} must be floating point, got {x.dtype}")
     if x.device != device:
         raise ValueError(f"{name} must be on {device}, got {x.device}")
+
+
+def state(name: str, x: Tensor, device: torch.device, shape: tuple[int, ...] = ()) -> None:
+    """int64 numbers that an operator advances on the device."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dtype != torch.int64:
+        raise TypeError(f"{name} must be int64, got {x.dtype}")
+    if x.shape != shape:
+        raise ValueError(f"{name} must have shape {list(shape)}, got {list(x.shape)}")
+    if x.device != device:
+        raise ValueError(f"{name} must be on {device}, got {x.device}")
+
+
+def momentum(value: float | Tensor, device: torch.device) -> None:
+    """A number from 0 to 1, or a tensor of one element, whose value only the device knows."""
+    if isinstance(value, Tensor):
+        return scalar("momentum", value, device)
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"momentum must be a number or a tensor, got {type(value).__name__}")
+    if not 0 <= value <= 1:
+        raise ValueError(f"momentum must be from 0 to 1, got {value}")
+
+
+def averaged(target: list[Tensor], online: list[Tensor]) -> None:
+    """Lists of tensors whose every pair can be averaged: one device, shapes and kinds alike."""
+    if len(target) != len(online):
+        raise ValueError(
+            f"online must have as many tensors as target, {len(target)}, got {len(online)}"
+        )
+    for i, (t, o) in enumerate(zip(target, online, strict=True)):
+        for name, x in (("target", t), ("online", o)):
+            if not isinstance(x, Tensor):
+                raise TypeError(f"{name}[{i}] must be a tensor, got {type(x).__name__}")
+            if x.device != target[0].device:
+                raise ValueError(
+                    f"{name}[{i}] must be on the device of target[0], {target[0].device}, "
+                    f"got {x.device}"
+                )
+        if t.shape != o.shape:
+            raise ValueError(
+                f"online[{i}] must have the shape of target[{i}], {list(t.shape)}, "
+                f"got {list(o.shape)}"
+            )
+        if (t.dtype in FLOATS) != (o.dtype in FLOATS) or (
+            t.dtype not in FLOATS and (t.dtype != o.dtype or t.dtype.is_floating_point)
+        ):
+            raise TypeError(
+                f"target[{i}] and online[{i}] must both be float16, bfloat16, float32 or float64, "
+                f"or integers of one dtype, got {t.dtype} and {o.dtype}"
+            )
 
 
 def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:

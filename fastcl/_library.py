@@ -64,6 +64,11 @@ _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
     lambda queue, pointer, rows: None,
 )
+_define(
+    "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "
+    "Tensor? momentum_tensor, Tensor(b!)? seed) -> ()",
+    lambda target, online, momentum, momentum_tensor, seed: None,
+)
 
 COMPILED = Path(__file__).parent / "fastcl_ops.so"
 if COMPILED.exists():

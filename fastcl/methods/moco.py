@@ -75,7 +75,7 @@ class MoCo(nn.Module):
     def update(self) -> None:
         """After the optimiser step: move the twin and queue the keys since the last update."""
         with record_function("fastcl::momentum"):
-            self.target.update(nn.Sequential(self.backbone, self.head))
+            self.target.update()
         with record_function("fastcl::queue"):
             for k in self._keys:
                 self.queue.push(k)

@@ -1,0 +1,26 @@
+// queue_push_: rows r of the last `kept` go to (position + r) % size; pointer advances by pushed.
+#pragma once
+
+#include "dtype.h"
+
+namespace fastcl {
+
+struct QueuePush {
+  void* queue;       // [size, width]
+  int64_t* pointer;  // []
+  const void* rows;  // [kept, width] the last of those pushed
+  Dtype queue_dtype;
+  Dtype rows_dtype;
+  int64_t size;
+  int64_t width;
+  int64_t pushed;  // may exceed size
+  int64_t kept;    // min(pushed, size)
+};
+
+// Elements [begin, end) of the kept rows, laid end to end. Does not advance the pointer.
+void queue_push_cpu(const QueuePush& push, int64_t position, int64_t begin, int64_t end);
+
+// One launch, the pointer included. Null, or what CUDA says is wrong.
+const char* queue_push_cuda(const QueuePush& push, void* stream);
+
+}  // namespace fastcl
