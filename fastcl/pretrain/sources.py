@@ -40,8 +40,7 @@ def read_folder(root: Path, size: int | None) -> tuple[dict[str, Split], tuple[s
     listed = {split: _list_folder(folder) for split, folder in folders.items()}
     classes = sorted({label for files in listed.values() for _, label in files if label})
     if size is None:
-        with Image.open(listed["train"][0][0]) as first:
-            size = min(*first.size, LARGEST_DEFAULT_SIZE)
+        size = min(*_read(listed["train"][0][0]).size, LARGEST_DEFAULT_SIZE)
     found = {}
     with ThreadPoolExecutor() as pool:  # Pillow decodes outside the interpreter lock
         for split, files in listed.items():
@@ -73,12 +72,16 @@ def _is_image(path: Path) -> bool:
     return path.is_file() and path.suffix.lower() in SUFFIXES
 
 
-def _open(path: Path, size: int) -> np.ndarray:
+def _read(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
-            image = image.convert("RGB")
+            return image.convert("RGB")
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError(f"{str(path)!r} is no readable image: {error}") from error
+
+
+def _open(path: Path, size: int) -> np.ndarray:
+    image = _read(path)
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
