@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from .doctor import EXTRAS, report
 from .version import __version__
@@ -62,7 +63,10 @@ def _need(*extras: str) -> None:
 
 
 def _fail(message: object) -> None:
-    Console(stderr=True).print(f"[bold red]error:[/] {message}", highlight=False, soft_wrap=True)
+    # Messages quote paths and extras in brackets, which are no markup.
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True
+    )
     raise typer.Exit(1)
 
 
@@ -136,7 +140,8 @@ def evaluate(
         config, found = evaluate_run(run, device)
     except (ValueError, OSError, ImportError) as error:
         _fail(error)
-    console.print(f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}")
+    text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
+    console.print(text, markup=False, soft_wrap=True)
     print_report(console, found)
 
 

@@ -118,7 +118,8 @@ def kernel_of(operator: str, key: str, dtype: torch.dtype) -> str:
     """What runs for an operator and a dtype on "CPU" or "CUDA".
 
     Returns:
-        "compiled" for C++ or CUDA, "triton" for a kernel registered from Python, or "reference".
+        "C++" or "CUDA" for a compiled kernel, "Triton" for one registered from Python, or
+        "reference" for plain PyTorch.
     """
     if not torch._C._dispatch_has_kernel_for_dispatch_key(operator, key):
         return "reference"
@@ -127,9 +128,9 @@ def kernel_of(operator: str, key: str, dtype: torch.dtype) -> str:
     )
     from_python = entry is not None and re.search(r"\.py:\d+$", entry.group(1))
     if not from_python:
-        return "compiled"
+        return "C++" if key == "CPU" else "CUDA"
     # Triton's matrix products are for 16 and 32 bits; the launchers hand float64 on.
-    return "reference" if dtype == torch.float64 else "triton"
+    return "reference" if dtype == torch.float64 else "Triton"
 
 
 def _kernels(fixes: list[str]) -> list[str]:

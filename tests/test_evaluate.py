@@ -5,6 +5,7 @@ import torch
 
 sklearn = pytest.importorskip("sklearn")
 
+from fastcl.evaluate.features import pixels  # noqa: E402
 from fastcl.evaluate.knn import knn_predict, nearest  # noqa: E402
 from fastcl.evaluate.linear import draw_labelled, probe_accuracy  # noqa: E402
 from fastcl.evaluate.plot import plot_curves, plot_embedding  # noqa: E402
@@ -77,6 +78,14 @@ def test_probe_ignores_the_scale_of_features_and_bears_a_constant_one():
     expected = probe_accuracy(train, train_labels, test, test_labels)
     stretched = [torch.cat([x * 1024, torch.ones(80, 1)], dim=1) for x in (train, test)]
     assert probe_accuracy(stretched[0], train_labels, stretched[1], test_labels) == expected
+
+
+def test_pixels_are_the_image_up_to_32_and_averages_beyond():
+    small = torch.randint(0, 256, (3, 1, 8, 8), dtype=torch.uint8)
+    assert torch.equal(pixels(small), small.flatten(1) / 255)
+    large = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8)
+    expected = large.double().view(3, 3, 32, 2, 32, 2).mean((3, 5)).flatten(1) / 255
+    torch.testing.assert_close(pixels(large).double(), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("labelled", [True, False])

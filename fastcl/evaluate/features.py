@@ -1,7 +1,10 @@
 """Features of a whole split."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+LARGEST_SIDE = 32
 
 
 @torch.no_grad()
@@ -24,5 +27,15 @@ def extract(
 
 
 def pixels(images: Tensor) -> Tensor:
-    """The images themselves as features: float32 `[n, channels * h * w]` in [0, 1]."""
-    return images.flatten(1).float() / 255
+    """The images themselves as features: float32 `[n, channels * side * side]` in [0, 1].
+
+    Larger images are averaged down to 32 x 32 pixels: a million photographs would not fit.
+    """
+    side = min(images.shape[2], LARGEST_SIDE)
+    found = []
+    for batch in images.split(512):
+        x = batch.float() / 255
+        if side < batch.shape[2]:
+            x = F.adaptive_avg_pool2d(x, side)
+        found.append(x.flatten(1))
+    return torch.cat(found)

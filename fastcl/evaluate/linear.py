@@ -43,11 +43,11 @@ def probe_accuracy(
     mean, deviation = train.mean(0), train.std(0, correction=0)
     # A feature that never moves is zero after the mean is taken off.
     deviation = torch.where(deviation > 1e-6, deviation, torch.ones_like(deviation))
-    train, test = (((x - mean) / deviation).cpu().numpy() for x in (train, test))
-    known, truth = train_labels.cpu().numpy(), test_labels.cpu().numpy()
+    test, truth = ((test - mean) / deviation).cpu().numpy(), test_labels.cpu().numpy()
     accuracy = []
     for seed in range(draws):
-        rows = draw_labelled(train_labels, per_class, seed).numpy()
-        probe = LogisticRegression(max_iter=1000).fit(train[rows], known[rows])
+        rows = draw_labelled(train_labels, per_class, seed).to(train.device)
+        known = ((train[rows] - mean) / deviation).cpu().numpy()
+        probe = LogisticRegression(max_iter=1000).fit(known, train_labels[rows].cpu().numpy())
         accuracy.append(probe.score(test, truth))
     return float(np.mean(accuracy))

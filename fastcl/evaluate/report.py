@@ -31,10 +31,17 @@ class Score:
 
 @dataclass(frozen=True)
 class Report:
-    """Scores, empty where the data have no labels, and the shares of the step time, if measured."""
+    """What a run came to.
+
+    Args:
+        scores: Empty where the data have no labels.
+        shares: Of the step time in loss, queue and momentum; None where not measured.
+        seconds: Spent training, over all sessions; None where unknown.
+    """
 
     scores: list[Score]
     shares: dict[str, float] | None
+    seconds: float | None
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -78,7 +85,7 @@ def evaluate_run(folder: Path, device: str) -> tuple[Config, Report]:
         device: Where to compute.
 
     Returns:
-        The configuration of the run and its `Report`; the shares are those measured in training.
+        The configuration of the run and its `Report`; shares and seconds are those of the training.
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
@@ -98,5 +105,6 @@ def evaluate_run(folder: Path, device: str) -> tuple[Config, Report]:
     except RuntimeError as error:
         raise ValueError(f"{str(weights)!r} does not fit {config.backbone}: {error}") from error
     results = folder / RESULTS
-    shares = json.loads(results.read_text())["shares"] if results.exists() else None
-    return config, Report(score_all(config, backbone, images.to(device)), shares)
+    told = json.loads(results.read_text()) if results.exists() else {}
+    scores = score_all(config, backbone, images.to(device))
+    return config, Report(scores, told.get("shares"), told.get("seconds"))

@@ -90,6 +90,8 @@ def print_report(console: Console, report: Report) -> None:
         console.print(table)
     else:
         console.print("The data have no labels: there is no accuracy to report.")
+    if report.seconds is not None:
+        console.print(f"trained in {report.seconds:,.0f} s")
     if report.shares:
         parts = ", ".join(f"{name} {share:.1%}" for name, share in report.shares.items())
         console.print(f"share of the step time: {parts}")

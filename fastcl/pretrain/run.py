@@ -65,6 +65,7 @@ class Run:
         epoch: Epochs done.
         history: One row per epoch: epoch, step, learning_rate, loss, top1.
         shares: Profile of a few steps.
+        seconds: Spent in epochs, over all sessions.
     """
 
     def __init__(self, config: Config, images: Images, folder: Path, fabric: Fabric) -> None:
@@ -93,6 +94,7 @@ class Run:
         self.epoch = 0
         self.history: list[dict] = []
         self.speed = 0.0  # images per second in the last epoch
+        self.seconds = 0.0  # in all epochs
         self.shares = StepShares(fabric.device)
 
     def train(self, display=None, stop_after: int | None = None) -> bool:
@@ -142,7 +144,9 @@ class Run:
                 loss, top1 = (sums / (step + 1)).tolist()
                 display.show_step(self.epoch, step + 1, loss, top1, self.speed)
         loss, top1 = (self.fabric.all_reduce(sums, reduce_op="mean") / self.steps).tolist()
-        self.speed = batch * self.steps / (time.perf_counter() - started)
+        seconds = time.perf_counter() - started
+        self.seconds += seconds
+        self.speed = batch * self.steps / seconds
         return {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * self.steps,
@@ -190,6 +194,8 @@ class Run:
                 "config": vars(self.config),
                 "epoch": self.epoch,
                 "history": self.history,
+                "shares": self.shares.result,
+                "seconds": self.seconds,
                 "method": self.method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
                 "order": self.order.get_state(),
@@ -218,6 +224,7 @@ class Run:
         self.optimizer.load_state_dict(state["optimizer"])
         self.order.set_state(state["order"])
         self.epoch, self.history = state["epoch"], state["history"]
+        self.shares.result, self.seconds = state["shares"], state["seconds"]
         checkpoint.set_random_state(state["random"][self.fabric.global_rank], self.fabric.device)
 
 

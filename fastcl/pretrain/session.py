@@ -60,6 +60,8 @@ def pretrain(
     """
     count = device_count(devices)
     images = load_images(data, size=image_size)
+    if data != "digits":  # the run folder must find them from anywhere
+        data = str(Path(data).expanduser().resolve())
     precision = automatic_precision() if precision == "auto" else precision
     config = resolve(
         images, method=method, data=data, precision=precision, devices=count, **choices
@@ -72,9 +74,10 @@ def pretrain(
     if first:
         config.save(folder / "config.json")
         done = f", continued after epoch {run.epoch}" if run.epoch else ""
-        console.print(
+        _say(
+            console,
             f"{config.method} on {len(images.train):,} images of {images.name}, "
-            f"{config.backbone}, {fabric.device}, run folder {folder}{done}"
+            f"{config.backbone}, {fabric.device}, run folder {folder}{done}",
         )
     finished = _train(run, console, stop_after)
     if not first:
@@ -84,8 +87,13 @@ def pretrain(
         return None
     report = _finish(run)
     print_report(console, report)
-    console.print(f"everything is in {folder}")
+    _say(console, f"everything is in {folder}")
     return report
+
+
+def _say(console: Console, text: str) -> None:
+    """A line as it is: paths may hold brackets, and stay whole for copying."""
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _resume(run: Run, resume: str) -> None:
@@ -119,6 +127,6 @@ def _finish(run: Run) -> Report:
     plot_curves(run.history, folder / "curves.png")
     features = extract(backbone, images.test, images.statistics())
     plot_embedding(features, images.test_labels, images.classes, folder / "embedding.png")
-    report = Report(score_all(run.config, backbone, images), run.shares.result)
+    report = Report(score_all(run.config, backbone, images), run.shares.result, run.seconds)
     report.save(folder / RESULTS)
     return report
