@@ -50,7 +50,7 @@ class Report:
 def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
     """Both accuracies of features `[n, d]` of the training and the test images."""
     predicted = knn_predict(test, train, images.train_labels, classes=len(images.classes))
-    knn = (predicted == images.test_labels).double().mean().item()
+    knn = (predicted == images.test_labels).float().mean().item()
     probe = probe_accuracy(train, images.train_labels, test, images.test_labels)
     return Score(name, knn, probe)
 

@@ -133,7 +133,7 @@ class Run:
         order = torch.randperm(len(self.images.train), generator=self.order)
         order = order[: self.steps * batch].view(self.steps, ranks, batch // ranks)
         order = order[:, self.fabric.global_rank].to(self.fabric.device)
-        sums = torch.zeros(2, device=self.fabric.device, dtype=torch.float64)
+        sums = torch.zeros(2, device=self.fabric.device)
         started = time.perf_counter()
         for step in range(self.steps):
             self.shares.begin_step()
@@ -172,8 +172,8 @@ class Run:
         self.fabric.backward(loss)
         self.optimizer.step()
         self.method.update()
-        top1 = (self.method.rank == 0).double().mean()
-        return torch.stack([loss.detach().double(), top1])
+        top1 = (self.method.rank == 0).float().mean()
+        return torch.stack([loss.detach().float(), top1])
 
     def _average_statistics(self) -> None:
         """Make the running statistics, which each rank took of its own images, one."""
