@@ -5,9 +5,12 @@
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/util/BFloat16.h>
+#include <torch/headeronly/util/Half.h>
 
 #include <cstdint>
 #include <optional>
+#include <vector>
 
 #include "dtype.h"
 
@@ -67,5 +70,35 @@ inline void* current_stream(const Tensor& x) {
   return stream;
 }
 #endif
+
+inline void check_vector(const Tensor& x, int64_t size, ScalarType type, const char* name) {
+  STD_TORCH_CHECK(x.numel() == size && x.scalar_type() == type, "fastcl: ", name, " must hold ",
+                  size, " elements of the operator's dtype, got ", x.numel());
+}
+
+// A copy of a short vector of any floating-point dtype in T; empty for no tensor.
+template <typename T>
+std::vector<T> values(const OptionalTensor& x, int64_t size, const char* name) {
+  if (!x.has_value()) return {};
+  STD_TORCH_CHECK(x->numel() == size, "fastcl: ", name, " must hold ", size, " elements");
+  const auto read = [&](auto zero) {
+    const auto* from = data<decltype(zero)>(*x, name);
+    std::vector<T> to(size);
+    for (int64_t i = 0; i < size; ++i) to[i] = static_cast<T>(from[i]);
+    return to;
+  };
+  switch (x->scalar_type()) {
+    case ScalarType::Float:
+      return read(float{});
+    case ScalarType::Double:
+      return read(double{});
+    case ScalarType::Half:
+      return read(c10::Half{});
+    case ScalarType::BFloat16:
+      return read(c10::BFloat16{});
+    default:
+      STD_TORCH_CHECK(false, "fastcl: ", name, " must be floating point");
+  }
+}
 
 }  // namespace fastcl

@@ -116,26 +116,27 @@ def averaged(target: list[Tensor], online: list[Tensor]) -> None:
         raise ValueError(
             f"online must have as many tensors as target, {len(target)}, got {len(online)}"
         )
+    device = target[0].device if target and isinstance(target[0], Tensor) else None
     for i, (t, o) in enumerate(zip(target, online, strict=True)):
         for name, x in (("target", t), ("online", o)):
             if not isinstance(x, Tensor):
                 raise TypeError(f"{name}[{i}] must be a tensor, got {type(x).__name__}")
-            if x.device != target[0].device:
+            if x.device != device:
                 raise ValueError(
-                    f"{name}[{i}] must be on the device of target[0], {target[0].device}, "
-                    f"got {x.device}"
+                    f"{name}[{i}] must be on the device of target[0], {device}, got {x.device}"
                 )
         if t.shape != o.shape:
             raise ValueError(
                 f"online[{i}] must have the shape of target[{i}], {list(t.shape)}, "
                 f"got {list(o.shape)}"
             )
-        if (t.dtype in FLOATS) != (o.dtype in FLOATS) or (
-            t.dtype not in FLOATS and (t.dtype != o.dtype or t.dtype.is_floating_point)
-        ):
+        ours, theirs = t.dtype, o.dtype
+        floats = ours in FLOATS and theirs in FLOATS
+        integers = ours == theirs and not (ours.is_floating_point or ours.is_complex)
+        if not (floats or integers):
             raise TypeError(
                 f"target[{i}] and online[{i}] must both be float16, bfloat16, float32 or float64, "
-                f"or integers of one dtype, got {t.dtype} and {o.dtype}"
+                f"or integers of one dtype, got {ours} and {theirs}"
             )
 
 

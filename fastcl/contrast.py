@@ -41,7 +41,9 @@ class _Contrast(torch.autograd.Function):
             q, k, scale, logit_scale, row_ids, col_ids, extra, pivot,
             symmetric, both, positives_in, unit, frozen,
         )  # fmt: skip
-        ctx.save_for_backward(q, k, extra, logit_scale, row_ids, col_ids, rows, cols, weighted)
+        # A finished gradient needs no columns: MoCo may push to its queue before the backward.
+        kept = None if frozen else k
+        ctx.save_for_backward(q, kept, extra, logit_scale, row_ids, col_ids, rows, cols, weighted)
         ctx.options = scale, symmetric, both, positives_in, unit, frozen
         ctx.set_materialize_grads(False)
         loss, _, positive, count = rows.unbind()

@@ -42,7 +42,7 @@ def _matches(s, row_ids, col_ids, symmetric):
 
 
 def _statistics(s, denominator, positives, extra=None):
-    """Loss, log-sum-exp, mean positive logit and number of positives of every row: [4, n].
+    """Loss, rest of lse, mean positive logit and number of positives of every row: [4, n].
 
     Near convergence lse and positive agree to many digits, so the loss is summed relative to the
     positive and is not their difference.
@@ -55,7 +55,7 @@ def _statistics(s, denominator, positives, extra=None):
     loss = torch.where(denominator, s - positive[:, None], -torch.inf).logsumexp(1)
     if extra is not None:
         loss = F.softplus(loss, threshold=torch.inf)
-    return torch.stack([loss, loss + positive, positive, count])
+    return torch.stack([loss, torch.zeros_like(loss), positive, count])
 
 
 def info_nce_forward(
@@ -80,8 +80,9 @@ def info_nce_forward(
     one more positive per row, in D(i); columns with the row's id are then left out.
 
     Returns:
-        rows [4, n]: loss_i = lse_i - mean positive logit; lse_i over D(i); mean positive logit
-            (0 without a positive); number of positives.
+        rows [4, n]: loss_i = lse_i - mean positive logit, where lse_i is over D(i); what rounding
+            took from lse_i = loss_i + positive_i + rest_i, 0 where unknown; the mean positive
+            logit (0 without a positive); the number of positives.
         cols [4, m]: the same down the columns where both, else [4, 0].
         rank [n] int64: columns of D(i), positives left out, that score above scale * pivot_i;
             [0] without pivot.
@@ -105,18 +106,18 @@ def info_nce_forward(
             rank = (negatives & (s > bar[:, None])).sum(1)
         weighted = s.new_empty(0, q.shape[1])
         if frozen:
-            p = torch.where(negatives, (s - rows[1][:, None]).exp(), 0)
+            p = torch.where(negatives, (s - rows[:3].sum(0)[:, None]).exp(), 0)
             weighted = p @ k.to(dtype)
     return rows, cols, rank, weighted
 
 
 def _weights(s, denominator, positives, stats, grad_loss, grad_positive):
     """Gradient of the loss and of the mean positive logit of every row to its logits: [n, m]."""
-    loss, _, positive, count = stats.to(s.dtype)
+    loss, rest, positive, count = stats.to(s.dtype)
     y = torch.where(positives, 1 / count.clamp(min=1)[:, None], 0)
     g = torch.zeros_like(s)
     if grad_loss is not None:
-        p = torch.where(denominator, (s - positive[:, None] - loss[:, None]).exp(), 0)
+        p = torch.where(denominator, (s - positive[:, None] - loss[:, None] - rest[:, None]).exp(), 0)
         g = g + grad_loss.to(s.dtype)[:, None] * (p - y)
     if grad_positive is not None:
         g = g + grad_positive.to(s.dtype)[:, None] * y

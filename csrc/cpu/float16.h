@@ -9,19 +9,17 @@
 namespace fastcl {
 namespace {  // compiled per instruction set: the linker must not merge the copies
 
-struct Half {
-  uint16_t bits;
-};
-struct BFloat16 {
-  uint16_t bits;
-};
+// Enumerations and not structs: GCC vectorises loads and stores of scalars only.
+enum class Half : uint16_t {};
+enum class BFloat16 : uint16_t {};
 
 inline float widen(float x) { return x; }
 inline double widen(double x) { return x; }
-inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x.bits) << 16); }
+inline float widen(BFloat16 x) { return std::bit_cast<float>(static_cast<uint32_t>(x) << 16); }
 inline float widen(Half x) {
-  const uint32_t sign = static_cast<uint32_t>(x.bits & 0x8000) << 16;
-  const uint32_t magnitude = x.bits & 0x7FFF;
+  const uint32_t h = static_cast<uint32_t>(x);
+  const uint32_t sign = (h & 0x8000) << 16;
+  const uint32_t magnitude = h & 0x7FFF;
   const float small = static_cast<float>(static_cast<int32_t>(magnitude)) * 0x1p-24f;
   const uint32_t special = magnitude >= 0x7C00 ? 112u << 23 : 0u;  // inf and NaN
   const uint32_t normal = (magnitude << 13) + (112u << 23) + special;
@@ -36,7 +34,7 @@ inline T narrow(F x) {
     const uint32_t u = std::bit_cast<uint32_t>(static_cast<float>(x));
     const uint32_t nearest = (u + 0x7FFF + (u >> 16 & 1)) >> 16;
     const bool nan = (u & 0x7FFFFFFF) > 0x7F800000;
-    return {static_cast<uint16_t>(nan ? 0x7FC0 : nearest)};
+    return static_cast<T>(nan ? 0x7FC0u : nearest);
   } else if constexpr (std::is_same_v<T, Half>) {
     const uint32_t u = std::bit_cast<uint32_t>(static_cast<float>(x));
     const uint32_t a = u & 0x7FFFFFFF;
@@ -45,7 +43,7 @@ inline T narrow(F x) {
     const uint32_t small = std::bit_cast<uint32_t>(shifted) - 0x3F000000;
     uint32_t h = a < 0x38800000 ? small : normal;
     h = a >= 0x47800000 ? (a > 0x7F800000 ? 0x7E00u : 0x7C00u) : h;
-    return {static_cast<uint16_t>(h | (u >> 16 & 0x8000))};
+    return static_cast<T>(h | (u >> 16 & 0x8000));
   } else {
     return static_cast<T>(x);
   }
@@ -69,7 +67,7 @@ inline T narrow_stochastic(float x, uint32_t bits) {
     h = a < 0x38800000 ? static_cast<uint32_t>(static_cast<int32_t>(scaled)) : normal;
     h = a >= 0x47800000 ? (a > 0x7F800000 ? 0x7E00u : 0x7C00u) : h;
   }
-  return {static_cast<uint16_t>(h | (u >> 16 & 0x8000))};
+  return static_cast<T>(h | (u >> 16 & 0x8000));
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include "../../momentum.h"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 
 #include "../../random.h"
@@ -13,6 +14,8 @@ namespace fastcl {
 namespace FASTCL_SIMD {
 namespace {
 
+constexpr uint32_t kBlock = 256;
+
 // momentum t + (1 - momentum) o, the increment added to the nearer end; equal ends stay.
 template <bool near_target, typename A>
 A mix(A t, A o, A momentum, A weight) {
@@ -21,40 +24,50 @@ A mix(A t, A o, A momentum, A weight) {
   return t == o ? t : mixed;
 }
 
+// 16 random bits for each of n elements, of which the first is the first of its pair.
+void draw(uint16_t* bits, uint32_t n, uint64_t key, uint32_t pair) {
+  uint32_t hashes[kBlock / 2];
+  for (uint32_t i = 0; i < (n + 1) / 2; ++i) hashes[i] = random_bits(key, pair + i);
+  static_assert(std::endian::native == std::endian::little);  // the low half comes first
+  std::memcpy(bits, hashes, n * sizeof(uint16_t));
+}
+
+// Rounded at random, in blocks that stay in the first-level cache.
+template <typename T, typename F>
+void store_stochastic(T* t, int64_t n, const uint64_t* key, uint32_t pair, F&& value) {
+  float x[kBlock];
+  uint16_t bits[kBlock];
+  for (int64_t i = 0; i < n; i += kBlock) {
+    const uint32_t count = static_cast<uint32_t>(std::min<int64_t>(kBlock, n - i));
+    draw(bits, count, *key, pair + static_cast<uint32_t>(i / 2));
+    for (uint32_t j = 0; j < count; ++j) x[j] = value(i + j);
+    for (uint32_t j = 0; j < count; ++j) t[i + j] = narrow_stochastic<T>(x[j], bits[j]);
+  }
+}
+
+// t = value(i) for every i; a 16-bit target with a key is rounded at random.
+template <typename T, typename F>
+void store(T* t, int64_t n, const uint64_t* key, uint32_t pair, F&& value) {
+  if constexpr (sizeof(T) == 2) {
+    if (key != nullptr) return store_stochastic(t, n, key, pair, value);
+  }
+  for (int64_t i = 0; i < n; ++i) t[i] = narrow<T>(value(i));
+}
+
 template <bool near_target, typename T, typename O>
 void update(T* t, const O* o, int64_t n, double momentum, const uint64_t* key, uint32_t pair) {
   using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
   const A m = static_cast<A>(momentum), w = static_cast<A>(1 - momentum);
-  if constexpr (sizeof(T) == 2) {
-    if (key != nullptr) {
-      const uint64_t k = *key;
-      for (uint32_t i = 0; i < static_cast<uint32_t>(n); ++i) {
-        const uint32_t bits = random_bits(k, pair + (i >> 1)) >> ((i & 1) * 16) & 0xFFFF;
-        const A r = mix<near_target, A>(widen(t[i]), static_cast<A>(widen(o[i])), m, w);
-        t[i] = narrow_stochastic<T>(r, bits);
-      }
-      return;
-    }
-  }
-  for (int64_t i = 0; i < n; ++i) {
-    t[i] = narrow<T>(mix<near_target, A>(widen(t[i]), static_cast<A>(widen(o[i])), m, w));
-  }
+  store(t, n, key, pair, [=](int64_t i) {
+    return mix<near_target, A>(widen(t[i]), static_cast<A>(widen(o[i])), m, w);
+  });
 }
 
 // momentum 0: exactly online where the target can hold it.
 template <typename T, typename O>
 void replace(T* t, const O* o, int64_t n, const uint64_t* key, uint32_t pair) {
-  for (int64_t i = 0; i < n; ++i) {
-    if constexpr (sizeof(T) == 2) {
-      const uint32_t bits =
-          key ? random_bits(*key, pair + static_cast<uint32_t>(i >> 1)) >> ((i & 1) * 16) & 0xFFFF
-              : 0;
-      const float x = static_cast<float>(widen(o[i]));
-      t[i] = key ? narrow_stochastic<T>(x, bits) : narrow<T>(x);
-    } else {
-      t[i] = static_cast<T>(widen(o[i]));
-    }
-  }
+  using A = std::conditional_t<std::is_same_v<T, double>, double, float>;
+  store(t, n, key, pair, [=](int64_t i) { return static_cast<A>(widen(o[i])); });
 }
 
 template <typename T, typename O>

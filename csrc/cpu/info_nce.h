@@ -1,0 +1,121 @@
+// What both directions of info_nce do with tiles: form one, tell whether it can hold a positive,
+// multiply it with rows.
+#pragma once
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <new>
+#include <vector>
+
+#include "cpu/schedule.h"
+
+namespace fastcl::cpu {
+
+// Memory on a cache line that is not written before it is used.
+template <typename T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(::operator new(sizeof(T) * (size + kPadding), kAlign))) {}
+  Buffer(int64_t size, T value) : Buffer(size) { std::fill_n(data(), size + kPadding, value); }
+  T* data() const { return data_.get(); }
+  T& operator[](int64_t i) const { return data_.get()[i]; }
+
+ private:
+  static constexpr std::align_val_t kAlign{64};
+  struct Free {
+    void operator()(T* x) const { ::operator delete(x, kAlign); }
+  };
+  std::unique_ptr<T, Free> data_;
+};
+
+constexpr double kLog2E = 1.4426950408889634;
+constexpr double kLn2 = 0.6931471805599453;
+
+// Natural-log units that sums and shifts may span without loss: exp of it times 2^20 columns is
+// finite, and its inverse is far from the smallest normal number.
+template <typename T>
+constexpr double kSpan = sizeof(T) == 4 ? 74 : 690;
+
+// scale * log2(e), cut so that the low part is positive: minus infinity times both is no NaN.
+template <typename T>
+Scale<T> scale_of(double scale) {
+  const long double exact = scale * 1.442695040888963407359924681L;
+  T high = static_cast<T>(exact);
+  if (high > exact) high = std::nextafter(high, T(0));
+  const T low = static_cast<T>(exact - high);
+  return {high, low > 0 ? low : high * T(0x1p-60)};
+}
+
+// The reduced argument of the exponential holds whole numbers up to 2^22.
+inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
+
+// lse from the statistics [4, size] of the forward, to more digits than T holds.
+template <typename T>
+double lse_of(const T* statistics, int64_t size, int64_t i) {
+  return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
+}
+
+template <typename T>
+class Tiles {
+ public:
+  Tiles(const InfoNce& x, const Schedule& schedule);
+
+  const Schedule schedule;
+  const int64_t workers;
+  const Scale<T> scale;
+
+  int64_t row_begin(int64_t block) const { return block * schedule.rows_per_block; }
+  int64_t col_begin(int64_t block) const { return block * schedule.cols_per_block; }
+
+  // Raw similarities of a pair of blocks, in the memory of the worker.
+  Tile<T> similarities(const Pair& pair, int64_t worker);
+  Match<T> match(const Pair& pair) const;
+  bool may_match(const Pair& pair) const;
+  // out [rows of the tile, d] += tile times its rows of k; the twin: its transpose times rows of q.
+  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
+  void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
+
+ private:
+  // Rows of half precision are widened this many columns at a time: never a whole copy of them.
+  static constexpr int64_t kSlice = 512;
+
+  struct Scratch {
+    Buffer<T> tile;
+    Buffer<T> wide[2];                  // a slice of the block of q, and of k
+    int64_t held[2][2] = {{-1, -1}, {-1, -1}};  // block and first column of what they hold
+  };
+  enum Side { kQ, kK };
+
+  bool native() const { return x_.element == Element::kFloat || x_.element == Element::kDouble; }
+  int64_t slice() const { return native() ? x_.d : std::min(x_.d, kSlice); }
+  View<const T> operand(Side side, int64_t block, int64_t from, int64_t worker);
+  void multiply(const View<const T>& tile, Side side, int64_t block, int64_t worker, T* out);
+  void encode();
+
+  const InfoNce x_;
+  std::vector<Scratch> scratch_;
+  Buffer<Code<T>> row_codes_, col_codes_;  // ids as small numbers
+  struct Range {
+    Code<T> least, most;
+  };
+  std::vector<Range> row_ranges_, col_ranges_;  // of the codes of every block
+};
+
+// The gradient of one side or both, or a weighted sum: dq_i += sum_j G_ij k_j, dk_j += sum_i G_ij q_i.
+template <typename T>
+struct Gradient {
+  Weights<T> rows, cols;  // cols.in_negative null: no weights along columns
+  bool one_shift;         // p is 2^(s - shift) for all, which the weights make up for
+  T shift;
+  bool mirrored;          // k is q and so are their weights: both gradients go to dq
+  T* dq;                  // [n, d], or null
+  T* dk;                  // [m, d], or null
+};
+
+template <typename T>
+void accumulate(const InfoNce& x, const Gradient<T>& gradient);
+
+}  // namespace fastcl::cpu

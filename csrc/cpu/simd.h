@@ -1,0 +1,96 @@
+// What is compiled once per instruction set: passes over one tile of similarities while it is in
+// cache. `simd<T>()` picks the set when it runs.
+#pragma once
+
+#include <cstdint>
+#include <type_traits>
+
+#include "kernels.h"
+
+namespace fastcl::cpu {
+
+// Tiles and everything along their columns may be read and written this far beyond the end.
+constexpr int64_t kPadding = 16;
+// No tile is larger: the passes keep what belongs to its columns and rows on the stack.
+constexpr int64_t kMaxRows = 256;
+constexpr int64_t kMaxColumns = 1024;
+
+template <typename T>
+using Code = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
+
+// Raw similarities <q_i, k_j>. The padding behind each row holds minus infinity, which no sum
+// notices.
+template <typename T>
+struct Tile {
+  T* s;  // [rows, stride]
+  int64_t rows, cols, stride;
+};
+
+// Which columns of a tile are positives of which rows, and which are the rows themselves.
+template <typename T>
+struct Match {
+  const Code<T>* row;  // [rows] no less than 0
+  const Code<T>* col;  // [cols] -1 in the padding
+  int64_t self;        // row i is column i + self, if that lies in the tile
+};
+
+// s in units of log 2 is s * high + s * low: a rounded factor alone would change the temperature.
+template <typename T>
+struct Scale {
+  T high, low;
+};
+
+// Sums over the columns of a row (or the rows of a column) seen so far.
+template <typename T>
+struct Sums {
+  double* negative;  // of exp(s - shift) over the negatives
+  double* positive;  // of the same over the positives
+  double* logit;     // of s itself over the positives
+  double* count;     // positives
+  T* most;           // largest logit of the denominator in units of log 2, where it is the shift
+
+  Sums at(int64_t i) const {
+    return {negative + i, positive + i, logit + i, count + i, most + i};
+  }
+};
+
+// What the gradient of a row (or column) weighs its logits with: p times in_negative, or
+// p times in_positive plus at_positive.
+template <typename T>
+struct Weights {
+  T* in_negative;
+  T* in_positive;
+  T* at_positive;
+  T* shift;  // lse in units of log 2, where p is taken from it
+
+  Weights at(int64_t i) const {
+    return {in_negative + i, in_positive + i, at_positive + i, shift + i};
+  }
+};
+
+// Columns are left out where `cols` holds null pointers.
+template <typename T>
+struct Simd {
+  // Sums with one shift for all, one exponential per logit. For tiles without positive and self;
+  // keep writes the exponentials over the tile.
+  void (*fold)(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
+  // The same for any tile; always writes the exponentials of the negatives over it.
+  void (*fold_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+  // Any tile, for logits of any size: the shift is the running maximum of each row and column.
+  void (*fold_online)(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
+  // Negatives above the pivot of their row, or of their column.
+  void (*above)(Tile<T>, Match<T>, const T* row_pivot, const T* col_pivot, int64_t* rows,
+                int64_t* cols);
+  // Gradient of the tile written over it, with one shift for all.
+  void (*gradient)(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
+  void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
+  // The same with the shift of each row and each column: two exponentials.
+  void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
+  // rows x cols elements of half precision, `stride` apart, to T end to end.
+  void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+};
+
+template <typename T>
+const Simd<T>& simd();
+
+}  // namespace fastcl::cpu

@@ -1,0 +1,53 @@
+// Which columns match, in vectors, and the passes that the table of an instruction set lists.
+#pragma once
+
+#include "cpu/simd.h"
+#include "cpu/simd/vector.h"
+
+namespace fastcl::FASTCL_SIMD {
+
+using cpu::kPadding;
+using cpu::Match;
+using cpu::Scale;
+using cpu::Sums;
+using cpu::Tile;
+using cpu::Weights;
+
+// All ones in the lanes of the positives (same) and of everything else but the row itself.
+template <typename T>
+struct Lane {
+  Integer<T> same, negative;
+
+  Lane(const Match<T>& match, int64_t i, int64_t j) {
+    const Integer<T> column = iota<T>() + static_cast<Code<T>>(j);
+    const Integer<T> self = column == static_cast<Code<T>>(i + match.self);
+    const Integer<T> equal = load<Integer<T>>(match.col + j) == match.row[i];
+    same = equal & ~self;
+    negative = ~(equal | self);
+  }
+};
+
+// x where the mask is set, else zero, also for a NaN.
+template <typename T>
+inline Vector<T> where(Integer<T> mask, Vector<T> x) {
+  return (Vector<T>)(mask & (Integer<T>)x);
+}
+
+template <typename T>
+void fold(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
+template <typename T>
+void fold_matching(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+template <typename T>
+void fold_online(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
+template <typename T>
+void above(Tile<T>, Match<T>, const T* row_pivot, const T* col_pivot, int64_t* rows, int64_t* cols);
+template <typename T>
+void gradient(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
+template <typename T>
+void gradient_matching(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
+template <typename T>
+void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
+template <typename T>
+void widen(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+
+}  // namespace fastcl::FASTCL_SIMD

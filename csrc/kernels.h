@@ -1,0 +1,57 @@
+// The operators on raw pointers, one overload per device. Nothing here knows torch.
+#pragma once
+
+#include <cstdint>
+
+namespace fastcl {
+
+enum class Element { kFloat, kDouble, kHalf, kBFloat16 };
+
+// What forward and backward of info_nce share. Rows are accumulated in T: float, or double for
+// double rows.
+struct InfoNce {
+  Element element;         // of q and k
+  const void* q;           // [n, d]
+  const void* k;           // [m, d]; q itself where symmetric
+  int64_t n, m, d;
+  double scale;            // of the logits, logit_scale included
+  const int64_t* row_ids;  // [n], or null: no column is a positive
+  const int64_t* col_ids;  // [m], or null
+  bool symmetric;          // row i leaves column i out
+  bool positives_in;       // positives are part of the denominator
+  bool unit;               // all rows have length one at most
+};
+
+template <typename T>
+struct InfoNceForward : InfoNce {
+  const T* extra;  // [n] similarity of one more positive, or null
+  const T* pivot;  // [n] similarity to count the negatives above, or null
+  T* rows;         // [4, n] loss, lse, mean positive logit, number of positives
+  T* cols;         // [4, m], or null
+  int64_t* rank;   // [n], or null
+  T* weighted;     // [n, d] sum over the negatives of p_ij k_j, or null
+};
+
+template <typename T>
+struct InfoNceBackward : InfoNce {
+  const T* grad_loss;          // [n], or null: zero
+  const T* grad_positive;      // [n], or null
+  const T* grad_col_loss;      // [m], or null
+  const T* grad_col_positive;  // [m], or null
+  const T* rows;               // [4, n] from the forward
+  const T* cols;               // [4, m], or null
+  bool extra;                  // the forward had one: no column is a positive
+  T* dq;                       // [n, d], or null
+  T* dk;                       // [m, d], or null
+};
+
+namespace cpu {
+
+template <typename T>
+void info_nce_forward(const InfoNceForward<T>& x);
+
+template <typename T>
+void info_nce_backward(const InfoNceBackward<T>& x);
+
+}  // namespace cpu
+}  // namespace fastcl
