@@ -110,7 +110,7 @@ def test_training_moves_backbone_twin_and_queue(tmp_path):
 
 
 def test_shares_are_measured_and_fill_less_than_the_step(tmp_path):
-    run = small_run(tmp_path)
+    run = small_run(tmp_path, epochs=2)  # six steps, of which three are measured
     run.train()
     shares = run.shares.result
     assert set(shares) == {"loss", "queue", "momentum"}

@@ -122,6 +122,8 @@ class Run:
             self.history.append(row)
             if self.config.devices > 1:
                 self._average_statistics()
+            if self.epoch == last:
+                self.shares.stop()
             self.save()
             if display is not None:
                 display.show_epoch(row, self.speed)

@@ -22,11 +22,12 @@ class StepShares:
         steps: Steps measured.
     """
 
-    def __init__(self, device: torch.device, skip: int = 5, steps: int = 5) -> None:
+    def __init__(self, device: torch.device, skip: int = 3, steps: int = 5) -> None:
         self._cuda = device.type == "cuda"
         self._skip, self._steps, self._step = skip, steps, 0
         self._profile = None
-        self.result: dict[str, float] | None = None  # label to share, once measured
+        self._elapsed: float | None = None  # seconds of the steps, once they have passed
+        self._result: dict[str, float] | None = None
 
     def begin_step(self) -> None:
         """Before every step."""
@@ -44,13 +45,28 @@ class StepShares:
 
     def end_step(self) -> None:
         """After every step."""
-        if self._profile is None or self._step < self._skip + self._steps:
+        if self._step == self._skip + self._steps:
+            self.stop()
+
+    def stop(self) -> None:
+        """Measure no further step; what has been measured counts."""
+        if self._profile is None or self._elapsed is not None:
             return
         self._synchronize()
-        elapsed = time.perf_counter() - self._started
+        self._elapsed = time.perf_counter() - self._started
         self._profile.stop()
-        self.result = self._measure(self._profile.events(), elapsed)
-        self._profile = None
+
+    @property
+    def result(self) -> dict[str, float] | None:
+        """Label to share, or None until they are measured. The first reading takes seconds."""
+        if self._elapsed is not None:
+            self._result = self._measure(self._profile.events(), self._elapsed)
+            self._profile = self._elapsed = None
+        return self._result
+
+    @result.setter
+    def result(self, shares: dict[str, float] | None) -> None:
+        self._result = shares
 
     def _synchronize(self) -> None:
         if self._cuda:
