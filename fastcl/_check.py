@@ -54,6 +54,15 @@ def vector(name: str, x: Tensor, length: int, device: torch.device, integer: boo
         raise ValueError(f"{name} must be on {device}, got {x.device}")
 
 
+def finite(name: str, value: float) -> float:
+    """A finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {type(value).__name__}")
+    if not math.isfinite(value):
+        raise ValueError(f"{name} must be finite, got {value}")
+    return float(value)
+
+
 def positive(name: str, value: float) -> float:
     """A finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -47,6 +47,14 @@ def _info_nce_backward_fake(
     )
 
 
+def _sigmoid_contrast_fake(
+    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+):
+    dtype = reference.accumulate_dtype(q.dtype)
+    n, m, d = q.shape[0] if need_q else 0, k.shape[0] if need_k else 0, q.shape[1]
+    return tuple(q.new_empty(shape, dtype=dtype) for shape in ((), (n, d), (m, d), (2,)))
+
+
 _define(
     "info_nce_forward(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
     "Tensor? col_ids, Tensor? extra, Tensor? pivot, bool symmetric, bool both, "
@@ -59,6 +67,12 @@ _define(
     "Tensor? row_ids, Tensor? col_ids, Tensor rows, Tensor cols, bool symmetric, "
     "bool positives_in, bool extra, bool unit, bool need_q, bool need_k) -> (Tensor, Tensor)",
     _info_nce_backward_fake,
+)
+_define(
+    "sigmoid_contrast(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
+    "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _sigmoid_contrast_fake,
 )
 _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",

@@ -114,3 +114,16 @@ class CLIPLoss(nn.Module):
         logit_scale: Tensor | float,  # []
     ) -> Tensor:
         return F.clip(image, text, logit_scale)
+
+
+class SigLIPLoss(nn.Module):
+    """`functional.siglip`: every pair is a match or not, with a learned scale and bias."""
+
+    def forward(
+        self,
+        image: Tensor,  # [n, d]
+        text: Tensor,  # [n, d]
+        logit_scale: Tensor | float,  # []
+        logit_bias: Tensor | float,  # []
+    ) -> Tensor:
+        return F.siglip(image, text, logit_scale, logit_bias)

@@ -57,6 +57,10 @@ def _clip(n: int, d: int) -> dict[str, Tensor]:
     return {"image": image, "text": text, "logit_scale": torch.tensor(1.0, dtype=torch.float64)}
 
 
+def _siglip(n: int, d: int) -> dict[str, Tensor]:
+    return {**_clip(n, d), "logit_bias": torch.tensor(-3.0, dtype=torch.float64)}
+
+
 @dataclass
 class Case:
     name: str  # of the test
@@ -87,6 +91,7 @@ CASES = (
     Case("flat_nce", F.flat_nce, plain.flat_nce, _two("z0", "z1"), smallest=2),
     Case("sup_con", F.sup_con, plain.sup_con, _labels),
     Case("clip", F.clip, plain.clip, _clip),
+    Case("siglip", F.siglip, plain.siglip, _siglip),
     Case("moco", F.moco, plain.moco, _moco, ("key", "queue")),
 )  # fmt: skip
 

@@ -63,3 +63,9 @@ def moco(query, key, queue, *, temperature):
     q, k = unit(query), unit(key.detach())
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
+
+
+def siglip(image, text, logit_scale, logit_bias):
+    t = logit_scale * unit(image) @ unit(text).T + logit_bias
+    sign = 2 * torch.eye(len(t), dtype=t.dtype) - 1
+    return -F.logsigmoid(sign * t).sum() / len(t)

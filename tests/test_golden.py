@@ -10,7 +10,7 @@ from conftest import SHARED
 import fastcl.functional as F
 
 GOLDEN = SHARED / "golden"
-FUNCTIONS = ("info_nce", "nt_xent", "dcl", "flat_nce", "sup_con", "clip", "moco")
+FUNCTIONS = ("info_nce", "nt_xent", "dcl", "flat_nce", "sup_con", "clip", "siglip", "moco")
 # float32: the largest logit here is 1 / 0.07, so a few rounding steps of 14 / 2 ** 24.
 TOLERANCE = {torch.float64: 1e-13, torch.float32: 4e-6}
 

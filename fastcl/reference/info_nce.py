@@ -1,34 +1,10 @@
-"""Every operator in plain PyTorch, in the words of its paper.
-
-These have the signatures of the raw operators, form whatever matrix is easiest to read, and are
-both what the kernels are tested against and what runs where no kernel was built.
-Rows are accumulated in float32, or in float64 for float64 rows.
-"""
+"""The softmax contrast in plain PyTorch."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-
-def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype an operator accumulates and returns in."""
-    return torch.float64 if dtype == torch.float64 else torch.float32
-
-
-def _no_autocast(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _scaled(similarity, scale, logit_scale, dtype):
-    if similarity is None:
-        return None
-    s = scale * similarity.to(dtype)
-    return s if logit_scale is None else s * logit_scale.to(dtype)
-
-
-def _logits(q, k, scale, logit_scale):
-    dtype = accumulate_dtype(q.dtype)
-    return _scaled(q.to(dtype) @ k.to(dtype).T, scale, logit_scale, dtype)  # [n, m]
+from .common import accumulate_dtype, logits, no_autocast, scaled
 
 
 def _matches(s, row_ids, col_ids, symmetric):
@@ -54,7 +30,7 @@ def _statistics(s, denominator, positives, extra=None):
         count, positive = torch.ones_like(extra), extra
     loss = torch.where(denominator, s - positive[:, None], -torch.inf).logsumexp(1)
     if extra is not None:
-        loss = F.softplus(loss, threshold=torch.inf)
+        loss = -F.logsigmoid(-loss)
     return torch.stack([loss, torch.zeros_like(loss), positive, count])
 
 
@@ -91,18 +67,18 @@ def info_nce_forward(
     unit says that all rows have length one at most, which a kernel may use to choose its shift.
     """
     dtype = accumulate_dtype(q.dtype)
-    with _no_autocast(q):
-        s = _logits(q, k, scale, logit_scale)
+    with no_autocast(q):
+        s = logits(q, k, scale, logit_scale)
         matches, self_ = _matches(s, row_ids, col_ids, symmetric)
         negatives = ~(matches | self_)
         denominator = negatives | matches if positives_in and extra is None else negatives
-        rows = _statistics(s, denominator, matches, _scaled(extra, scale, logit_scale, dtype))
+        rows = _statistics(s, denominator, matches, scaled(extra, scale, logit_scale, dtype))
         cols = s.new_empty(4, 0)
         if both:
             cols = _statistics(s.T, denominator.T, matches.T)
         rank = torch.empty(0, dtype=torch.int64, device=q.device)
         if pivot is not None:
-            bar = _scaled(pivot, scale, logit_scale, dtype)
+            bar = scaled(pivot, scale, logit_scale, dtype)
             rank = (negatives & (s > bar[:, None])).sum(1)
         weighted = s.new_empty(0, q.shape[1])
         if frozen:
@@ -117,7 +93,9 @@ def _weights(s, denominator, positives, stats, grad_loss, grad_positive):
     y = torch.where(positives, 1 / count.clamp(min=1)[:, None], 0)
     g = torch.zeros_like(s)
     if grad_loss is not None:
-        p = torch.where(denominator, (s - positive[:, None] - loss[:, None] - rest[:, None]).exp(), 0)
+        p = torch.where(
+            denominator, (s - positive[:, None] - loss[:, None] - rest[:, None]).exp(), 0
+        )
         g = g + grad_loss.to(s.dtype)[:, None] * (p - y)
     if grad_positive is not None:
         g = g + grad_positive.to(s.dtype)[:, None] * y
@@ -155,8 +133,8 @@ def info_nce_backward(
         symmetric dq is the whole gradient and dk is [0, d].
     """
     dtype = accumulate_dtype(q.dtype)
-    with _no_autocast(q):
-        s = _logits(q, k, scale, logit_scale)
+    with no_autocast(q):
+        s = logits(q, k, scale, logit_scale)
         matches, self_ = _matches(s, row_ids, col_ids, symmetric)
         negatives = ~(matches | self_)
         denominator = negatives | matches if positives_in and not extra else negatives
@@ -177,103 +155,3 @@ def info_nce_backward(
             if need_k:
                 dk = g.T @ q.to(dtype)
     return dq, dk
-
-
-def queue_push_(
-    queue: Tensor,  # [K, d]
-    pointer: Tensor,  # [] int64: rows pushed so far
-    rows: Tensor,  # [b, d]
-) -> None:
-    """Write rows at pointer modulo K, the last K of them where b > K, and advance pointer by b."""
-    size, pushed = queue.shape[0], rows.shape[0]
-    kept = min(size, pushed)
-    offset = torch.arange(pushed - kept, pushed, device=queue.device)
-    queue.index_copy_(0, (pointer + offset) % size, rows[pushed - kept :].to(queue.dtype))
-    pointer.add_(pushed)
-
-
-def momentum_update_(
-    target: list[Tensor],
-    online: list[Tensor],  # the shapes of target, any floating-point dtypes
-    momentum: float,
-    momentum_tensor: Tensor | None,  # [] takes the place of momentum
-    seed: Tensor | None,  # [] int64 in [0, 2^32): random bits for 16-bit targets, and their state
-) -> None:
-    """target = momentum * target + (1 - momentum) * online; integer tensors are copied.
-
-    Exact at both ends, where target equals online, and never outside their interval: the
-    increment is added to the nearer of the two. Computed in float32, in float64 for a float64
-    target. A 16-bit target is rounded up or down at random with the probability that makes the
-    rounding right on average (nearest would never move it); seed advances by one.
-    """
-    for index, (t, o) in enumerate(zip(target, online, strict=True)):
-        if not t.is_floating_point():
-            t.copy_(o)
-            continue
-        dtype = accumulate_dtype(t.dtype)
-        m = torch.tensor(momentum, dtype=torch.float64, device=t.device)
-        m = m if momentum_tensor is None else momentum_tensor.to(torch.float64)
-        w = (1 - m).to(dtype)
-        m = m.to(dtype)
-        old, new = t.to(dtype), o.to(dtype)
-        gap = new - old
-        mixed = torch.where(w < 0.5, old + w * gap, new - m * gap)
-        mixed = torch.where(new == old, old, mixed)
-        mixed = torch.where(w == 0, old, torch.where(w == 1, new, mixed))
-        if seed is not None and t.dtype in (torch.bfloat16, torch.float16):
-            mixed = stochastic_round(mixed, t.dtype, seed, index)
-        t.copy_(mixed)
-    if seed is not None:
-        seed.copy_((seed + 1) & 0xFFFFFFFF)
-
-
-def stochastic_round(
-    x: Tensor,  # float32
-    dtype: torch.dtype,  # bfloat16 or float16
-    seed: Tensor,  # [] int64
-    stream: int,
-) -> Tensor:
-    """Round to one of the two neighbours of dtype, nearer ones more often: right on average.
-
-    A number that dtype holds is unchanged. Element i of a stream draws the 16-bit half i % 2 of a
-    hash of (seed, stream, i // 2), the same bits in every kernel.
-    """
-    bits = _random_bits(x.numel(), seed, stream).view(x.shape)
-    raw = x.contiguous().view(torch.int32).to(torch.int64) & 0xFFFFFFFF
-    sign, magnitude = raw & 0x80000000, raw & 0x7FFFFFFF
-    if dtype == torch.bfloat16:
-        rounded = sign | (magnitude + bits) & 0x7FFF0000
-        rounded = rounded.to(torch.int32).view(torch.float32)
-    else:
-        # 13 random bits below the last place of a normal number, or of 2^-24 below 2^-14. More
-        # would be lost in the sum of the second case and round a whole number up.
-        bits = bits >> 3
-        normal = sign | (magnitude + bits) & 0x7FFFE000
-        normal = normal.to(torch.int32).view(torch.float32)
-        small = (x.abs() * 2.0**24 + bits * 2.0**-13).floor() * 2.0**-24
-        rounded = torch.where(x.abs() < 2.0**-14, torch.copysign(small, x), normal)
-    return torch.where(x.isfinite(), rounded, x).to(dtype)
-
-
-def _signed(x: int) -> int:
-    return x - (1 << 64) if x >> 63 else x
-
-
-def _splitmix(x: Tensor) -> Tensor:
-    """64 well-mixed bits of x, the generator of Steele et al. 2014; sums and products wrap."""
-    x = x + _signed(0x9E3779B97F4A7C15)
-    x = (x ^ (x >> 30 & (1 << 34) - 1)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> 27 & (1 << 37) - 1)) * _signed(0x94D049BB133111EB)
-    return x ^ (x >> 31 & (1 << 33) - 1)
-
-
-def _random_bits(count: int, seed: Tensor, stream: int) -> Tensor:
-    """count integers of 16 random bits: a keyed 32-bit hash of i // 2, split in halves."""
-    mask = 0xFFFFFFFF
-    key = _splitmix((seed & mask) | stream << 32)
-    pair = torch.arange((count + 1) // 2, device=seed.device)
-    x = (pair + (pair >> 32) * 0x9E3779B9 + key) & mask
-    x = ((x ^ x >> 16) * 0x7FEB352D + (key >> 32)) & mask
-    x = ((x ^ x >> 15) * 0x846CA68B) & mask
-    x = x ^ x >> 16
-    return torch.stack([x & 0xFFFF, x >> 16], 1).view(-1)[:count]

@@ -1,0 +1,86 @@
+"""InfoNCE."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _check
+from ..contrast import contrast
+from ..reference import accumulate_dtype
+from .rows import reduced, row_products, unit_rows
+
+
+def info_nce(
+    query: Tensor,  # [n, d]
+    key: Tensor,  # [n, d]
+    negatives: Tensor | None = None,  # [m, d], or [n, m, d] where paired
+    *,
+    temperature: float = 0.1,
+    negative_mode: str = "unpaired",
+    reduction: str = "mean",
+    normalize: bool = True,
+) -> Tensor:
+    """InfoNCE of every query against its key and the negatives.
+
+    Equal to ``F.cross_entropy(unit_rows(query) @ unit_rows(key).T / temperature, arange(n))``.
+
+    Args:
+        query: `[n, d]`.
+        key: `[n, d]`; row i is the positive of query i, and without negatives the other rows are
+            its negatives.
+        negatives: Rows that replace the other keys: `[m, d]` for all queries ("unpaired"), or
+            `[n, m, d]` with a set for each ("paired").
+        temperature: Positive; divides the similarities.
+        negative_mode: "unpaired" or "paired".
+        reduction: "mean", "sum", or "none" for one loss per query, `[n]`.
+        normalize: False where all rows have unit length already.
+
+    Returns:
+        The loss, a scalar, or `[n]` for reduction "none".
+
+    Raises:
+        ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, an
+            unknown mode or reduction.
+        TypeError: Dtypes differ or are not floating point.
+
+    Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive
+    Coding", equation 4.
+    """
+    _check.pairs("key", key, "query", query)
+    _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
+    _check.one_of("reduction", reduction, ("mean", "sum", "none"))
+    scale = 1 / _check.positive("temperature", temperature)
+    n = query.shape[0]
+    q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
+    if negatives is None:
+        ids = torch.arange(n, device=q.device)
+        if k.requires_grad:
+            loss = contrast(q, k, scale=scale, ids=ids).loss
+        else:
+            # Constant keys: with the positive apart, one pass yields loss and gradient.
+            loss = contrast(q, k, scale=scale, ids=ids, extra=row_products(q, k)).loss
+    elif negative_mode == "unpaired":
+        _check.rows("negatives", negatives, ("query", query))
+        columns = unit_rows(negatives) if normalize else negatives
+        loss = contrast(q, columns, scale=scale, extra=row_products(q, k)).loss
+    else:
+        loss = _paired(q, k, negatives, scale, normalize)
+    return reduced(loss, reduction)
+
+
+def _paired(q, k, negatives, scale, normalize):
+    """Negatives [n, m, d] are as large as anything formed here: plain products serve."""
+    if negatives.dim() != 3 or negatives.shape[0] != q.shape[0]:
+        raise ValueError(
+            f"negatives must have shape [{q.shape[0]}, m, {q.shape[1]}] where paired, "
+            f"got {list(negatives.shape)}"
+        )
+    _check.rows("negatives", negatives.flatten(0, 1), ("query", q))
+    dtype = accumulate_dtype(q.dtype)
+    rows = negatives.to(dtype)
+    if normalize:
+        rows = F.normalize(rows, dim=2, eps=1e-12)
+    with torch.autocast(q.device.type, enabled=False):
+        s = torch.einsum("nd,nmd->nm", q.to(dtype), rows)
+    s = torch.cat([row_products(q, k)[:, None], s], dim=1) * scale
+    return s.logsumexp(1) - s[:, 0]

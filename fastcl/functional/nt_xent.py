@@ -1,0 +1,92 @@
+"""Two views of every sample: NT-Xent and its decoupled variants."""
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _check
+from ..contrast import contrast
+from .rows import two_views
+
+
+def nt_xent(
+    z0: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    *,
+    temperature: float = 0.5,
+    normalize: bool = True,
+) -> Tensor:
+    """NT-Xent, the loss of SimCLR: every row against the 2n - 1 other rows of both views.
+
+    Equal to ``F.cross_entropy((z @ z.T / temperature).fill_diagonal_(-inf), partner)``
+    with ``z = unit_rows(cat([z0, z1]))`` and ``partner = arange(2 * n).roll(n)``.
+
+    Args:
+        z0: First view `[n, d]`.
+        z1: Second view `[n, d]`; row i belongs to row i of z0.
+        temperature: Positive; divides the similarities.
+        normalize: False where all rows have unit length already.
+
+    Returns:
+        The mean over all 2n rows, a scalar.
+
+    Raises:
+        ValueError: Shapes do not fit, an empty batch, or a temperature that is not positive.
+        TypeError: Dtypes differ or are not floating point.
+
+    Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
+    Representations", equation 1.
+    """
+    scale = 1 / _check.positive("temperature", temperature)
+    z, ids = two_views(z0, z1, normalize)
+    return contrast(z, scale=scale, ids=ids).loss.mean()
+
+
+def _decoupled(z0: Tensor, z1: Tensor, scale: float, normalize: bool) -> Tensor:
+    """The decoupled loss of every row of both views [2n]."""
+    z, ids = two_views(z0, z1, normalize)
+    if z0.shape[0] == 1:
+        raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
+    return contrast(z, scale=scale, ids=ids, positives_in=False).loss
+
+
+def dcl(
+    z0: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    *,
+    temperature: float = 0.1,
+    normalize: bool = True,
+) -> Tensor:
+    """Decoupled contrastive loss: NT-Xent with the positive left out of the denominator.
+
+    Equal to ``(s.masked_fill(self | positive, -inf).logsumexp(1) - s[positive]).mean()`` with
+    ``s = z @ z.T / temperature`` and ``z = unit_rows(cat([z0, z1]))``.
+
+    Arguments, result and errors are those of `nt_xent`; a single pair, which has no negative, is
+    an error too.
+
+    Source: Yeh et al. 2022, "Decoupled Contrastive Learning", equation 6.
+    """
+    scale = 1 / _check.positive("temperature", temperature)
+    return _decoupled(z0, z1, scale, normalize).mean()
+
+
+def flat_nce(
+    z0: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    *,
+    temperature: float = 0.1,
+    normalize: bool = True,
+) -> Tensor:
+    """FlatNCE: the value of NT-Xent with the gradient of the decoupled loss.
+
+    Equal to ``nt_xent(z0, z1).detach() + dcl(z0, z1) - dcl(z0, z1).detach()``.
+
+    Arguments, result and errors are those of `dcl`.
+
+    Source: Chen et al. 2021, "Simpler, Faster, Stronger: Breaking The log-K Curse On Contrastive
+    Learners With FlatNCE", equation 8.
+    """
+    scale = 1 / _check.positive("temperature", temperature)
+    loss = _decoupled(z0, z1, scale, normalize)
+    # With v the decoupled loss, NT-Xent is log(1 + exp(v)).
+    return (-F.logsigmoid(-loss).detach() + loss - loss.detach()).mean()

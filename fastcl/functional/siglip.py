@@ -1,0 +1,48 @@
+"""Two modalities without a softmax: SigLIP."""
+
+import torch
+from torch import Tensor
+
+from .. import _check
+from ..sigmoid_contrast import sigmoid_contrast
+from .rows import unit_rows
+
+
+def siglip(
+    image: Tensor,  # [n, d]
+    text: Tensor,  # [n, d]
+    logit_scale: Tensor | float,  # []
+    logit_bias: Tensor | float,  # []
+    *,
+    ids: Tensor | None = None,  # [n] int64
+    normalize: bool = True,
+) -> Tensor:
+    """SigLIP loss: every pair of the batch is classified as matching or not.
+
+    Equal to ``-F.logsigmoid(sign * (logit_scale * unit_rows(image) @ unit_rows(text).T +
+    logit_bias)).sum() / n`` with ``sign = 2 * eye(n) - 1``.
+
+    Args:
+        image: `[n, d]`.
+        text: `[n, d]`; row i belongs to row i of image.
+        logit_scale: One over the temperature, already exponentiated: a tensor of one element,
+            which receives a gradient, or a float.
+        logit_bias: Added to every logit: a tensor of one element, which receives a gradient, or
+            a float.
+        ids: Optional integers `[n]`: pairs of equal id match (duplicates).
+        normalize: False where all rows have unit length already.
+
+    Returns:
+        The sum over all pairs divided by n, a scalar.
+
+    Raises:
+        ValueError: Shapes do not fit, an empty batch, or a scale that is not positive.
+        TypeError: Dtypes do not fit.
+
+    Source: Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", equation 1.
+    """
+    _check.pairs("text", text, "image", image)
+    if ids is None:
+        ids = torch.arange(image.shape[0], device=image.device)
+    q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
+    return sigmoid_contrast(q, k, scale=logit_scale, bias=logit_bias, ids=ids) / image.shape[0]

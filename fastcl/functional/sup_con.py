@@ -1,0 +1,48 @@
+"""Labels: the supervised contrastive loss."""
+
+import torch
+from torch import Tensor
+
+from .. import _check
+from ..contrast import contrast
+from .rows import unit_rows
+
+
+def sup_con(
+    z: Tensor,  # [n, d]
+    labels: Tensor,  # [n] int64
+    *,
+    temperature: float = 0.07,
+    base_temperature: float | None = None,
+    normalize: bool = True,
+) -> Tensor:
+    """Supervised contrastive loss: all other rows of the same label are positives.
+
+    Equal to ``-(log_softmax(s) * same / same.sum(1)).sum(1).mean() * temperature /
+    base_temperature`` with ``s = (z @ z.T / temperature).fill_diagonal_(-inf)``.
+
+    Args:
+        z: `[n, d]`; several views of a sample are several rows.
+        labels: `[n]` int64.
+        temperature: Positive; divides the similarities.
+        base_temperature: Positive; the loss is multiplied by temperature / base_temperature.
+            None: the same as temperature.
+        normalize: False where all rows have unit length already.
+
+    Returns:
+        The mean over all rows, a scalar; a row without a positive counts as zero.
+
+    Raises:
+        ValueError: Shapes do not fit, an empty batch, or a temperature that is not positive.
+        TypeError: Dtypes do not fit.
+
+    Source: Khosla et al. 2020, "Supervised Contrastive Learning", equation 2.
+    """
+    scale = 1 / _check.positive("temperature", temperature)
+    _check.rows("z", z)
+    _check.vector("labels", labels, z.shape[0], z.device, integer=True)
+    factor = 1.0
+    if base_temperature is not None:
+        factor = temperature / _check.positive("base_temperature", base_temperature)
+    result = contrast(unit_rows(z) if normalize else z, scale=scale, ids=labels)
+    return torch.where(result.count > 0, result.loss, 0).mean() * factor

@@ -1,0 +1,17 @@
+"""Every operator in plain PyTorch, in the words of its paper.
+
+These have the signatures of the raw operators, form whatever matrix is easiest to read, and are
+both what the kernels are tested against and what runs where no kernel was built.
+Rows are accumulated in float32, or in float64 for float64 rows.
+"""
+
+from .common import accumulate_dtype
+from .info_nce import info_nce_backward, info_nce_forward
+from .momentum import momentum_update_, stochastic_round
+from .queue import queue_push_
+from .sigmoid_contrast import sigmoid_contrast
+
+__all__ = [
+    "accumulate_dtype", "info_nce_backward", "info_nce_forward", "momentum_update_",
+    "queue_push_", "sigmoid_contrast", "stochastic_round",
+]  # fmt: skip

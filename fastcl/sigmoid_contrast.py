@@ -1,0 +1,87 @@
+"""The sigmoid contrast under SigLIP, differentiable: loss and gradients come from one pass."""
+
+import torch
+from torch import Tensor
+
+from . import _check
+from ._library import ops
+
+
+class _SigmoidContrast(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, row_ids, col_ids):
+        # None stands for a tensor given already: Dynamo takes no tensor twice.
+        col_ids = row_ids if col_ids is None else col_ids
+        need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
+        loss, dq, dk, sums = ops.sigmoid_contrast(
+            q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids,
+            need_q or need_scale or need_bias, need_k,
+        )  # fmt: skip
+        ctx.save_for_backward(dq, dk, sums, logit_scale, logit_bias)
+        ctx.options = scale, q.dtype, k.dtype
+        return loss
+
+    @staticmethod
+    def backward(ctx, grad):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
+        dq, dk, sums, logit_scale, logit_bias = ctx.saved_tensors
+        scale, q_dtype, k_dtype = ctx.options
+        need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
+        d_scale = d_bias = None
+        if need_scale:
+            d_scale = (grad * sums[0] * scale).to(logit_scale.dtype).reshape(logit_scale.shape)
+        if need_bias:
+            d_bias = (grad * sums[1]).to(logit_bias.dtype).reshape(logit_bias.shape)
+        return (
+            (grad * dq).to(q_dtype) if need_q else None,
+            (grad * dk).to(k_dtype) if need_k else None,
+            d_scale,
+            d_bias,
+            *[None] * 4,
+        )
+
+
+def sigmoid_contrast(
+    q: Tensor,  # [n, d]
+    k: Tensor,  # [m, d]
+    *,
+    scale: float | Tensor,
+    bias: float | Tensor = 0.0,
+    ids: tuple[Tensor, Tensor] | Tensor | None = None,
+) -> Tensor:
+    """Logistic loss of every row with every column in linear memory, summed over all pairs.
+
+    Equal to ``-F.logsigmoid(sign * (scale * q @ k.T + bias)).sum()`` with sign 1 where the ids
+    are equal and -1 elsewhere.
+
+    Args:
+        q: Rows `[n, d]`, used as they are: normalise them before.
+        k: Columns `[m, d]`.
+        scale: One over the temperature: a float, or a tensor of one element that receives a
+            gradient.
+        bias: Added to every logit: a float, or a tensor of one element that receives a gradient.
+        ids: int64 of the rows and of the columns, `([n], [m])`, or one `[n]` for both; None: no
+            column is a positive, as for the negatives of another rank.
+
+    Returns:
+        A scalar, float32 (float64 for float64 rows).
+
+    Raises:
+        ValueError: Shapes, devices or ids do not fit, or the scale is not finite and positive.
+        TypeError: A dtype does not fit.
+    """
+    row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
+    _check.contrast(q, k, scale, row_ids, col_ids, None, None, False, False)
+    if isinstance(bias, Tensor):
+        _check.scalar("bias", bias, q.device)
+    else:
+        _check.finite("bias", bias)
+    tensors = [x if isinstance(x, Tensor) else None for x in (scale, bias)]
+    numbers = [1.0 if tensors[0] is not None else float(scale)]
+    numbers += [0.0 if tensors[1] is not None else float(bias)]
+    col_ids = None if col_ids is row_ids else col_ids.contiguous()
+    row_ids = None if row_ids is None else row_ids.contiguous()
+    return _SigmoidContrast.apply(
+        q.contiguous(), k.contiguous(), *tensors, *numbers, row_ids, col_ids
+    )
