@@ -1,0 +1,27 @@
+"""The command `fastcl`. Without the libraries of the command line it says how to get them."""
+
+import sys
+from importlib.util import find_spec
+
+CLI = ("typer", "rich")
+
+
+def main() -> None:
+    """Entry point of `fastcl` and `python -m fastcl.cli`."""
+    missing = [name for name in CLI if find_spec(name) is None]
+    if missing:
+        if sys.argv[1:] == ["doctor"]:  # the doctor needs nothing
+            from .doctor import report
+
+            print(report())
+            return
+        sys.exit(
+            f"The command line of fastcl needs {' and '.join(missing)}: pip install 'fastcl[cli]'"
+        )
+    from .commands import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

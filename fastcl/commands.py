@@ -1,0 +1,151 @@
+"""The subcommands of `fastcl`, on typer."""
+
+import logging
+import warnings
+from enum import StrEnum
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+
+from .doctor import EXTRAS, report
+from .version import __version__
+
+app = typer.Typer(
+    help="Contrastive learning at the speed of the hardware.",
+    no_args_is_help=True,
+    pretty_exceptions_show_locals=False,
+)
+console = Console()
+
+
+class Method(StrEnum):
+    moco = "moco"
+    simclr = "simclr"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "32"
+    bf16 = "bf16"
+
+
+class Stem(StrEnum):
+    auto = "auto"
+    cifar = "cifar"
+    imagenet = "imagenet"
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    """Contrastive learning at the speed of the hardware."""
+
+
+def _need(*extras: str) -> None:
+    """Leave with the command that installs what is missing."""
+    missing = [m for extra in extras for m in EXTRAS[extra] if find_spec(m) is None]
+    if missing:
+        names = ",".join(extras)
+        _fail(f"this needs {', '.join(missing)}: pip install 'fastcl[{names}]'")
+
+
+def _fail(message: object) -> None:
+    # Messages quote paths and extras in brackets, which are no markup.
+    Console(stderr=True).print(
+        f"[bold red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True
+    )
+    raise typer.Exit(1)
+
+
+@app.command()
+def pretrain(
+    method: Annotated[Method, typer.Option(help="Which method.")] = Method.moco,
+    data: Annotated[
+        str, typer.Option(help="digits, a folder of images, or an .npz of images or JPEG files.")
+    ] = "digits",
+    epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
+    backbone: Annotated[
+        str | None,
+        typer.Option(help="small, resnet18, resnet50, timm:NAME, torchvision:NAME."),
+    ] = None,
+    stem: Annotated[Stem, typer.Option(help="Of the ResNets; auto by image size.")] = Stem.auto,
+    image_size: Annotated[
+        int | None, typer.Option(min=8, help="Side that images of a folder are resized to.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    temperature: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="Keys in MoCo's queue.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of MoCo's twin.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="auto: bf16 on a GPU that has it, else 32.")
+    ] = Precision.auto,
+    devices: Annotated[str, typer.Option(help="auto: every GPU, or one CPU process.")] = "auto",
+    seed: Annotated[int, typer.Option(min=0, help="Decides every random number.")] = 0,
+    out: Annotated[Path | None, typer.Option(help="Run folder; default: below runs/.")] = None,
+    resume: Annotated[
+        str, typer.Option(help="auto: go on where the run folder ends; never; or a checkpoint.")
+    ] = "auto",
+    stop_after: Annotated[
+        int | None, typer.Option(min=1, help="Stop after this epoch; repeat to go on.")
+    ] = None,
+) -> None:
+    """Pretrain a backbone without labels and say how good its features are."""
+    _need("pretrain", "plot")
+    # Their advice (more loader workers, SLURM) is not for users of this command.
+    logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module="lightning_fabric")
+    from .pretrain.session import pretrain as start
+
+    try:
+        start(
+            console, method=method.value, data=data, epochs=epochs, backbone=backbone,
+            stem=stem.value, image_size=image_size, batch_size=batch_size, learning_rate=lr,
+            temperature=temperature, queue_size=queue_size, momentum=momentum,
+            precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
+            stop_after=stop_after,
+        )  # fmt: skip
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="A folder made by fastcl pretrain.")],
+) -> None:
+    """Recompute the table of accuracies from a run folder."""
+    _need("pretrain", "plot")
+    import torch
+
+    from .evaluate.report import evaluate_run
+    from .pretrain.display import print_report
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        config, found = evaluate_run(run, device)
+    except (ValueError, OSError, ImportError) as error:
+        _fail(error)
+    text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
+    console.print(text, markup=False, soft_wrap=True)
+    print_report(console, found)
+
+
+@app.command()
+def doctor() -> None:
+    """Say what is installed, which kernel runs where, and what to do about what is missing."""
+    print(report())

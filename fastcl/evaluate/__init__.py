@@ -1,0 +1,1 @@
+"""How good features are: nearest neighbours, a linear probe with few labels, a picture."""

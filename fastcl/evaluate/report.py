@@ -1,0 +1,110 @@
+"""The table at the end of a run: raw pixels, the untrained backbone and the trained one."""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_model
+from torch import Tensor, nn
+
+from ..pretrain.backbone import build_backbone
+from ..pretrain.data import Images, load_images
+from ..pretrain.recipe import Config
+from .features import extract, pixels
+from .knn import knn_predict
+from .linear import probe_accuracy
+
+WEIGHTS = "backbone.safetensors"
+RESULTS = "results.json"
+
+
+@dataclass(frozen=True)
+class Score:
+    """Accuracy of one kind of features on the test split, in [0, 1]."""
+
+    features: str
+    knn: float
+    probe: float
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a run came to.
+
+    Args:
+        scores: Empty where the data have no labels.
+        shares: Of the step time in loss, queue and momentum; None where not measured.
+        seconds: Spent training, over all sessions; None where unknown.
+    """
+
+    scores: list[Score]
+    shares: dict[str, float] | None
+    seconds: float | None
+
+    def save(self, path: Path) -> None:
+        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+
+
+def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
+    """Both accuracies of features `[n, d]` of the training and the test images."""
+    predicted = knn_predict(test, train, images.train_labels, classes=len(images.classes))
+    knn = (predicted == images.test_labels).float().mean().item()
+    probe = probe_accuracy(train, images.train_labels, test, images.test_labels)
+    return Score(name, knn, probe)
+
+
+def initial_backbone(config: Config, channels: int) -> tuple[nn.Module, int]:
+    """The backbone as the run of this configuration starts it, and its width."""
+    torch.manual_seed(config.seed)
+    return build_backbone(
+        config.backbone, channels=channels, size=config.image_size, stem=config.stem
+    )
+
+
+def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]:
+    """Scores of pixels, untrained and trained backbone; none for data without labels."""
+    if not images.labelled:
+        return []
+    statistics = images.statistics()
+    scores = [score("raw pixels", pixels(images.train), pixels(images.test), images)]
+    untrained, _ = initial_backbone(config, images.channels)
+    for name, backbone in (("untrained backbone", untrained), ("trained backbone", trained)):
+        backbone = backbone.to(images.train.device)
+        train, test = (extract(backbone, x, statistics) for x in (images.train, images.test))
+        scores.append(score(name, train, test, images))
+    return scores
+
+
+def evaluate_run(folder: Path, device: str) -> tuple[Config, Report]:
+    """Recompute the table from a run folder.
+
+    Args:
+        folder: Made by `fastcl pretrain`.
+        device: Where to compute.
+
+    Returns:
+        The configuration of the run and its `Report`; shares and seconds are those of the training.
+
+    Raises:
+        FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
+        ValueError: The weights are of another backbone.
+    """
+    config = Config.load(folder / "config.json")
+    weights = folder / WEIGHTS
+    if not weights.exists():
+        raise FileNotFoundError(
+            f"{str(folder)!r} has no {WEIGHTS}: the run is not finished; "
+            f"repeat its command to continue it"
+        )
+    images = load_images(config.data, size=config.image_size)
+    backbone, _ = initial_backbone(config, images.channels)
+    try:
+        load_model(backbone, weights)
+    except RuntimeError as error:
+        raise ValueError(f"{str(weights)!r} does not fit {config.backbone}: {error}") from error
+    results = folder / RESULTS
+    told = json.loads(results.read_text()) if results.exists() else {}
+    scores = score_all(config, backbone, images.to(device))
+    return config, Report(scores, told.get("shares"), told.get("seconds"))

@@ -1,0 +1,1 @@
+"""Pretraining with a method of fastcl, from a plain command: `fastcl pretrain`."""

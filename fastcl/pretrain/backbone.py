@@ -1,0 +1,118 @@
+"""Networks that map images to features: a small convnet, ResNets, and those of other libraries."""
+
+import importlib
+
+import torch
+from torch import Tensor, nn
+
+from .resnet import resnet18, resnet50
+
+# Below this side the ImageNet stem (stride 4 before the first block) leaves too few positions.
+IMAGENET_STEM_FROM = 96
+
+CHOICES = "small, resnet18, resnet50, timm:NAME or torchvision:NAME"
+
+
+class SmallConvNet(nn.Module):
+    """Four 3x3 convolutions and a global average: for images of 8 to 32 pixels on a CPU.
+
+    Args:
+        channels: Of the images.
+        width: Of the features.
+    """
+
+    def __init__(self, channels: int, width: int = 128) -> None:
+        super().__init__()
+        self.width = width
+        sizes = [(channels, 32, 1), (32, 64, 2), (64, width, 1), (width, width, 2)]
+        layers = []
+        for c_in, c_out, stride in sizes:
+            layers += [
+                nn.Conv2d(c_in, c_out, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(c_out),
+                nn.ReLU(inplace=True),
+            ]
+        self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, channels, h, w] -> [b, width]
+        return self.layers(x)
+
+
+def build_backbone(
+    name: str, *, channels: int, size: int, stem: str = "auto"
+) -> tuple[nn.Module, int]:
+    """The network of that name with random weights, and the width of its features.
+
+    Args:
+        name: small, resnet18, resnet50, timm:NAME or torchvision:NAME.
+        channels: Of the images, 1 or 3.
+        size: Side of the images in pixels.
+        stem: Of the ResNets: "cifar" (3x3, stride 1), "imagenet" (7x7 and pooling, stride 4), or
+            "auto", which takes "imagenet" from 96 pixels on.
+
+    Returns:
+        A module that maps `[b, channels, size, size]` to `[b, width]`, and the width.
+
+    Raises:
+        ValueError: Unknown name or stem.
+        ImportError: The library that has the network is not installed.
+    """
+    if stem not in ("auto", "cifar", "imagenet"):
+        raise ValueError(f"stem must be auto, cifar or imagenet, got {stem!r}")
+    library, _, model = name.partition(":")
+    if model:
+        return _from_library(library, model, channels, size)
+    if stem == "auto":
+        stem = "imagenet" if size >= IMAGENET_STEM_FROM else "cifar"
+    builders = {
+        "small": lambda: SmallConvNet(channels),
+        "resnet18": lambda: resnet18(channels, stem),
+        "resnet50": lambda: resnet50(channels, stem),
+    }
+    if name not in builders:
+        raise ValueError(f"backbone must be {CHOICES}, got {name!r}")
+    network = builders[name]()
+    return network, network.width
+
+
+def _from_library(library: str, model: str, channels: int, size: int) -> tuple[nn.Module, int]:
+    if library not in ("timm", "torchvision"):
+        raise ValueError(f"backbone must be {CHOICES}, got {library + ':' + model!r}")
+    try:
+        module = importlib.import_module("timm" if library == "timm" else "torchvision.models")
+    except Exception as error:  # torchvision raises RuntimeError where it does not fit torch
+        raise ImportError(
+            f"backbone {library}:{model} needs {library}, which does not import here ({error}); "
+            f"install it with: pip install {library}"
+        ) from error
+    if library == "timm":
+        if model not in module.list_models():
+            raise ValueError(f"timm has no model {model!r}; see timm.list_models()")
+        network = module.create_model(model, pretrained=False, num_classes=0, in_chans=channels)
+    else:
+        if model not in module.list_models():
+            raise ValueError(f"torchvision has no model {model!r}; see its models.list_models()")
+        if channels != 3:
+            raise ValueError(f"torchvision:{model} takes images of 3 channels, got {channels}")
+        network = module.get_model(model, weights=None)
+        _drop_classifier(network, model)
+    return network, _feature_width(network, channels, size)
+
+
+def _drop_classifier(network: nn.Module, model: str) -> None:
+    """torchvision names the last layer fc, classifier, heads or head, depending on the family."""
+    for name in ("fc", "classifier", "heads", "head"):
+        if hasattr(network, name):
+            setattr(network, name, nn.Identity())
+            return
+    raise ValueError(f"torchvision:{model} is no classifier: it has no last layer to take off")
+
+
+@torch.no_grad()
+def _feature_width(network: nn.Module, channels: int, size: int) -> int:
+    network.eval()
+    features = network(torch.zeros(1, channels, size, size))
+    network.train()
+    if features.dim() != 2:
+        raise ValueError(f"the backbone must return [b, width], got {list(features.shape)}")
+    return features.shape[1]

@@ -1,0 +1,152 @@
+"""A data set in memory: every image as uint8 on the device, with labels where there are any."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import sources
+
+# The split of data that come in one piece; one seed, so that every run tests on the same images.
+SPLIT_SEED = 0
+HELD_OUT = 0.2
+DIGITS_TEST = 500
+
+
+@dataclass(frozen=True)
+class Images:
+    """A training and a test split.
+
+    Args:
+        name: What the user called it, for titles and folders.
+        kind: "digits" or "photographs": which views and which recipe fit.
+        train: uint8 `[n, channels, size, size]`.
+        test: The same for the images held out.
+        train_labels: int64 `[n]`, or None. Training never reads them.
+        test_labels: int64, or None.
+        classes: The name of each label.
+    """
+
+    name: str
+    kind: str
+    train: Tensor
+    test: Tensor
+    train_labels: Tensor | None
+    test_labels: Tensor | None
+    classes: tuple[str, ...]
+
+    @property
+    def channels(self) -> int:
+        return self.train.shape[1]
+
+    @property
+    def size(self) -> int:
+        return self.train.shape[2]
+
+    @property
+    def labelled(self) -> bool:
+        return self.train_labels is not None and self.test_labels is not None
+
+    def to(self, device: torch.device | str) -> "Images":
+        def moved(x: Tensor | None) -> Tensor | None:
+            return None if x is None else x.to(device)
+
+        tensors = ("train", "test", "train_labels", "test_labels")
+        return replace(self, **{name: moved(getattr(self, name)) for name in tensors})
+
+    def statistics(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each channel of the training images, in [0, 1]."""
+        # In blocks: a float copy of all images would be four times the data.
+        total = torch.zeros(2, self.channels, dtype=torch.float64)
+        for block in self.train.split(1024):
+            x = block.float() / 255
+            total += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))]).cpu().double()
+        mean, square = total / (self.train.numel() / self.channels)
+        deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
+        return mean.float(), deviation.float()
+
+
+def load_images(source: str, *, size: int | None = None) -> Images:
+    """Read a data set into memory.
+
+    Args:
+        source: "digits" (scikit-learn's handwritten digits), or the path of
+            - a folder of images: one subfolder per class, or flat without labels; with
+              subfolders `train` and `test` (or `val`) these are the splits;
+            - an `.npz` with `images` `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]` uint8 and
+              optionally `labels`, or `train_images`, `test_images` and their `_labels`;
+            - an `.npz` of JPEG files end to end: `train_jpeg`, `train_offsets`, optionally
+              `train_labels`, and the same for `test`. Decoded once and cached.
+        size: Side in pixels that folder images are resized to; None takes the shorter side of the
+            first image, 224 at most. Arrays keep their size.
+
+    Returns:
+        `Images` on the CPU. A source without a test split is split 4 to 1.
+
+    Raises:
+        FileNotFoundError: No such path.
+        ValueError: The contents are not one of the above; the message names what was found.
+    """
+    if source == "digits":
+        images, labels, classes = sources.read_digits()
+        found = {"train": (images, labels)}
+    else:
+        path = Path(source).expanduser()
+        if not path.exists():
+            raise FileNotFoundError(
+                f"data must be 'digits', a folder of images or an .npz file; "
+                f"nothing is at {str(path)!r}"
+            )
+        read = sources.read_folder if path.is_dir() else sources.read_npz
+        found, classes = read(path, size) if path.is_dir() else read(path)
+    if "test" not in found:
+        held_out = DIGITS_TEST if source == "digits" else None
+        found = _split(*found["train"], held_out)
+    return _assemble(source, found, classes)
+
+
+def _split(images: np.ndarray, labels: np.ndarray | None, held_out: int | None) -> dict:
+    n = len(images)
+    if n < 2:
+        raise ValueError(f"data must have at least 2 images to split, got {n}")
+    held_out = held_out or max(1, round(HELD_OUT * n))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
+    parts = {"train": order[:-held_out], "test": order[-held_out:]}
+    return {
+        name: (images[index], None if labels is None else labels[index])
+        for name, index in parts.items()
+    }
+
+
+def _assemble(source: str, found: dict, classes: Sequence[str]) -> Images:
+    (train, train_labels), (test, test_labels) = found["train"], found["test"]
+    if train.shape[1:] != test.shape[1:]:
+        raise ValueError(
+            f"train and test images must have one shape, got {list(train.shape[1:])} and "
+            f"{list(test.shape[1:])}"
+        )
+    labels = [None if x is None else _label_tensor(x) for x in (train_labels, test_labels)]
+    if not classes and labels[0] is not None:
+        top = max(int(x.max()) for x in labels if x is not None)
+        classes = tuple(str(i) for i in range(top + 1))
+    return Images(
+        name="digits" if source == "digits" else Path(source).stem,
+        kind="digits" if train.shape[1] == 1 else "photographs",
+        train=torch.from_numpy(np.ascontiguousarray(train)),
+        test=torch.from_numpy(np.ascontiguousarray(test)),
+        train_labels=labels[0],
+        test_labels=labels[1],
+        classes=tuple(classes),
+    )
+
+
+def _label_tensor(labels: np.ndarray) -> Tensor:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or labels.min() < 0:
+        raise ValueError(
+            f"labels must be a vector of integers from 0, got {labels.dtype} "
+            f"of shape {list(labels.shape)}"
+        )
+    return torch.from_numpy(labels.astype(np.int64))

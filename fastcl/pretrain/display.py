@@ -1,0 +1,99 @@
+"""What a run shows while it works and at its end."""
+
+import time
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from ..evaluate.report import Report
+
+# Reading the loss waits for the device; five times a second costs nothing and looks live.
+REFRESH_SECONDS = 0.2
+# Where no terminal shows the bar, about this many lines tell of the run.
+LINES = 10
+
+
+class Display:
+    """A live bar on a terminal, a line now and then elsewhere.
+
+    Args:
+        console: Where it appears.
+        epochs: Of the run.
+        steps: Of one epoch.
+        done: Epochs behind a resumed run.
+    """
+
+    def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
+        self._console, self._epochs, self._steps = console, epochs, steps
+        self._progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
+            BarColumn(),
+            TextColumn("loss {task.fields[loss]:.3f}  top-1 {task.fields[top1]:.1%}"),
+            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=console,
+            disable=not console.is_terminal,
+        )
+        self._task = self._progress.add_task(
+            "", total=epochs * steps, completed=done * steps, epoch=done, epochs=epochs,
+            loss=float("nan"), top1=float("nan"), speed=0.0,
+        )  # fmt: skip
+        self._next = 0.0
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._progress.stop()
+
+    def due(self) -> bool:
+        """Whether the next step is to be shown."""
+        return self._console.is_terminal and time.monotonic() >= self._next
+
+    def show_step(self, epoch: int, step: int, loss: float, top1: float, speed: float) -> None:
+        self._next = time.monotonic() + REFRESH_SECONDS
+        self._progress.update(
+            self._task, completed=epoch * self._steps + step, epoch=epoch + 1,
+            loss=loss, top1=top1, speed=speed,
+        )  # fmt: skip
+
+    def show_epoch(self, row: dict, speed: float) -> None:
+        epoch = row["epoch"]
+        if self._console.is_terminal:
+            self.show_step(epoch - 1, self._steps, row["loss"], row["top1"], speed)
+        elif epoch == self._epochs or epoch % max(1, self._epochs // LINES) == 0:
+            self._console.print(
+                f"epoch {epoch}/{self._epochs}  loss {row['loss']:.3f}  "
+                f"top-1 {row['top1']:.1%}  {speed:,.0f} images/s"
+            )
+
+
+def print_report(console: Console, report: Report) -> None:
+    """The table of accuracies and the shares of the step time."""
+    if report.scores:
+        table = Table(title="accuracy on the test images")
+        table.add_column("features")
+        table.add_column("20-NN", justify="right")
+        table.add_column("5 labels per class", justify="right")
+        for score in report.scores:
+            table.add_row(score.features, f"{score.knn:.1%}", f"{score.probe:.1%}")
+        console.print(table)
+    else:
+        console.print("The data have no labels: there is no accuracy to report.")
+    if report.seconds is not None:
+        console.print(f"trained in {report.seconds:,.0f} s")
+    if report.shares:
+        parts = ", ".join(f"{name} {share:.1%}" for name, share in report.shares.items())
+        console.print(f"share of the step time: {parts}")
+    else:
+        console.print("share of the step time: not measured, the run was too short")

@@ -1,0 +1,92 @@
+"""JPEG files end to end in one npz, decoded once and kept as pixels in the user's cache."""
+
+import hashlib
+import io
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from .files import replace_file
+
+Split = tuple[np.ndarray, np.ndarray | None]
+
+
+def cache_folder() -> Path:
+    """Where decoded images are kept: `fastcl` in the cache folder of the user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastcl"
+
+
+def read(path: Path, archive) -> dict[str, Split]:
+    """The splits of an archive, from the cache where the same bytes were decoded before.
+
+    Args:
+        path: Of the archive; its contents are the key of the cache.
+        archive: The open npz, with `<split>_jpeg` uint8, `<split>_offsets` `[n + 1]` and
+            optionally `<split>_labels` `[n]` for train and perhaps test.
+
+    Returns:
+        Images uint8 `[n, 3, h, w]` and labels `[n]` or None of each split.
+
+    Raises:
+        ValueError: Offsets that do not cut the bytes into n files, or a file that is no image of
+            the size of the first.
+    """
+    splits = [split for split in ("train", "test") if f"{split}_jpeg" in archive.files]
+    with open(path, "rb") as file:
+        key = hashlib.file_digest(file, "sha256").hexdigest()[:24]
+    cached = cache_folder() / f"decoded-{key}.npz"
+    if cached.exists():
+        with np.load(cached, allow_pickle=False) as decoded:
+            images = {split: decoded[split] for split in splits}
+    else:
+        images = {split: _decode_split(path, archive, split) for split in splits}
+        cached.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(cached, lambda file: np.savez(file, **images))
+    found = {}
+    for split in splits:
+        name = f"{split}_labels"
+        labels = archive[name] if name in archive.files else None
+        if labels is not None and len(labels) != len(images[split]):
+            raise ValueError(f"{name} must have {len(images[split])} entries, got {len(labels)}")
+        found[split] = images[split], labels
+    return found
+
+
+def _decode_split(path: Path, archive, split: str) -> np.ndarray:
+    name = f"{split}_offsets"
+    where = f"{name} in {str(path)!r}"
+    if name not in archive.files:
+        raise ValueError(f"{where} is missing: image i must be jpeg[offsets[i]:offsets[i + 1]]")
+    data, offsets = archive[f"{split}_jpeg"], archive[name].astype(np.int64)
+    bounds = len(offsets) > 1 and offsets[0] >= 0 and offsets[-1] <= len(data)
+    if not bounds or (np.diff(offsets) <= 0).any():
+        raise ValueError(f"{where} must rise from 0 to at most {len(data)}, with two at least")
+    pieces = [data[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    first = _decode(0, pieces[0], split)
+    images = np.empty((len(pieces), *first.shape), dtype=np.uint8)
+
+    def fill(i: int) -> None:
+        image = _decode(i, pieces[i], split)
+        if image.shape != first.shape:
+            raise ValueError(
+                f"image {i} of {split} must have shape {list(first.shape)} like the first, "
+                f"got {list(image.shape)}"
+            )
+        images[i] = image
+
+    with ThreadPoolExecutor() as pool:
+        for _ in pool.map(fill, range(len(pieces))):
+            pass
+    return images
+
+
+def _decode(index: int, data: bytes, split: str) -> np.ndarray:
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
+    except (UnidentifiedImageError, OSError) as error:
+        raise ValueError(f"image {index} of {split} is no readable image: {error}") from error
