@@ -8,21 +8,6 @@
 namespace fastcl {
 namespace {
 
-Element element_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return Element::kFloat;
-    case ScalarType::Double:
-      return Element::kDouble;
-    case ScalarType::Half:
-      return Element::kHalf;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "fastcl: rows must be floating point");
-  }
-}
-
 // What both directions take, checked as far as reading it is safe.
 InfoNce problem(const Tensor& q, const Tensor& k, double scale, const OptionalTensor& logit_scale,
                 const OptionalTensor& row_ids, const OptionalTensor& col_ids, bool symmetric,
@@ -51,17 +36,6 @@ InfoNce problem(const Tensor& q, const Tensor& k, double scale, const OptionalTe
           symmetric,
           positives_in,
           unit};
-}
-
-// Runs f with the type that rows of q are accumulated in.
-template <typename F>
-void with_accumulator(const Tensor& q, const F& f) {
-  if (q.scalar_type() == ScalarType::Double) return f(double{});
-  f(float{});
-}
-
-ScalarType accumulator(const Tensor& q) {
-  return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor>;

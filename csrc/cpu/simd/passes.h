@@ -61,4 +61,10 @@ void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> co
 template <typename T>
 void widen(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
 
+template <typename T>
+void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
+template <typename T>
+void unit_rows_gradient(Element, const void* grad, const void* x, const T* lengths, int64_t rows,
+                        int64_t d, void* dx);
+
 }  // namespace fastcl::FASTCL_SIMD
