@@ -45,6 +45,15 @@ struct InfoNceBackward : InfoNce {
   T* dk;                       // [m, d], or null
 };
 
+// The sums over all pairs; of InfoNce it has the rows, the columns, the scale and the ids.
+template <typename T>
+struct SigmoidContrast : InfoNce {
+  double bias;
+  T* dq;         // [n, d], or null
+  T* dk;         // [m, d], or null
+  double* sums;  // [3] loss, gradient times similarity, gradient
+};
+
 namespace cpu {
 
 template <typename T>
@@ -52,6 +61,9 @@ void info_nce_forward(const InfoNceForward<T>& x);
 
 template <typename T>
 void info_nce_backward(const InfoNceBackward<T>& x);
+
+template <typename T>
+void sigmoid_contrast(const SigmoidContrast<T>& x);
 
 // y = x / |x| row by row, in the element type of x; lengths [n] are kept for the gradient.
 template <typename T>

@@ -89,6 +89,9 @@ struct Simd {
   void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
   // The same with lse of each row and each column: two exponentials.
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
+  // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
+  // Adds loss, gradient times similarity, and gradient to sums [3].
+  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
   // rows x cols elements of half precision, `stride` apart, to T end to end.
   void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
   // Whole rows, see kernels.h.
