@@ -4,8 +4,9 @@
 Dao et al., arXiv:2205.14135, for the recomputation.
 Bytes: k twice per row tile (from L2), 4 n d of gradient; by chunks also 2 n m d / chunk of it.
 The idea: one exponential serves both directions, G = E_ij (a_i + b_j) with both log-sum-exps
-moved into the factors, whole part and fraction apart; z z^T is the same with a = b. The weight of a positive, expm1(-loss), is
-added in float32 before G is rounded: afterwards, near convergence, nothing would be left of it.
+moved into the factors, whole part and fraction apart; z z^T is the same with a = b. The weight
+of a positive, expm1(-loss), is added in float32 before G is rounded: afterwards, near
+convergence, nothing would be left of it.
 """
 
 import triton
