@@ -10,6 +10,7 @@ from torch import Tensor
 import fastcl.functional as fastcl
 
 TEMPERATURE = 0.1
+BIAS = -10.0  # of SigLIP, where its training starts
 Function = Callable[..., Tensor]
 
 
@@ -58,10 +59,17 @@ class Case:
         return ARGUMENTS[self.loss][: 1 if self.loss == "moco" else 2]
 
 
-LABELS = {"nt_xent": "NT-Xent", "clip": "CLIP", "moco": "MoCo", "info_nce": "InfoNCE"}
+LABELS = {
+    "nt_xent": "NT-Xent",
+    "clip": "CLIP",
+    "siglip": "SigLIP",
+    "moco": "MoCo",
+    "info_nce": "InfoNCE",
+}
 ARGUMENTS = {
     "nt_xent": ("z0", "z1"),
     "clip": ("image", "text"),
+    "siglip": ("image", "text"),
     "moco": ("query", "key"),
     "info_nce": ("query", "key"),
 }
@@ -71,6 +79,8 @@ def fused(loss: str) -> Function:
     """The function of fastcl."""
     if loss == "clip":
         return lambda image, text: fastcl.clip(image, text, 1 / TEMPERATURE)
+    if loss == "siglip":
+        return lambda image, text: fastcl.siglip(image, text, 1 / TEMPERATURE, BIAS)
     function = getattr(fastcl, loss)
     return lambda **tensors: function(**tensors, temperature=TEMPERATURE)
 
@@ -88,6 +98,12 @@ def _plain_clip(image: Tensor, text: Tensor) -> Tensor:
     return (F.cross_entropy(s, labels) + F.cross_entropy(s.T, labels)) / 2
 
 
+def _plain_siglip(image: Tensor, text: Tensor) -> Tensor:
+    t = F.normalize(image, dim=1) @ F.normalize(text, dim=1).T / TEMPERATURE + BIAS
+    sign = 2 * torch.eye(len(t), dtype=t.dtype, device=t.device) - 1
+    return -F.logsigmoid(sign * t).sum() / len(t)
+
+
 def _plain_info_nce(query: Tensor, key: Tensor) -> Tensor:
     s = F.normalize(query, dim=1) @ F.normalize(key, dim=1).T / TEMPERATURE
     return F.cross_entropy(s, torch.arange(len(s), device=s.device))
@@ -102,6 +118,7 @@ def _plain_moco(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
 PLAIN: dict[str, Function] = {
     "nt_xent": _plain_nt_xent,
     "clip": _plain_clip,
+    "siglip": _plain_siglip,
     "info_nce": _plain_info_nce,
     "moco": _plain_moco,
 }
@@ -120,6 +137,7 @@ SUITES: dict[str, tuple[Case, ...]] = {
         _nt_xent(8192, 128),
         _nt_xent(8192, 512),  # where products rule
         Case("clip", 4096, 4096, 512, 4),
+        Case("siglip", 4096, 4096, 512, 3),
         Case("moco", 256, 65536, 128, 2),
     ),
     "gpu": (
@@ -128,6 +146,7 @@ SUITES: dict[str, tuple[Case, ...]] = {
         Case("clip", 32768, 32768, 512, 4, torch.bfloat16),
         Case("clip", 65536, 65536, 512, 4, torch.bfloat16),
         Case("clip", 65536, 65536, 768, 4, torch.bfloat16),
+        Case("siglip", 65536, 65536, 768, 3, torch.bfloat16),
         Case("moco", 256, 65536, 128, 2, torch.bfloat16),
         Case("moco", 4096, 65536, 256, 2, torch.bfloat16),
         Case("info_nce", 65536, 65536, 512, 4, torch.bfloat16),

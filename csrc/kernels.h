@@ -26,7 +26,7 @@ template <typename T>
 struct InfoNceForward : InfoNce {
   const T* extra;  // [n] similarity of one more positive, or null
   const T* pivot;  // [n] similarity to count the negatives above, or null
-  T* rows;         // [4, n] loss, lse, mean positive logit, number of positives
+  T* rows;         // [4, n] loss, what rounding took from lse, mean positive, positives
   T* cols;         // [4, m], or null
   int64_t* rank;   // [n], or null
   T* weighted;     // [n, d] sum over the negatives of p_ij k_j, or null
@@ -45,6 +45,15 @@ struct InfoNceBackward : InfoNce {
   T* dk;                       // [m, d], or null
 };
 
+// The sums over all pairs; of InfoNce it has the rows, the columns, the scale and the ids.
+template <typename T>
+struct SigmoidContrast : InfoNce {
+  double bias;
+  T* dq;         // [n, d], or null
+  T* dk;         // [m, d], or null
+  double* sums;  // [3] loss, gradient times similarity, gradient
+};
+
 namespace cpu {
 
 template <typename T>
@@ -52,6 +61,17 @@ void info_nce_forward(const InfoNceForward<T>& x);
 
 template <typename T>
 void info_nce_backward(const InfoNceBackward<T>& x);
+
+template <typename T>
+void sigmoid_contrast(const SigmoidContrast<T>& x);
+
+// y = x / |x| row by row, in the element type of x; lengths [n] are kept for the gradient.
+template <typename T>
+void unit_rows(Element element, const void* x, int64_t n, int64_t d, void* y, T* lengths);
+
+template <typename T>
+void unit_rows_gradient(Element element, const void* grad, const void* x, const T* lengths,
+                        int64_t n, int64_t d, void* dx);
 
 }  // namespace cpu
 }  // namespace fastcl

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "dtype.h"
+#include "kernels.h"
 
 #ifdef FASTCL_CUDA
 // Weak: a CPU-only torch has no such symbol, and the library must load beside it.
@@ -99,6 +100,32 @@ std::vector<T> values(const OptionalTensor& x, int64_t size, const char* name) {
     default:
       STD_TORCH_CHECK(false, "fastcl: ", name, " must be floating point");
   }
+}
+
+inline Element element_of(const Tensor& x) {
+  switch (x.scalar_type()) {
+    case ScalarType::Float:
+      return Element::kFloat;
+    case ScalarType::Double:
+      return Element::kDouble;
+    case ScalarType::Half:
+      return Element::kHalf;
+    case ScalarType::BFloat16:
+      return Element::kBFloat16;
+    default:
+      STD_TORCH_CHECK(false, "fastcl: rows must be floating point");
+  }
+}
+
+// Runs f with the type that rows of q are accumulated in.
+template <typename F>
+void with_accumulator(const Tensor& q, const F& f) {
+  if (q.scalar_type() == ScalarType::Double) return f(double{});
+  f(float{});
+}
+
+inline ScalarType accumulator(const Tensor& q) {
+  return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
 }  // namespace fastcl

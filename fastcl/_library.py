@@ -47,6 +47,12 @@ def _info_nce_backward_fake(
     )
 
 
+def _unit_rows_forward_fake(parts):
+    n = sum(x.shape[0] for x in parts)
+    dtype = reference.accumulate_dtype(parts[0].dtype)
+    return parts[0].new_empty(n, parts[0].shape[1]), parts[0].new_empty(n, dtype=dtype)
+
+
 def _sigmoid_contrast_fake(
     q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
 ):
@@ -73,6 +79,11 @@ _define(
     "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _sigmoid_contrast_fake,
+)
+_define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forward_fake)
+_define(
+    "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",
+    lambda grad, parts, lengths: torch.empty_like(grad),
 )
 _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",

@@ -20,9 +20,15 @@ class Contrast(NamedTuple):
     positive: Tensor  # [n] mean positive logit, 0 where a row has none
     count: Tensor  # [n] number of positives
     rank: Tensor  # [n] int64 negatives that score above the pivot, or [0]
-    col_loss: Tensor  # [m] the same down the columns where both, or [0]
-    col_positive: Tensor  # [m] or [0]
-    col_count: Tensor  # [m] or [0]
+    col_loss: Tensor | None  # [m] the same down the columns where both
+    col_positive: Tensor | None  # [m]
+    col_count: Tensor | None  # [m]
+
+
+def refuse_second_derivative() -> None:
+    """Called in a backward: with create_graph, what it returns would pass for a constant."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
 
 
 class _Contrast(torch.autograd.Function):
@@ -47,14 +53,16 @@ class _Contrast(torch.autograd.Function):
         ctx.options = scale, symmetric, both, positives_in, unit, frozen
         ctx.set_materialize_grads(False)
         loss, _, positive, count = rows.unbind()
+        ctx.mark_non_differentiable(count, rank)
+        if not both:
+            return loss, positive, count, rank, None, None, None
         col_loss, _, col_positive, col_count = cols.unbind()
-        ctx.mark_non_differentiable(count, rank, col_count)
+        ctx.mark_non_differentiable(col_count)
         return loss, positive, count, rank, col_loss, col_positive, col_count
 
     @staticmethod
     def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
+        refuse_second_derivative()
         q, k, extra, logit_scale, row_ids, col_ids, rows, cols, weighted = ctx.saved_tensors
         scale, symmetric, both, positives_in, unit, frozen = ctx.options
         need_q, need_k, need_extra, need_scale = ctx.needs_input_grad[:4]
@@ -96,6 +104,48 @@ class _Contrast(torch.autograd.Function):
             d_scale,
             *[None] * 8,
         )
+
+
+class _RawContrast(torch.autograd.Function):
+    """Rows with each other, from raw rows: one node where unit rows and a contrast would be two."""
+
+    @staticmethod
+    def forward(ctx, scale, ids, positives_in, *views):
+        z, lengths = ops.unit_rows_forward(views)
+        rows, cols, _, _ = ops.info_nce_forward(
+            z, z, scale, None, ids, ids, None, None, True, False, positives_in, True, False
+        )
+        ctx.save_for_backward(z, lengths, rows, cols, ids, *views)
+        ctx.options = scale, positives_in
+        loss, _, _, count = rows.unbind()
+        ctx.mark_non_differentiable(count)
+        return loss, count
+
+    @staticmethod
+    def backward(ctx, grad, _count):
+        refuse_second_derivative()
+        z, lengths, rows, cols, ids, *views = ctx.saved_tensors
+        scale, positives_in = ctx.options
+        dz, _ = ops.info_nce_backward(
+            grad.contiguous(), None, None, None, z, z, scale, None, ids, ids, rows, cols,
+            True, positives_in, False, True, True, False,
+        )  # fmt: skip
+        dx = ops.unit_rows_backward(dz.to(z.dtype), views, lengths)
+        return None, None, None, *dx.split([x.shape[0] for x in views])
+
+
+def raw_contrast(
+    *views: Tensor,  # [n, d] each
+    scale: float,
+    ids: Tensor,  # [sum of n] int64
+    positives_in: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Loss and number of positives of every row of the views below each other, normalised here.
+
+    Equal to ``contrast(unit_rows(*views), scale=scale, ids=ids)[::2]``; the caller has checked.
+    """
+    views = tuple(x.contiguous() for x in views)
+    return _RawContrast.apply(scale, ids.contiguous(), positives_in, *views)
 
 
 def contrast(

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from . import _check
 from ._library import ops
+from .contrast import refuse_second_derivative
 
 
 class _SigmoidContrast(torch.autograd.Function):
@@ -23,8 +24,7 @@ class _SigmoidContrast(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx, grad):
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
+        refuse_second_derivative()
         dq, dk, sums, logit_scale, logit_bias = ctx.saved_tensors
         scale, q_dtype, k_dtype = ctx.options
         need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]

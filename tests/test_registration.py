@@ -50,6 +50,18 @@ def test_opcheck_info_nce(options):
     torch.library.opcheck(ops.info_nce_backward, backward)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_opcheck_other_operators(dtype):
+    q, k = (torch.randn(9, 5, dtype=dtype) for _ in range(2))
+    scalars = (2.0, torch.tensor(1.5), 0.5, torch.tensor(-1.0))
+    torch.library.opcheck(ops.sigmoid_contrast, (q, k, *scalars, ARANGE, ARANGE, True, True))
+    torch.library.opcheck(ops.sigmoid_contrast, (q, k, *scalars, None, None, False, False))
+    torch.library.opcheck(ops.unit_rows_forward, ([q, k[:4]],))
+    lengths = ops.unit_rows_forward([q, k[:4]])[1]
+    grad = torch.randn(13, 5, dtype=dtype)
+    torch.library.opcheck(ops.unit_rows_backward, (grad, [q, k[:4]], lengths))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_compiles_to_one_graph(case):

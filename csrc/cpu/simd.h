@@ -15,6 +15,9 @@ constexpr int64_t kPadding = 16;
 constexpr int64_t kMaxRows = 256;
 constexpr int64_t kMaxColumns = 1024;
 
+// Shorter rows are divided by this much, like torch's normalize.
+constexpr double kShortest = 1e-12;
+
 template <typename T>
 using Code = std::conditional_t<sizeof(T) == 4, int32_t, int64_t>;
 
@@ -86,8 +89,15 @@ struct Simd {
   void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
   // The same with lse of each row and each column: two exponentials.
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
+  // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
+  // Adds loss, gradient times similarity, and gradient to sums [3].
+  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
   // rows x cols elements of half precision, `stride` apart, to T end to end.
   void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+  // Whole rows, see kernels.h.
+  void (*unit_rows)(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
+  void (*unit_rows_gradient)(Element, const void* grad, const void* x, const T* lengths,
+                             int64_t rows, int64_t d, void* dx);
 };
 
 template <typename T>

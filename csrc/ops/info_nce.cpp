@@ -2,67 +2,10 @@
 #include <tuple>
 #include <vector>
 
-#include "kernels.h"
-#include "tensor.h"
+#include "ops/problem.h"
 
 namespace fastcl {
 namespace {
-
-Element element_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return Element::kFloat;
-    case ScalarType::Double:
-      return Element::kDouble;
-    case ScalarType::Half:
-      return Element::kHalf;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "fastcl: rows must be floating point");
-  }
-}
-
-// What both directions take, checked as far as reading it is safe.
-InfoNce problem(const Tensor& q, const Tensor& k, double scale, const OptionalTensor& logit_scale,
-                const OptionalTensor& row_ids, const OptionalTensor& col_ids, bool symmetric,
-                bool positives_in, bool unit) {
-  STD_TORCH_CHECK(
-      q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
-      "fastcl: q and k must be matrices of one width and dtype");
-  STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
-  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
-                  "fastcl: ids of the rows need ids of the columns");
-  if (row_ids.has_value()) {
-    check_vector(*row_ids, q.size(0), ScalarType::Long, "row_ids");
-    check_vector(*col_ids, k.size(0), ScalarType::Long, "col_ids");
-  }
-  if (logit_scale.has_value()) scale *= values<double>(*logit_scale, 1, "logit_scale")[0];
-  STD_TORCH_CHECK(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
-  return {element_of(q),
-          checked(q, "q").data_ptr(),
-          checked(k, "k").data_ptr(),
-          q.size(0),
-          k.size(0),
-          q.size(1),
-          scale,
-          data<int64_t>(row_ids, "row_ids"),
-          data<int64_t>(col_ids, "col_ids"),
-          symmetric,
-          positives_in,
-          unit};
-}
-
-// Runs f with the type that rows of q are accumulated in.
-template <typename F>
-void with_accumulator(const Tensor& q, const F& f) {
-  if (q.scalar_type() == ScalarType::Double) return f(double{});
-  f(float{});
-}
-
-ScalarType accumulator(const Tensor& q) {
-  return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
-}
 
 using Forward = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 

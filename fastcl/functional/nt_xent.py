@@ -1,11 +1,30 @@
 """Two views of every sample: NT-Xent and its decoupled variants."""
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from .rows import two_views
+from .rows import self_contrast
+
+
+def _losses(
+    z0: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    temperature: float,
+    normalize: bool,
+    positives_in: bool = True,
+) -> Tensor:
+    """The loss of every row of both views, [2n]."""
+    _check.pairs("z1", z1, "z0", z0)
+    scale = 1 / _check.positive("temperature", temperature)
+    n = z0.shape[0]
+    if n == 1 and not positives_in:
+        raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
+    ids = torch.arange(2 * n, device=z0.device).remainder_(n)  # a row shares it with its other view
+    return self_contrast(
+        z0, z1, scale=scale, ids=ids, normalize=normalize, positives_in=positives_in
+    )[0]
 
 
 def nt_xent(
@@ -36,17 +55,7 @@ def nt_xent(
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
     Representations", equation 1.
     """
-    scale = 1 / _check.positive("temperature", temperature)
-    z, ids = two_views(z0, z1, normalize)
-    return contrast(z, scale=scale, ids=ids).loss.mean()
-
-
-def _decoupled(z0: Tensor, z1: Tensor, scale: float, normalize: bool) -> Tensor:
-    """The decoupled loss of every row of both views [2n]."""
-    z, ids = two_views(z0, z1, normalize)
-    if z0.shape[0] == 1:
-        raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
-    return contrast(z, scale=scale, ids=ids, positives_in=False).loss
+    return _losses(z0, z1, temperature, normalize).mean()
 
 
 def dcl(
@@ -66,8 +75,7 @@ def dcl(
 
     Source: Yeh et al. 2022, "Decoupled Contrastive Learning", equation 6.
     """
-    scale = 1 / _check.positive("temperature", temperature)
-    return _decoupled(z0, z1, scale, normalize).mean()
+    return _losses(z0, z1, temperature, normalize, positives_in=False).mean()
 
 
 def flat_nce(
@@ -86,7 +94,6 @@ def flat_nce(
     Source: Chen et al. 2021, "Simpler, Faster, Stronger: Breaking The log-K Curse On Contrastive
     Learners With FlatNCE", equation 8.
     """
-    scale = 1 / _check.positive("temperature", temperature)
-    loss = _decoupled(z0, z1, scale, normalize)
+    loss = _losses(z0, z1, temperature, normalize, positives_in=False)
     # With v the decoupled loss, NT-Xent is log(1 + exp(v)).
     return (-F.logsigmoid(-loss).detach() + loss - loss.detach()).mean()

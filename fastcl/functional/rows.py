@@ -1,25 +1,50 @@
 """What the losses do with rows before and after the contrast."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
+from .._library import ops
+from ..contrast import contrast, raw_contrast, refuse_second_derivative
 from ..reference import accumulate_dtype
 
 
-def unit_rows(x: Tensor) -> Tensor:
-    """Rows divided by their length.
+class _UnitRows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *parts):
+        y, lengths = ops.unit_rows_forward(parts)
+        ctx.save_for_backward(lengths, *parts)
+        return y
 
-    Equal to ``F.normalize(x.float(), dim=1, eps=1e-12).to(x.dtype)``.
+    @staticmethod
+    def backward(ctx, grad):
+        refuse_second_derivative()
+        lengths, *parts = ctx.saved_tensors
+        dx = ops.unit_rows_backward(grad.contiguous(), parts, lengths)
+        return dx if len(parts) == 1 else dx.split([x.shape[0] for x in parts])
+
+
+def unit_rows(x: Tensor, *more: Tensor) -> Tensor:
+    """Rows divided by their length, of one matrix or of several below each other.
+
+    Equal to ``F.normalize(cat([x, *more]).float(), dim=1, eps=1e-12).to(x.dtype)``, but for the
+    gradient of a row shorter than 1e-12, which is zero and not a number of 12 digits.
 
     Args:
         x: `[n, d]`.
+        more: Matrices of the same width and dtype.
 
     Returns:
-        `[n, d]` in the dtype of x; a zero row stays zero.
+        `[sum of n, d]` in the dtype of x; a zero row stays zero.
+
+    Raises:
+        ValueError: Not matrices of one width on one device, or empty ones.
+        TypeError: Not floating point, or different dtypes.
     """
-    return F.normalize(x.to(accumulate_dtype(x.dtype)), dim=1, eps=1e-12).to(x.dtype)
+    _check.rows("x", x)
+    for y in more:
+        _check.rows("more", y, ("x", x))
+    return _UnitRows.apply(x.contiguous(), *(y.contiguous() for y in more))
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
@@ -45,9 +70,15 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     return loss.sum() if reduction == "sum" else loss
 
 
-def two_views(z0: Tensor, z1: Tensor, normalize: bool) -> tuple[Tensor, Tensor]:
-    """Both views as unit rows [2n, d] and the id that a row shares with its other view [2n]."""
-    _check.pairs("z1", z1, "z0", z0)
-    z = torch.cat([z0, z1])
-    ids = torch.arange(z0.shape[0], device=z.device).repeat(2)
-    return unit_rows(z) if normalize else z, ids
+def self_contrast(
+    *views: Tensor,  # [n, d] each
+    scale: float,
+    ids: Tensor,  # [sum of n] int64
+    normalize: bool,
+    positives_in: bool = True,
+) -> tuple[Tensor, Tensor]:
+    """Loss and number of positives of every row of all views against the other rows."""
+    if normalize:
+        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)
+    result = contrast(torch.cat(views), scale=scale, ids=ids, positives_in=positives_in)
+    return result.loss, result.count

@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from .rows import unit_rows
+from .rows import self_contrast
 
 
 def sup_con(
@@ -44,5 +43,5 @@ def sup_con(
     factor = 1.0
     if base_temperature is not None:
         factor = temperature / _check.positive("base_temperature", base_temperature)
-    result = contrast(unit_rows(z) if normalize else z, scale=scale, ids=labels)
-    return torch.where(result.count > 0, result.loss, 0).mean() * factor
+    loss, count = self_contrast(z, scale=scale, ids=labels, normalize=normalize)
+    return torch.where(count > 0, loss, 0).mean() * factor

@@ -59,6 +59,14 @@ void gradient_matching(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, We
 template <typename T>
 void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
 template <typename T>
+void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
+template <typename T>
 void widen(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+
+template <typename T>
+void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
+template <typename T>
+void unit_rows_gradient(Element, const void* grad, const void* x, const T* lengths, int64_t rows,
+                        int64_t d, void* dx);
 
 }  // namespace fastcl::FASTCL_SIMD

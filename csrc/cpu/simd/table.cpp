@@ -38,10 +38,12 @@ extern const cpu::Simd<float> float_passes;
 extern const cpu::Simd<double> double_passes;
 
 const cpu::Simd<float> float_passes = {
-    fold<float>,     fold_matching<float>,     fold_online<float>,     above<float>,
-    gradient<float>, gradient_matching<float>, gradient_online<float>, widen<float>};
+    fold<float>,     fold_matching<float>,     fold_online<float>,       above<float>,
+    gradient<float>, gradient_matching<float>, gradient_online<float>,   logistic<float>,
+    widen<float>,    unit_rows<float>,         unit_rows_gradient<float>};
 const cpu::Simd<double> double_passes = {
-    fold<double>,     fold_matching<double>,     fold_online<double>,     above<double>,
-    gradient<double>, gradient_matching<double>, gradient_online<double>, widen<double>};
+    fold<double>,     fold_matching<double>,     fold_online<double>,       above<double>,
+    gradient<double>, gradient_matching<double>, gradient_online<double>,   logistic<double>,
+    widen<double>,    unit_rows<double>,         unit_rows_gradient<double>};
 
 }  // namespace fastcl::FASTCL_SIMD

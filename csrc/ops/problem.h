@@ -1,0 +1,40 @@
+// Rows, columns, scale and ids of the contrasts: tensors to pointers.
+#pragma once
+
+#include "kernels.h"
+#include "tensor.h"
+
+namespace fastcl {
+
+// What every contrast takes, checked as far as reading it is safe.
+inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
+                       const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
+                       const OptionalTensor& col_ids, bool symmetric, bool positives_in,
+                       bool unit) {
+  STD_TORCH_CHECK(
+      q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
+      "fastcl: q and k must be matrices of one width and dtype");
+  STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
+  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
+                  "fastcl: ids of the rows need ids of the columns");
+  if (row_ids.has_value()) {
+    check_vector(*row_ids, q.size(0), ScalarType::Long, "row_ids");
+    check_vector(*col_ids, k.size(0), ScalarType::Long, "col_ids");
+  }
+  if (logit_scale.has_value()) scale *= values<double>(*logit_scale, 1, "logit_scale")[0];
+  STD_TORCH_CHECK(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
+  return {element_of(q),
+          checked(q, "q").data_ptr(),
+          checked(k, "k").data_ptr(),
+          q.size(0),
+          k.size(0),
+          q.size(1),
+          scale,
+          data<int64_t>(row_ids, "row_ids"),
+          data<int64_t>(col_ids, "col_ids"),
+          symmetric,
+          positives_in,
+          unit};
+}
+
+}  // namespace fastcl
