@@ -189,14 +189,15 @@ def _vector_builds(architecture: int) -> list[Build]:
 
 
 def builds() -> list[Build]:
-    """Every configuration of the table on both architectures."""
+    """Every configuration of the table on both architectures; one for all widths it serves."""
     every = []
     for architecture in (80, 90):
         for width in (128, 256, 512):  # one per line of the table; narrower ones cost less
             every += _product_builds(architecture, width, "bf16")
         every += _product_builds(architecture, 128, "fp32")[::4]
         every += _vector_builds(architecture)
-    return every
+    distinct = {repr(build._replace(width=0)): build for build in reversed(every)}
+    return list(reversed(distinct.values()))
 
 
 def quick_builds() -> list[Build]:
