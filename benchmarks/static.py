@@ -37,7 +37,8 @@ POINTERS = {
     "row_coef": "*fp32", "col_coef": "*fp32", "wide_flag": "*i32", "wide": "*i32",
     "grad_loss": "*fp32", "grad_positive": "*fp32", "stats": "*fp32", "lift": "*fp32",
     "state": "*fp64", "positives": "*fp32", "extra": "*fp32", "part": "*fp32", "rows": "*fp32",
-    "rank": "*i64", "out": "*fp32", "scale": "fp32",
+    "rank": "*i64", "out": "*fp32", "scale": "fp64",
+    "row_top": "*fp32",
 }  # fmt: skip
 
 
@@ -68,6 +69,7 @@ class Build(NamedTuple):
     tile: config.Tile
     constants: dict
     product: bool = True
+    bulk: bool = False  # tiles come through tensor descriptors
 
 
 def _tool(name: str, *arguments: str) -> str:
@@ -85,10 +87,10 @@ def _usage(text: str) -> list[tuple[str, int, int, int]]:
 
 
 def _compile(build: Build) -> Row:
-    kernel, tile, bulk = build.kernel, build.tile, build.constants.get("BULK", False)
+    kernel, tile = build.kernel, build.tile
     names = kernel.arg_names
     types = {name: POINTERS.get(name, "i32").format(build.dtype) for name in names}
-    if bulk:
+    if build.bulk:
         types["q"] = f"tensordesc<{build.dtype}[{tile.rows},{tile.depth}]>"
         types["k"] = f"tensordesc<{build.dtype}[{tile.columns},{tile.depth}]>"
     if build.kernel is weights_kernel:
@@ -131,12 +133,13 @@ def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
 
     def build(kernel, case, tile, **constants):
         shape = {"BM": tile.rows, "BN": tile.columns, "DEPTH": tile.depth}
-        shape |= {"BULK": architecture >= 90 and dtype != "fp32", "PRECISION": "ieee"}
+        shape |= {"PRECISION": "ieee"}
         if "WHOLE" in kernel.arg_names:
             shape["WHOLE"] = config.whole(tile, width)
         constants = {n: v for n, v in (shape | constants).items() if n in kernel.arg_names}
         product = dtype != "fp32"  # IEEE float32 has no tensor cores
-        return Build(kernel, case, dtype, architecture, width, tile, constants, product)
+        bulk = product and architecture >= 90
+        return Build(kernel, case, dtype, architecture, width, tile, constants, product, bulk)
 
     pairs = {"SYMMETRIC": False}
     mirror = {"SYMMETRIC": True}
@@ -168,7 +171,7 @@ def _vector_builds(architecture: int) -> list[Build]:
     small = config.POSITIVES
     positives = dict(BLOCK=small.rows, DEPTH=small.depth, SCAN=config.SCAN, PRECISION="ieee")
     fold = dict(BN=128, PARTS=16, BLOCK=128, TRIANGLE=True)
-    finish = dict(PARTS=16, BLOCK=128, POSITIVES_IN=True, only=None)
+    finish = dict(PARTS=16, BLOCK=128, POSITIVES_IN=True, only=None, row_top=None)
     given = dict(BLOCK=128, POSITIVES_IN=True, EXTRA=False)
     parts = dict(PARTS=16, DEPTH=256)
 
@@ -186,14 +189,15 @@ def _vector_builds(architecture: int) -> list[Build]:
 
 
 def builds() -> list[Build]:
-    """Every configuration of the table on both architectures."""
+    """Every configuration of the table on both architectures; one for all widths it serves."""
     every = []
     for architecture in (80, 90):
         for width in (128, 256, 512):  # one per line of the table; narrower ones cost less
             every += _product_builds(architecture, width, "bf16")
         every += _product_builds(architecture, 128, "fp32")[::4]
         every += _vector_builds(architecture)
-    return every
+    distinct = {repr(build._replace(width=0)): build for build in reversed(every)}
+    return list(reversed(distinct.values()))
 
 
 def quick_builds() -> list[Build]:

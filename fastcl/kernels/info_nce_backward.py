@@ -4,8 +4,9 @@
 Dao et al., arXiv:2205.14135, for the recomputation.
 Bytes: k twice per row tile (from L2), 4 n d of gradient; by chunks also 2 n m d / chunk of it.
 The idea: one exponential serves both directions, G = E_ij (a_i + b_j) with both log-sum-exps
-moved into the factors; z z^T is the same with a = b. The weight of a positive, expm1(-loss), is
-added in float32 before G is rounded: afterwards, near convergence, nothing would be left of it.
+moved into the factors, whole part and fraction apart; z z^T is the same with a = b. The weight
+of a positive, expm1(-loss), is added in float32 before G is rounded: afterwards, near
+convergence, nothing would be left of it.
 """
 
 import triton
@@ -13,10 +14,13 @@ import triton.language as tl
 
 from .info_nce_tile import (
     LOG2E,
+    above,
     cosines,
+    factor_parts,
     gradient_shift,
     id_range,
     is_special,
+    load_lse,
     load_tile,
     masks,
     scale_factor,
@@ -28,7 +32,7 @@ def coefficients_kernel(
     grad_loss,  # [n] or None
     grad_positive,  # [n] or None
     stats,  # [4, n] from the forward
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     lift,  # [] keeps float16 weights normal, or None
     out,  # [4, n] whole part of log2 of the sum, a, weight of a positive, a of a positive
@@ -43,7 +47,7 @@ def coefficients_kernel(
     inside = i < n
     total = scale_factor(scale, logit_scale)
     loss = tl.load(stats + i, mask=inside, other=0.0).to(tl.float64)
-    lse = tl.load(stats + n + i, mask=inside, other=0.0).to(tl.float64) * LOG2E
+    lse = load_lse(stats, i, n, inside) * LOG2E
     # Whole numbers subtract without rounding; the fraction goes into the factors.
     whole = tl.floor(lse)
     fraction = tl.exp2(tl.where(whole == lse, 0.0, whole - lse)).to(tl.float32)
@@ -52,7 +56,7 @@ def coefficients_kernel(
     a = tl.zeros([BLOCK], tl.float32)
     weight = tl.zeros([BLOCK], tl.float32)
     share = 1.0 / tl.maximum(count, 1.0)
-    unit = total if lift is None else total * tl.load(lift)
+    unit = (total if lift is None else total * tl.load(lift)).to(tl.float32)
     if grad_positive is not None:
         weight += tl.load(grad_positive + i, mask=inside, other=0.0) * unit * share
     if grad_loss is not None:
@@ -86,10 +90,21 @@ def _vector(coef, index, start, length, BLOCK: tl.constexpr):
 
 @triton.jit
 def _negative_weights(
-    acc, row, col, n, m, row_coef, col_coef, factor, shift, wide, BM: tl.constexpr, BN: tl.constexpr
+    acc,
+    row,
+    col,
+    n,
+    m,
+    row_coef,
+    col_coef,
+    factor,
+    factor_low,
+    shift,
+    wide,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
 ):
     """G of a tile without positives [BM, BN]."""
-    x = acc * factor
     if row_coef is not None:
         row_lse = _vector(row_coef, 0, row, n, BM)[:, None]
         a = _vector(row_coef, 1, row, n, BM)[:, None]
@@ -97,31 +112,43 @@ def _negative_weights(
         col_lse = _vector(col_coef, 0, col, m, BN)[None, :]
         b = _vector(col_coef, 1, col, m, BN)[None, :]
     if col_coef is None:
-        g = tl.exp2(x - row_lse) * a
+        g = tl.exp2(above(acc, factor, factor_low, row_lse)) * a
     elif row_coef is None:
-        g = tl.exp2(x - col_lse) * b
+        g = tl.exp2(above(acc, factor, factor_low, col_lse)) * b
     elif wide != 0:
-        g = tl.exp2(x - row_lse) * a + tl.exp2(x - col_lse) * b
+        g = tl.exp2(above(acc, factor, factor_low, row_lse)) * a
+        g += tl.exp2(above(acc, factor, factor_low, col_lse)) * b
     else:
         sides = a * tl.exp2(shift - row_lse) + b * tl.exp2(shift - col_lse)
-        g = tl.exp2(x - shift) * sides
+        g = tl.exp2(above(acc, factor, factor_low, shift)) * sides
     return g
 
 
 @triton.jit
 def _positive_weights(
-    acc, row, col, n, m, row_coef, col_coef, factor, BM: tl.constexpr, BN: tl.constexpr
+    acc,
+    row,
+    col,
+    n,
+    m,
+    row_coef,
+    col_coef,
+    factor,
+    factor_low,
+    BM: tl.constexpr,
+    BN: tl.constexpr,
 ):
     """G on the positives of a tile [BM, BN]."""
-    x = acc * factor
     g = tl.zeros([BM, BN], tl.float32)
+    # The bound only matters where p does not count on positives: 0 times infinity.
     if row_coef is not None:
-        # The bound only matters where p does not count on positives: 0 times infinity.
-        p = tl.exp2(tl.minimum(x - _vector(row_coef, 0, row, n, BM)[:, None], 64.0))
+        row_lse = _vector(row_coef, 0, row, n, BM)[:, None]
+        p = tl.exp2(tl.minimum(above(acc, factor, factor_low, row_lse), 64.0))
         g += p * _vector(row_coef, 3, row, n, BM)[:, None]
         g += _vector(row_coef, 2, row, n, BM)[:, None]
     if col_coef is not None:
-        p = tl.exp2(tl.minimum(x - _vector(col_coef, 0, col, m, BN)[None, :], 64.0))
+        col_lse = _vector(col_coef, 0, col, m, BN)[None, :]
+        p = tl.exp2(tl.minimum(above(acc, factor, factor_low, col_lse), 64.0))
         g += p * _vector(col_coef, 3, col, m, BN)[None, :]
         g += _vector(col_coef, 2, col, m, BN)[None, :]
     return g
@@ -140,6 +167,7 @@ def tile_weights(
     row_coef,
     col_coef,
     factor,
+    factor_low,
     shift,
     wide,
     BM: tl.constexpr,
@@ -147,12 +175,16 @@ def tile_weights(
     SYMMETRIC: tl.constexpr,
 ):
     """G of a tile [BM, BN] in float32."""
-    g = _negative_weights(acc, row, col, n, m, row_coef, col_coef, factor, shift, wide, BM, BN)
+    g = _negative_weights(
+        acc, row, col, n, m, row_coef, col_coef, factor, factor_low, shift, wide, BM, BN
+    )
     if special:
         other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
         g = tl.where(other, g, 0.0)
         if row_ids is not None:
-            hit = _positive_weights(acc, row, col, n, m, row_coef, col_coef, factor, BM, BN)
+            hit = _positive_weights(
+                acc, row, col, n, m, row_coef, col_coef, factor, factor_low, BM, BN
+            )
             g = tl.where(match, hit, g)
     return g
 
@@ -161,7 +193,7 @@ def tile_weights(
 def own_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n] or None
     col_ids,  # [m] or None
@@ -178,7 +210,6 @@ def own_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     DEPTH: tl.constexpr,  # at least d
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):
@@ -186,20 +217,20 @@ def own_kernel(
     row = tl.program_id(0) * BM
     part = tl.program_id(1)
     total = scale_factor(scale, logit_scale)
-    factor = total * LOG2E
+    factor, factor_low = factor_parts(total)
     shift = gradient_shift(total)
     wide = 0 if wide_flag is None else tl.load(wide_flag)
     low, high = id_range(row_range, row // BM)
-    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH, BULK)
+    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH)
     gradient = tl.zeros([BM, DEPTH], tl.float32)
     for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
-        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH, BULK)
+        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)
         acc = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         g = tile_weights(
             acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
-            factor, shift, wide, BM, BN, SYMMETRIC,
+            factor, factor_low, shift, wide, BM, BN, SYMMETRIC,
         )  # fmt: skip
         gradient = tl.dot(g.to(k_tile.dtype), k_tile, gradient, input_precision=PRECISION)
     i = row + tl.arange(0, BM)
@@ -212,7 +243,7 @@ def own_kernel(
 def weights_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n] or None
     col_ids,  # [m] or None
@@ -232,7 +263,6 @@ def weights_kernel(
     BN: tl.constexpr,
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):
@@ -240,14 +270,15 @@ def weights_kernel(
     row = first_row + tl.program_id(0) * BM
     col = first_col + tl.program_id(1) * BN
     total = scale_factor(scale, logit_scale)
+    factor, factor_low = factor_parts(total)
     wide = 0 if wide_flag is None else tl.load(wide_flag)
     low, high = id_range(row_range, row // BM)
     special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
-    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH, BULK) if WHOLE else 0
-    acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, BULK, PRECISION)
+    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
+    acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, PRECISION)
     g = tile_weights(
         acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
-        total * LOG2E, gradient_shift(total), wide, BM, BN, SYMMETRIC,
+        factor, factor_low, gradient_shift(total), wide, BM, BN, SYMMETRIC,
     )  # fmt: skip
     i = tl.program_id(0) * BM + tl.arange(0, BM)
     j = tl.program_id(1) * BN + tl.arange(0, BN)

@@ -16,8 +16,6 @@ FLASH_WIDTH = 256
 CHUNK = 8192
 # Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
 LAUNCH_TILES = 128
-
-
 # Column tiles of positives that one look at their ranges rules out.
 SCAN = 32
 
@@ -51,7 +49,7 @@ HOPPER = {
 }
 AMPERE = {
     64: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3)),
-    128: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 128, 4, 2), Tile(128, 128, 64, 8, 3)),
+    128: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 128, 4, 3), Tile(128, 128, 64, 8, 3)),
     256: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
     None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
 }

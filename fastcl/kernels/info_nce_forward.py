@@ -2,7 +2,8 @@
 
     loss_i = log sum_{j in D(i)} e^{s_ij} - mean_{j in P(i)} s_ij, and the same down the columns
 Oord et al., arXiv:1807.03748; both directions: Radford et al., arXiv:2103.00020, figure 3.
-Bytes: k once per row tile (from L2), 4 (n strips + m row tiles) of partial sums.
+Bytes: k once per row tile (from L2), 4 (n strips + m row tiles) of partial sums, raw: their
+logarithm is taken of the whole sum, in float64.
 The idea: unit rows share one shift, c = max(0, scale - 74), so one exponential per logit serves
 its row and its column, partial sums need no running maximum, and z z^T needs the tiles I <= J
 only. Positives are summed apart, in the few tiles whose ids overlap: 1 - p stays exact near
@@ -13,15 +14,15 @@ import triton
 import triton.language as tl
 
 from .info_nce_tile import (
-    LOG2E,
-    add_logs,
+    above,
     cosines,
+    factor_parts,
     fixed_shift,
-    fold_logs,
     id_range,
     is_special,
     load_tile,
     masks,
+    raise_peak,
     scale_factor,
 )
 
@@ -30,14 +31,14 @@ from .info_nce_tile import (
 def sums_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n] or None
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
     pivot,  # [n] or None
-    row_part,  # [strips, n] log2 of the negatives' sum, above the shift
+    row_part,  # [strips, n] sum over the negatives, in units of 2^shift
     col_part,  # [launch tiles, m] the same; None: rows only
     rank_part,  # [strips, n] int32, or None
     first,  # first row tile of this launch
@@ -49,7 +50,6 @@ def sums_kernel(
     BN: tl.constexpr,
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):
@@ -57,7 +57,7 @@ def sums_kernel(
     row = (first + tl.program_id(0)) * BM
     part = tl.program_id(1)
     total = scale_factor(scale, logit_scale)
-    factor = total * LOG2E
+    factor, factor_low = factor_parts(total)
     shift = fixed_shift(total)
     low, high = id_range(row_range, row // BM)
     i = row + tl.arange(0, BM)
@@ -66,27 +66,27 @@ def sums_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
-    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH, BULK) if WHOLE else 0
+    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     start = part * strip
     if SYMMETRIC and col_part is not None:
         start = tl.maximum(start, row // BN)
     for tile in range(start, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
-        acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, BULK, PRECISION)
+        acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, PRECISION)
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
             acc = tl.where(other & ~match, acc, float("-inf"))
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
-        e = tl.exp2(acc * factor - shift)
+        e = tl.exp2(above(acc, factor, factor_low, shift))
         negative += tl.sum(e, 1)
         if col_part is not None:
             j = col + tl.arange(0, BN)
             at = col_part + tl.program_id(0).to(tl.int64) * m + j
-            tl.store(at, tl.log2(tl.sum(e, 0)), mask=j < m)
+            tl.store(at, tl.sum(e, 0), mask=j < m)
     at = part.to(tl.int64) * n + i
-    tl.store(row_part + at, tl.log2(negative), mask=i < n)
+    tl.store(row_part + at, negative, mask=i < n)
     if pivot is not None:
         tl.store(rank_part + at, rank, mask=i < n)
 
@@ -95,7 +95,7 @@ def sums_kernel(
 def online_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n] or None
     col_ids,  # [m] or None
@@ -103,7 +103,8 @@ def online_kernel(
     col_range,  # [column tiles, 2] or None
     pivot,  # [n] or None
     flags,  # [row tiles] int32, None: all rows
-    row_part,  # [strips, n]
+    row_part,  # [strips, n] sum over the negatives, in units of 2^top
+    row_top,  # [strips, n]
     rank_part,  # [strips, n] int32, or None
     strip,
     n,
@@ -113,7 +114,6 @@ def online_kernel(
     BN: tl.constexpr,
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
 ):
@@ -123,7 +123,7 @@ def online_kernel(
             return
     row = tl.program_id(0) * BM
     part = tl.program_id(1)
-    factor = scale_factor(scale, logit_scale) * LOG2E
+    factor, factor_low = factor_parts(scale_factor(scale, logit_scale))
     low, high = id_range(row_range, row // BM)
     i = row + tl.arange(0, BM)
     top = tl.full([BM], float("-inf"), tl.float32)
@@ -132,24 +132,21 @@ def online_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
-    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH, BULK) if WHOLE else 0
+    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
-        acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, BULK, PRECISION)
+        acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, PRECISION)
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
             acc = tl.where(other & ~match, acc, float("-inf"))
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
-        peak = tl.maximum(top, tl.max(acc, 1) * factor)
-        safe = tl.where(peak == float("-inf"), 0.0, peak)
-        e = tl.exp2(acc * factor - safe[:, None])
-        negative = negative * tl.exp2(top - safe) + tl.sum(e, 1)
-        top = peak
-    top = tl.where(top == float("-inf"), 0.0, top)
+        e, fade, top = raise_peak(acc, top, factor, factor_low)
+        negative = negative * fade + tl.sum(e, 1)
     at = part.to(tl.int64) * n + i
-    tl.store(row_part + at, top + tl.log2(negative), mask=i < n)
+    tl.store(row_part + at, negative, mask=i < n)
+    tl.store(row_top + at, top, mask=i < n)
     if pivot is not None:
         tl.store(rank_part + at, rank, mask=i < n)
 
@@ -158,13 +155,13 @@ def online_kernel(
 def positives_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n]
     col_ids,  # [m]
     row_range,  # [row tiles, 2]
     col_range,  # [column tiles, 2]
-    out,  # [strips, 3, n] log2 of the positives' sum, sum of their cosines, their number
+    out,  # [strips, 4, n] sum over the positives, its top; sum of their cosines, their number
     strip,
     n,
     m,
@@ -178,10 +175,11 @@ def positives_kernel(
     """The tiles whose ids overlap, once more: as few as one per row tile, small and exact."""
     row = tl.program_id(0) * BLOCK
     part = tl.program_id(1)
-    factor = scale_factor(scale, logit_scale) * LOG2E
+    factor, factor_low = factor_parts(scale_factor(scale, logit_scale))
     low, high = id_range(row_range, tl.program_id(0))
     i = row + tl.arange(0, BLOCK)
-    log_sum = tl.full([BLOCK], float("-inf"), tl.float32)
+    top = tl.full([BLOCK], float("-inf"), tl.float32)
+    positive = tl.zeros([BLOCK], tl.float32)
     cosine = tl.zeros([BLOCK], tl.float32)
     count = tl.zeros([BLOCK], tl.float32)
     stop = tl.minimum((part + 1) * strip, tl.cdiv(m, BLOCK))
@@ -198,15 +196,15 @@ def positives_kernel(
             col_low, col_high = id_range(col_range, tile)
             if (low <= col_high) & (col_low <= high):
                 col = tile * BLOCK
-                acc = cosines(
-                    0, q, k, row, col, n, m, d, BLOCK, BLOCK, DEPTH, False, False, PRECISION
-                )
+                acc = cosines(0, q, k, row, col, n, m, d, BLOCK, BLOCK, DEPTH, False, PRECISION)
                 _, match = masks(row, col, n, m, row_ids, col_ids, BLOCK, BLOCK, SYMMETRIC)
-                s = tl.where(match, acc * factor, float("-inf"))
-                log_sum = add_logs(log_sum, fold_logs(s, 1))
+                hit = tl.where(match, acc, float("-inf"))
+                e, fade, top = raise_peak(hit, top, factor, factor_low)
+                positive = positive * fade + tl.sum(e, 1)
                 cosine += tl.sum(tl.where(match, acc, 0.0), 1)
                 count += tl.sum(match.to(tl.float32), 1)
-    at = out + (part * 3).to(tl.int64) * n + i
-    tl.store(at, log_sum, mask=i < n)
-    tl.store(at + n, cosine, mask=i < n)
-    tl.store(at + 2 * n, count, mask=i < n)
+    at = out + (part * 4).to(tl.int64) * n + i
+    tl.store(at, positive, mask=i < n)
+    tl.store(at + n, top, mask=i < n)
+    tl.store(at + 2 * n, cosine, mask=i < n)
+    tl.store(at + 3 * n, count, mask=i < n)

@@ -12,11 +12,12 @@ import triton
 import triton.language as tl
 
 from .info_nce_tile import (
-    LOG2E,
+    factor_parts,
     id_range,
     is_special,
     load_tile,
     masks,
+    raise_peak,
     scale_factor,
 )
 
@@ -25,16 +26,17 @@ from .info_nce_tile import (
 def frozen_kernel(
     q,  # [n, d]
     k,  # [m, d]
-    scale,
+    scale: tl.float64,
     logit_scale,  # [] or None
     row_ids,  # [n] or None; columns with the row's id are left out
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
     pivot,  # [n] or None
-    row_part,  # [strips, n] log2 of the negatives' sum
+    row_part,  # [strips, n] sum over the negatives, in units of 2^top
+    row_top,  # [strips, n]
     rank_part,  # [strips, n] int32, or None
-    weighted_part,  # [strips, n, d]
+    weighted_part,  # [strips, n, d] weighted sum of the columns, in the same units
     strip,  # column tiles per strip
     n,
     m,
@@ -42,12 +44,11 @@ def frozen_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     DEPTH: tl.constexpr,  # at least d
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     row = tl.program_id(0) * BM
     part = tl.program_id(1)
-    factor = scale_factor(scale, logit_scale) * LOG2E
+    factor, factor_low = factor_parts(scale_factor(scale, logit_scale))
     low, high = id_range(row_range, row // BM)
     i = row + tl.arange(0, BM)
     top = tl.full([BM], float("-inf"), tl.float32)
@@ -57,31 +58,26 @@ def frozen_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
-    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH, BULK)
+    q_tile = load_tile(q, row, 0, n, d, BM, DEPTH)
     for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, False)
-        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH, BULK)
+        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)
         acc = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
             acc = tl.where(other & ~match, acc, float("-inf"))
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
-        peak = tl.maximum(top, tl.max(acc, 1) * factor)
-        safe = tl.where(peak == float("-inf"), 0.0, peak)
-        e = tl.exp2(acc * factor - safe[:, None])
-        fade = tl.exp2(top - safe)
+        e, fade, top = raise_peak(acc, top, factor, factor_low)
         negative = negative * fade + tl.sum(e, 1)
         weighted = weighted * fade[:, None]
         weighted = tl.dot(e.to(k_tile.dtype), k_tile, weighted, input_precision=PRECISION)
-        top = peak
-    top = tl.where(top == float("-inf"), 0.0, top)
     at = part.to(tl.int64) * n + i
-    tl.store(row_part + at, top + tl.log2(negative), mask=i < n)
+    tl.store(row_part + at, negative, mask=i < n)
+    tl.store(row_top + at, top, mask=i < n)
     if pivot is not None:
         tl.store(rank_part + at, rank, mask=i < n)
     j = tl.arange(0, DEPTH)
-    weighted = weighted / tl.where(negative == 0.0, 1.0, negative)[:, None]
     mask = (i < n)[:, None] & (j < d)[None, :]
     tl.store(weighted_part + at[:, None] * d + j[None, :], weighted, mask=mask)

@@ -32,7 +32,7 @@ def own_gradient(p: Problem, row_coef, col_coef, wide) -> Tensor:
     out = common.empty(p.q, strips, n, d)
     own_kernel[(row_tiles, strips)](
         *p.operands(tile, tile.depth), row_coef, col_coef, wide, out, strip, n, m, d,
-        tile.rows, tile.columns, tile.depth, p.plan.bulk, p.plan.precision, p.symmetric,
+        tile.rows, tile.columns, tile.depth, p.plan.precision, p.symmetric,
         **common.options(tile),
     )  # fmt: skip
     return out[0] if strips == 1 else out.sum(0)
@@ -64,7 +64,7 @@ def chunk_gradients(p: Problem, row_coef, col_coef, wide, need_q: bool, need_k: 
             g = buffer[: rows * width].view(rows, width)
             weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(width, tile.columns))](
                 *operands, row_coef, col_coef, wide, g, i, j, width, n, m, d,
-                tile.rows, tile.columns, tile.depth, config.whole(tile, d), p.plan.bulk,
+                tile.rows, tile.columns, tile.depth, config.whole(tile, d),
                 p.plan.precision, p.symmetric, **common.options(tile),
             )  # fmt: skip
             if need_q:

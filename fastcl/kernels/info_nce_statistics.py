@@ -19,8 +19,9 @@ from .info_nce_gradient import coefficients, gradients
 class Sums(NamedTuple):
     """Partial sums over the negatives; what is absent is None."""
 
-    parts: Tensor | None  # [strips, n] log2
-    state: Tensor | None  # [n] float64 log2, what came down the columns
+    parts: Tensor | None  # [strips, n]
+    tops: Tensor | None  # [strips, n] log2 of their units; None: the fixed shift
+    state: Tensor | None  # [n] float64, what came down the columns
     rank: Tensor | None  # [strips, n]
 
 
@@ -43,14 +44,14 @@ def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, T
         count = min(launch_tiles, row_tiles - first)
         sums_kernel[(count, strips)](
             *operands, pivot, parts, down, rank, first, strip, n, m, d,
-            tile.rows, tile.columns, tile.depth, whole, p.plan.bulk, p.plan.precision,
+            tile.rows, tile.columns, tile.depth, whole, p.plan.precision,
             p.symmetric, **common.options(tile),
         )  # fmt: skip
         if columns:
             fold_kernel[(triton.cdiv(m, common.BLOCK),)](
                 down, state, first, count, m, tile.columns, common.PARTS, common.BLOCK, triangle
             )
-    return Sums(parts, state if triangle else None, rank), state
+    return Sums(parts, None, state if triangle else None, rank), state
 
 
 def online_sums(p: Problem, pivot: Tensor | None, flags: Tensor | None = None) -> Sums:
@@ -58,22 +59,22 @@ def online_sums(p: Problem, pivot: Tensor | None, flags: Tensor | None = None) -
     (n, m, d), tile = p.sizes, p.plan.sums
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 2)
-    parts = common.empty(p.q, strips, n)
+    parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     online_kernel[(row_tiles, strips)](
-        *p.operands(tile, tile.depth), pivot, flags, parts, rank, strip, n, m, d,
-        tile.rows, tile.columns, tile.depth, config.whole(tile, d), p.plan.bulk,
+        *p.operands(tile, tile.depth), pivot, flags, parts, tops, rank, strip, n, m, d,
+        tile.rows, tile.columns, tile.depth, config.whole(tile, d),
         p.plan.precision, p.symmetric, **common.options(tile),
     )  # fmt: skip
-    return Sums(parts, None, rank)
+    return Sums(parts, tops, None, rank)
 
 
 def positive_sums(p: Problem) -> Tensor:
-    """Sums over the positives of every row: [strips, 3, n]."""
+    """Sums over the positives of every row: [strips, 4, n]."""
     (n, m, d), tile = p.sizes, config.POSITIVES
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 4)
-    out = common.empty(p.q, strips, 3, n)
+    out = common.empty(p.q, strips, 4, n)
     pointers = p._replace(plan=p.plan._replace(bulk=False))
     positives_kernel[(row_tiles, strips)](
         *pointers.operands(tile, tile.depth), out, strip, n, m, d,
@@ -99,7 +100,7 @@ def finish(
 
     def combine(sums: Sums, only: Tensor | None, flags: Tensor | None) -> None:
         statistics_kernel[grid](
-            sums.parts, 0 if sums.parts is None else sums.parts.shape[0], sums.state,
+            sums.parts, sums.tops, 0 if sums.parts is None else sums.parts.shape[0], sums.state,
             positives, 0 if positives is None else positives.shape[0], extra, sums.rank,
             p.scale, p.logit_scale, only, flags, rows, None if sums.rank is None else rank,
             n, common.PARTS, block, positives_in,
@@ -116,16 +117,17 @@ def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
     (n, m, d), tile = p.sizes, p.plan.own
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
-    parts, weighted_parts = common.empty(p.q, strips, n), common.empty(p.q, strips, n, d)
+    parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
+    weighted_parts = common.empty(p.q, strips, n, d)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     frozen_kernel[(row_tiles, strips)](
-        *p.operands(tile, tile.depth), pivot, parts, rank, weighted_parts, strip, n, m, d,
-        tile.rows, tile.columns, tile.depth, p.plan.bulk, p.plan.precision, **common.options(tile),
+        *p.operands(tile, tile.depth), pivot, parts, tops, rank, weighted_parts, strip, n, m, d,
+        tile.rows, tile.columns, tile.depth, p.plan.precision, **common.options(tile),
     )  # fmt: skip
-    rows, rank = finish(p, Sums(parts, None, rank), None, extra, True, False)
+    rows, rank = finish(p, Sums(parts, tops, None, rank), None, extra, True, False)
     weighted = common.empty(p.q, n, d)
     weighted_kernel[(n,)](
-        weighted_parts, parts, rows, weighted, strips, n, d, common.PARTS, triton.next_power_of_2(d)
+        weighted_parts, tops, rows, weighted, strips, n, d, common.PARTS, triton.next_power_of_2(d)
     )
     return rows, rank, weighted
 
@@ -162,7 +164,7 @@ def info_nce_forward(
             turned = p.exchanged()
             if positives is not None:
                 positives = positive_sums(turned)
-            sums = Sums(None, down, None) if unit else online_sums(turned, None)
+            sums = Sums(None, None, down, None) if unit else online_sums(turned, None)
             cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
         if frozen:
             total = torch.full((), scale, device=q.device)

@@ -1,9 +1,11 @@
-"""What every softmax contrast kernel does to one tile of s = a <q_i, k_j>, a = scale * log2(e).
+"""What every contrast kernel does to one tile of s = a <q_i, k_j>, a = scale * log2(e).
 
-Exponentials are powers of two, so that the scale and log2(e) are one factor. A tile is plain,
-nearly always, or special: it crosses the border or the diagonal, or the ranges of its ids
-overlap; only special tiles compare anything, and they hide what is not a negative as -inf.
-Reads a tile of k once; moves no other bytes.
+Exponentials are powers of two, so that the scale and log2(e) are one factor; it has two parts,
+for a factor of 300 rounded to float32 is another temperature. Shifts are whole numbers, so that
+two fused multiply-adds give s - shift with the rounding of the difference alone.
+A tile is plain, nearly always, or special: it crosses the border or the diagonal, or the ranges
+of its ids overlap; only special tiles compare anything, and they hide what is not a negative as
+-inf. Reads a tile of k once; moves no other bytes.
 """
 
 import triton
@@ -15,38 +17,70 @@ LN2 = tl.constexpr(0.6931471805599453)
 
 @triton.jit
 def scale_factor(scale, logit_scale):
-    """scale * logit_scale; logit_scale stays on the device."""
-    total = tl.cast(scale, tl.float32)
+    """scale * logit_scale in float64; logit_scale stays on the device."""
+    total = tl.full([], scale, tl.float64)
     if logit_scale is not None:
-        total = total * tl.load(logit_scale).to(tl.float32)
+        total = total * tl.load(logit_scale).to(tl.float64)
     return total
+
+
+@triton.jit
+def factor_parts(total):
+    """High and low float32 part of total * log2(e), 46 bits of it.
+
+    The high part is cut by more than its rounding, so that the low one is positive: -inf times
+    both is -inf.
+    """
+    factor = total * LOG2E
+    high = (factor * (1.0 - 2.0**-23)).to(tl.float32)
+    return high, (factor - high.to(tl.float64)).to(tl.float32)
+
+
+@triton.jit
+def above(acc, high, low, shift):
+    """acc * factor - shift, the difference of two large numbers without their rounding."""
+    return tl.fma(acc, low, tl.fma(acc, high, -shift))
 
 
 @triton.jit
 def fixed_shift(total):
     """Unit rows: e^74 over 2^20 columns is finite, and e^-69 underflows at no scale below 71."""
-    return tl.maximum(total - 74.0, 0.0) * LOG2E
+    return tl.floor(tl.maximum(total - 74.0, 0.0) * LOG2E).to(tl.float32)
 
 
 @triton.jit
 def gradient_shift(total):
     """Unit rows: e^(s - shift) is at most 2^61, so factors of sums from 2^-100 stay normal."""
-    return tl.floor(tl.maximum(total - 42.0, 0.0) * LOG2E)
+    return tl.floor(tl.maximum(total - 42.0, 0.0) * LOG2E).to(tl.float32)
+
+
+@triton.jit
+def raise_peak(
+    acc,  # [BM, BN] cosines
+    top,  # [BM] whole numbers, -inf at first
+    high,
+    low,
+):
+    """Exponentials under the new running maximum [BM, BN], what sums under the old one are worth
+    [BM], and the new maximum: rounded up to a whole number, old sums fade by a power of two.
+    """
+    peak = tl.maximum(top, tl.ceil(tl.max(acc, 1) * high))
+    safe = tl.where(peak == float("-inf"), 0.0, peak)
+    return tl.exp2(above(acc, high, low, safe[:, None])), tl.exp2(top - safe), peak
 
 
 @triton.jit
 def load_tile(
-    x,  # [length, width] pointer, or its tensor descriptor where BULK
+    x,  # [length, width] pointer, or its tensor descriptor
     start,
     depth,
     length,
     width,
     BLOCK: tl.constexpr,
     DEPTH: tl.constexpr,
-    BULK: tl.constexpr,
 ):
     """Rows start.., features depth.. of x as [BLOCK, DEPTH], zero beyond the border."""
-    if BULK:
+    if isinstance(x, tl.tensor_descriptor):
         tile = x.load([start, depth])
     else:
         i = start + tl.arange(0, BLOCK)
@@ -70,18 +104,17 @@ def cosines(
     BN: tl.constexpr,
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
-    BULK: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """<q_i, k_j> of one tile [BM, BN] in float32."""
     if WHOLE:
-        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH, BULK)
+        k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)
         acc = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
     else:
         acc = tl.zeros([BM, BN], tl.float32)
         for depth in range(0, d, DEPTH):
-            a = load_tile(q, row, depth, n, d, BM, DEPTH, BULK)
-            b = load_tile(k, col, depth, m, d, BN, DEPTH, BULK)
+            a = load_tile(q, row, depth, n, d, BM, DEPTH)
+            b = load_tile(k, col, depth, m, d, BN, DEPTH)
             acc = tl.dot(a, tl.trans(b), acc, input_precision=PRECISION)
     return acc
 
@@ -146,19 +179,24 @@ def masks(
 
 
 @triton.jit
+def load_lse(
+    stats,  # [4, n] loss, rest, mean positive logit, number of positives
+    i,
+    n,
+    inside,
+):
+    """lse in float64, to more digits than float32 holds."""
+    loss = tl.load(stats + i, mask=inside, other=0.0).to(tl.float64)
+    rest = tl.load(stats + n + i, mask=inside, other=0.0)
+    return loss + tl.load(stats + 2 * n + i, mask=inside, other=0.0) + rest
+
+
+@triton.jit
 def add_logs(a, b):
     """log2(2^a + 2^b), -inf with -inf included; NaN stays NaN."""
     high = tl.maximum(a, b)
     safe = tl.where(high == float("-inf"), 0.0, high)
     return safe + tl.log2(tl.exp2(a - safe) + tl.exp2(b - safe))
-
-
-@triton.jit
-def fold_logs(x, axis: tl.constexpr):
-    """log2 of the sum of 2^x along an axis, in the dtype of x."""
-    high = tl.max(x, axis)
-    safe = tl.where(high == float("-inf"), 0.0, high)
-    return safe + tl.log2(tl.sum(tl.exp2(x - tl.expand_dims(safe, axis)), axis))
 
 
 @triton.jit
