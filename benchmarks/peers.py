@@ -49,7 +49,7 @@ def _metric_learning(case: Case) -> Function:
 
 
 # name: (module to look for, losses it has, most rows, adaptor). Above, lightly and open_clip ask
-# for more than 16 GB; pytorch-metric-learning grows with the cube of the rows and takes 10 s at 512.
+# for more than 16 GB; pytorch-metric-learning grows with the cube of the rows: 10 s at 512.
 PEERS = {
     "lightly": ("lightly", ("nt_xent",), 32768, _lightly),
     "open_clip": ("open_clip", ("clip",), 65536, _open_clip),

@@ -80,7 +80,9 @@ def table(path: Path) -> str:
             f"{float(by[k]['extra_mb']):,.0f} MB" if k in by and by[k]["extra_mb"] else "-"
             for k in ("fastcl", "plain")
         ]
-        cells = [case, f"{float(ours['median_ms']):.3g} ms", f"{float(ours['fraction']):.0%}"]
+        time = float(ours["median_ms"])
+        shown = f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
+        cells = [case, f"{shown} ms", f"{float(ours['fraction']):.0%}"]
         lines.append("| " + " | ".join(cells + ratios + memory) + " |")
     first = rows[0]
     lines += [
