@@ -8,6 +8,7 @@ instructions. No GPU is needed.
 import csv
 import itertools
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -209,6 +210,14 @@ def quick_builds() -> list[Build]:
     )
 
 
+def readable(mangled: str) -> str:
+    """Name and template arguments of a CUDA kernel; as it is where binutils are absent."""
+    if shutil.which("c++filt") is None:
+        return mangled
+    full = subprocess.run(["c++filt", mangled], capture_output=True, text=True).stdout.strip()
+    return re.sub(r"^(void )?.*?(\w+_kernel(<.*?>)?)\(.*$", r"\2", full)
+
+
 def cuda_rows(library: Path = COMPILED) -> list[Row]:
     """The CUDA kernels of the compiled part; none where it has none."""
     if not library.exists():
@@ -222,7 +231,19 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
         architecture = int(found.group(1)) if found else architecture
         for name, registers, spilled, shared in _usage(block):
             rows.append(
-                Row(name, "", "", architecture, 0, "", registers, spilled, shared, 0, False)
+                Row(
+                    readable(name),
+                    "",
+                    "",
+                    architecture,
+                    0,
+                    "",
+                    registers,
+                    spilled,
+                    shared,
+                    0,
+                    False,
+                )
             )
     return rows
 
