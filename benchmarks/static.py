@@ -229,22 +229,8 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
     for block in re.split(r"(?=Fatbin elf code)", listing):
         found = re.search(r"arch = sm_(\d+)", block)
         architecture = int(found.group(1)) if found else architecture
-        for name, registers, spilled, shared in _usage(block):
-            rows.append(
-                Row(
-                    readable(name),
-                    "",
-                    "",
-                    architecture,
-                    0,
-                    "",
-                    registers,
-                    spilled,
-                    shared,
-                    0,
-                    False,
-                )
-            )
+        for name, *usage in _usage(block):
+            rows.append(Row(readable(name), "", "", architecture, 0, "", *usage, 0, False))
     return rows
 
 

@@ -1,15 +1,11 @@
 """What every test gets: a fixed seed, and uninitialised memory that is NaN."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from hypothesis import settings
 
 settings.register_profile("fastcl", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("fastcl")
-
-SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_modifyitems(items):

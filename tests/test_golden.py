@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from shared import SHARED
 
 import fastcl.functional as F
 

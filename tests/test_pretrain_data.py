@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
-from conftest import SHARED
+from shared import SHARED
 
 for name in ("sklearn", "PIL", "kornia"):
     pytest.importorskip(name)
