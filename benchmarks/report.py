@@ -2,6 +2,7 @@
 
 import csv
 import datetime
+import importlib.util
 import platform
 import subprocess
 from pathlib import Path
@@ -104,7 +105,9 @@ def insert(readme: str, suite: str, text: str) -> str:
 
 
 def plot(path: Path) -> None:
-    """Time and memory against rows, both axes logarithmic, where a loss has several sizes."""
+    """Time and memory against rows, both axes logarithmic, where matplotlib is installed."""
+    if importlib.util.find_spec("matplotlib") is None:
+        return
     import matplotlib
 
     matplotlib.use("Agg")
