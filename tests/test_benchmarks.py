@@ -1,5 +1,7 @@
 """Every benchmark case runs once, tiny, or it would rot; the README shows the committed tables."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -15,8 +17,10 @@ CASES = {f"{suite} {case.name}": case for suite, cases in SUITES.items() for cas
 def test_case_is_right(name):
     case = CASES[name].smaller(48)
     limit = 1e-4 if case.dtype == torch.float32 else 3e-2
-    for function in (fused(case.loss), PLAIN[case.loss]):
-        assert error(case, function, "cpu") < limit
+    assert error(case, fused(case.loss), "cpu") < limit
+    # In bfloat16 plain PyTorch is further off than this, so its line is checked in float32.
+    in_float32 = replace(case, dtype=torch.float32)
+    assert error(in_float32, PLAIN[case.loss], "cpu") < 1e-4
 
 
 def test_a_wrong_function_is_noticed():
