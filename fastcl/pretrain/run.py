@@ -111,6 +111,13 @@ class Run:
             FloatingPointError: The loss is not finite; the last checkpoint is kept.
         """
         last = min(self.config.epochs, stop_after or self.config.epochs)
+        try:
+            self._train_until(last, display)
+        finally:
+            self.shares.stop()  # torch crashes at exit under a profiler that still runs
+        return self.epoch == self.config.epochs
+
+    def _train_until(self, last: int, display) -> None:
         while self.epoch < last:
             row = self._train_epoch(display)
             if not math.isfinite(row["loss"]):
@@ -127,7 +134,6 @@ class Run:
             self.save()
             if display is not None:
                 display.show_epoch(row, self.speed)
-        return self.epoch == self.config.epochs
 
     def _train_epoch(self, display) -> dict:
         self.model.train()
