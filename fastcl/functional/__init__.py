@@ -2,7 +2,8 @@
 
 All take raw rows and normalise them (eps 1e-12, in float32 at least); `normalize=False` says that
 they have unit length already. All return float32 scalars (float64 for float64 rows) and
-accumulate in that dtype. None forms the similarity matrix: memory is linear in the number of rows.
+accumulate in that dtype. The kernels never form the similarity matrix: memory is linear in the
+number of rows. Where none runs (`fastcl doctor` tells), the reference does, and forms it.
 """
 
 from ..contrast import Contrast, contrast
