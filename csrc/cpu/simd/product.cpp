@@ -166,6 +166,41 @@ inline void row_to(const Block<T>& x, int64_t i, int64_t from, int64_t n, T* to)
   }
 }
 
+// Lanes x lanes elements from rows to columns, `line` apart.
+template <typename T>
+inline void turn_whole(const Block<T>& x, int64_t row, int64_t from, T* out, int64_t line) {
+  using V = Vector<T>;
+  constexpr int lanes = kWidth<T>;
+  V block[lanes];
+  const bool ahead = row + 2 * lanes <= x.size;
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) {
+    block[l] = load<V>(static_cast<const T*>(x.rows[row + l]) + from);
+    if (ahead) __builtin_prefetch(static_cast<const T*>(x.rows[row + lanes + l]) + from);
+  }
+  if (x.factors != nullptr) {
+#pragma GCC unroll 16
+    for (int l = 0; l < lanes; ++l) block[l] *= splat<T>(x.factors[row + l]);
+  }
+  transpose<T>(block);
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) store(out + l * line, block[l]);
+}
+
+// The same of fewer rows or columns, or of half precision; rows that are not there are zero.
+template <typename T>
+inline void turn_part(const Block<T>& x, int64_t row, int64_t rows, int64_t from, int64_t cols,
+                      T* out, int64_t line) {
+  constexpr int lanes = kWidth<T>;
+  T strip[lanes * lanes] = {};
+  for (int64_t l = 0; l < rows; ++l) row_to(x, row + l, from, cols, strip + l * lanes);
+  Vector<T> block[lanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) block[l] = load<Vector<T>>(strip + l * lanes);
+  transpose<T>(block);
+  for (int64_t l = 0; l < cols; ++l) store(out + l * line, block[l]);
+}
+
 }  // namespace
 
 template <typename T>
@@ -204,7 +239,6 @@ void pack_rows(const Block<T>& x, int64_t from, int64_t cols, T* to) {
 
 template <typename T>
 void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
-  using V = Vector<T>;
   constexpr int lanes = kWidth<T>;
   const bool wide = x.element == Element::kFloat || x.element == Element::kDouble;
   for_panels<T>(x.size, [&](int64_t first, int count) {
@@ -214,24 +248,14 @@ void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
       const int64_t row = (first + w) * lanes;
       const int64_t rows = x.size - row < lanes ? x.size - row : lanes;
       T* out = panel + w * lanes;
-      for (int64_t j = 0; j < cols; j += lanes, out += lanes * line) {
-        const int64_t valid = cols - j < lanes ? cols - j : lanes;
-        V block[lanes] = {};
-        for (int64_t l = 0; l < rows; ++l) {
-          if (wide && row + lanes + l < x.size) {
-            __builtin_prefetch(static_cast<const T*>(x.rows[row + lanes + l]) + from + j);
-          }
-          if (wide && valid == lanes) {
-            const T* source = static_cast<const T*>(x.rows[row + l]) + from + j;
-            block[l] = load<V>(source) * (x.factors == nullptr ? T(1) : x.factors[row + l]);
-          } else {
-            T strip[lanes] = {};
-            row_to(x, row + l, from + j, valid, strip);
-            block[l] = load<V>(strip);
-          }
+      int64_t j = 0;
+      if (wide && rows == lanes) {
+        for (; j + lanes <= cols; j += lanes, out += lanes * line) {
+          turn_whole(x, row, from + j, out, line);
         }
-        transpose<T>(block);
-        for (int64_t l = 0; l < valid; ++l) store(out + l * line, block[l]);
+      }
+      for (; j < cols; j += lanes, out += lanes * line) {
+        turn_part(x, row, rows, from + j, cols - j < lanes ? cols - j : lanes, out, line);
       }
     }
   });
