@@ -49,5 +49,5 @@ def dclw(
     ids = torch.arange(2 * n, device=z.device).remainder_(n)
     result = contrast(z, scale=scale, ids=ids, positives_in=False)
     with torch.no_grad():
-        weight = 2 - n * (row_products(z[:n], z[n:]) / sigma).softmax(0)
-    return (result.loss + (1 - weight.repeat(2)) * result.positive).mean()
+        surplus = n * (row_products(z[:n], z[n:]) / sigma).softmax(0) - 1  # 1 - w
+    return (result.loss + surplus.repeat(2) * result.positive).mean()
