@@ -58,6 +58,11 @@ class Case:
         """Operations of the products that no linear-memory algorithm avoids."""
         return self.units * 2 * self.n * self.m * self.d
 
+    @property
+    def stateful(self) -> bool:
+        """Whether a step changes what the next one computes."""
+        return self.loss == "moco_push"
+
     def smaller(self, rows: int) -> "Case":
         """The same loss with few rows, for the check against float64."""
         queue = self.loss.startswith("moco")
@@ -117,7 +122,8 @@ class Update:
     dtype: torch.dtype = torch.float32  # of the online network; its twin is float32
     limit: int = 0  # cut every dimension to this, for the check against float64
 
-    loss, measure, m, d, bfloat16 = "momentum", "B", 0, 0, False
+    # A twin that moves on costs the next step nothing, so all variants share it.
+    loss, measure, m, d, bfloat16, stateful = "momentum", "B", 0, 0, False, False
 
     @property
     def name(self) -> str:

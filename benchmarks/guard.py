@@ -79,7 +79,7 @@ def _against_wanted(fresh: dict, bfloat16: bool, wanted: Iterable[Wanted]) -> li
 def verdicts(
     rows: list[dict], committed: list[dict], wanted: Iterable[Wanted] = WANTED
 ) -> list[Verdict]:
-    """Fresh rows against the wanted ratios, the committed rows of such a machine, and the memory."""
+    """Fresh rows against the wanted ratios, the committed rows, and the bound on memory."""
     first, fresh = rows[0], _ratios(rows)
     found = _against_wanted(fresh, first["bf16"] == "yes", wanted)
     kind = first["machine"], str(first["threads"])

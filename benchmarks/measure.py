@@ -91,13 +91,16 @@ def times(
     case: Case | Update, passed: dict[str, Variant], device: str, budget: float
 ) -> tuple[dict[str, list[float]], float, dict[str, str]]:
     """Samples of every variant, the rate of the ceiling, and what failed at full size."""
-    dtypes = {v.dtype or case.dtype for v in passed.values()}
-    inputs = {dtype: case.inputs(device, dtype) for dtype in dtypes}
-    calls, losses, notes = {}, {}, {}
+    inputs, calls, losses, notes = {}, {}, {}, {}
     for name, variant in passed.items():
-        dtype = variant.dtype or case.dtype
+        # The same tensors for all, unless a step changes them: then each has its own.
+        key = name if case.stateful else variant.dtype
+        if key not in inputs:
+            inputs[key] = case.inputs(device, variant.dtype)
         try:
-            call = prepared(variant, case, inputs[dtype])
+            call = prepared(variant, case, inputs[key])
+            if variant.graph and case.stateful:
+                _restore(inputs[key], case.inputs(device, variant.dtype))
             loss = call()
         except Exception as reason:
             if name == "fastcl":
