@@ -140,6 +140,7 @@ def measure(
             "dtype": str(variant.dtype or case.dtype).removeprefix("torch."), "variant": name,
             "version": variant.version, "measure": case.measure, "work": case.work,
             "error": errors.get(name, ""), "note": (notes | late).get(name, ""),
+            "remark": variant.remark,
         }  # fmt: skip
         if name in samples:
             median, low, high = quantiles(samples[name])
