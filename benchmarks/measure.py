@@ -15,8 +15,10 @@ from .variants import Variant, variants
 
 CHECKED_ROWS = 512
 CEILING = "the ceiling"
-# Largest relative error, in norm, of a loss or gradient.
+# Largest relative error, in norm, of a loss or gradient. A rival may round more (logits in bfloat16,
+# TF32 products): its error stands in its row, and only what computes something else is left out.
 LIMIT = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
+RIVALS_LIMIT = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
 
 
 def _double(x):
@@ -78,7 +80,8 @@ def checked(
                 raise
             notes[name] = f"fails: {_words(reason)}"
             continue
-        if errors[name] <= LIMIT[variant.dtype or case.dtype]:
+        limits = LIMIT if name == "fastcl" else RIVALS_LIMIT
+        if errors[name] <= limits[variant.dtype or case.dtype]:
             passed[name] = variant
         elif name == "fastcl":
             raise SystemExit(f"fastcl is wrong on {case.name}: error {errors[name]:.1e}")
@@ -111,7 +114,7 @@ def times(
         calls[name] = call
     for name in list(calls):  # the check against float64 had fewer rows
         ours, theirs = losses["fastcl"], losses[name]
-        limit = 10 * LIMIT[passed[name].dtype or case.dtype]
+        limit = RIVALS_LIMIT[passed[name].dtype or case.dtype]
         if ours is not None and not abs(theirs - ours) <= limit * abs(ours):
             notes[name] = f"loss {theirs:.4g} at this size, fastcl {ours:.4g}: not timed"
             del calls[name]

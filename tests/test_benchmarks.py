@@ -27,7 +27,7 @@ NVIDIA = {f"{v.name} {loss}": (v, loss) for v in GPU_PEERS for loss in v.losses}
 @pytest.mark.parametrize("name", CASES)
 def test_case_is_right(name):
     case = CASES[name]
-    assert measure.error(OURS, case, "cpu") < measure.LIMIT[case.dtype] * 1.5
+    assert measure.error(OURS, case, "cpu") < (1e-4 if case.dtype == torch.float32 else 3e-2)
 
 
 def _slow_where_compiled(name: str):
@@ -70,7 +70,7 @@ def test_library_for_gpus_is_right(name):
     variant, loss = NVIDIA[name]
     installed(variant)
     case = Case(loss, 128, 128, 256, 4, torch.bfloat16)
-    assert measure.error(variant, case, "cuda") < measure.LIMIT[torch.bfloat16]
+    assert measure.error(variant, case, "cuda") < measure.RIVALS_LIMIT[torch.bfloat16]
 
 
 @pytest.mark.gpu
