@@ -15,7 +15,7 @@ from .variants import Variant, variants
 
 CHECKED_ROWS = 512
 CEILING = "the ceiling"
-# Largest relative error, in norm, of a loss or gradient. A rival may round more (logits in bfloat16,
+# Largest relative error, in norm, of a loss or gradient. A rival may round more (bfloat16 logits,
 # TF32 products): its error stands in its row, and only what computes something else is left out.
 LIMIT = {torch.float32: 1e-4, torch.bfloat16: 2e-2}
 RIVALS_LIMIT = {torch.float32: 1e-3, torch.bfloat16: 1e-1}
