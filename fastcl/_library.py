@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from . import kernels, reference
+from . import composite, kernels, reference
 
 library = torch.library.Library("fastcl", "DEF")
 
 
-def _define(schema: str, fake, tags=(torch.Tag.pt2_compliant_tag,)) -> None:
-    library.define(schema, tags=tags)
+def _define(schema: str, fake, fallback=reference) -> None:
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema.split("(")[0]
-    library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+    library.impl(name, getattr(fallback, name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastcl::{name}", fake, lib=library)
 
 
@@ -53,6 +53,22 @@ def _unit_rows_forward_fake(parts):
     return parts[0].new_empty(n, parts[0].shape[1]), parts[0].new_empty(n, dtype=dtype)
 
 
+def _raw_info_nce_forward_fake(q, k, scale, logit_scale, row_ids, col_ids, both, positives_in):
+    n, m = (sum(x.shape[0] for x in parts) for parts in (q, k))
+    dtype = reference.accumulate_dtype(q[0].dtype)
+    shapes = ((4, n), (4, m or n) if both else (4, 0), (n,), (m,))
+    return tuple(q[0].new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+def _raw_info_nce_backward_fake(
+    grad_loss, grad_col_loss, q, k, q_lengths, k_lengths, scale, logit_scale,
+    row_ids, col_ids, rows, cols, positives_in, need_q, need_k,
+):  # fmt: skip
+    n, m, d = q_lengths.shape[0], k_lengths.shape[0], q[0].shape[1]
+    shapes = ((n if need_q or not k else 0, d), (m if need_k and k else 0, d), ())
+    return tuple(q_lengths.new_empty(shape) for shape in shapes)
+
+
 def _sigmoid_contrast_fake(
     q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
 ):
@@ -73,6 +89,21 @@ _define(
     "Tensor? row_ids, Tensor? col_ids, Tensor rows, Tensor cols, bool symmetric, "
     "bool positives_in, bool extra, bool unit, bool need_q, bool need_k) -> (Tensor, Tensor)",
     _info_nce_backward_fake,
+)
+_define(
+    "raw_info_nce_forward(Tensor[] q, Tensor[] k, float scale, Tensor? logit_scale, "
+    "Tensor? row_ids, Tensor? col_ids, bool both, bool positives_in) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _raw_info_nce_forward_fake,
+    composite,
+)
+_define(
+    "raw_info_nce_backward(Tensor? grad_loss, Tensor? grad_col_loss, Tensor[] q, Tensor[] k, "
+    "Tensor q_lengths, Tensor k_lengths, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor rows, Tensor cols, bool positives_in, bool need_q, bool need_k) "
+    "-> (Tensor, Tensor, Tensor)",
+    _raw_info_nce_backward_fake,
+    composite,
 )
 _define(
     "sigmoid_contrast(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "

@@ -79,6 +79,6 @@ def self_contrast(
 ) -> tuple[Tensor, Tensor]:
     """Loss and number of positives of every row of all views against the other rows."""
     if normalize:
-        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)
+        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)[:2]
     result = contrast(torch.cat(views), scale=scale, ids=ids, positives_in=positives_in)
     return result.loss, result.count
