@@ -11,7 +11,7 @@ from .cases import Case, Update
 from .memory import extra_memory
 from .plain import PLAIN
 from .timing import captured, ceiling, interleaved, quantiles
-from .variants import Variant, variants
+from .variants import Variant, named, variants
 
 CHECKED_ROWS = 512
 CEILING = "the ceiling"
@@ -168,6 +168,14 @@ def peak_elsewhere(suite: str, index: int, device: str) -> Callable[[Case, str],
         return float(result.stdout.split()[-1]) / 1e6 if result.returncode == 0 else ""
 
     return peak
+
+
+def peak_on_gpu(case: Case | Update, variant: str) -> float | str:
+    """The same on a GPU, whose allocator counts bytes: in this process."""
+    try:
+        return peak_here(named(case, variant), case, "cuda") / 1e6
+    except torch.OutOfMemoryError:  # beside what the timing still holds
+        return ""
 
 
 def peak_here(variant: Variant, case: Case | Update, device: str) -> float:

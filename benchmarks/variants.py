@@ -57,6 +57,8 @@ class Variant:
         """Why it is not run, or ""."""
         if (self.gpu or self.graph) and device != "cuda":
             return "needs a GPU"
+        if case.alone and self.name != "fastcl":
+            return "takes minutes at this size"
         if reason := self.outside(case):
             return reason
         # A quarter more than its tensors: allocators round up and keep blocks.
