@@ -54,6 +54,56 @@ def vector(name: str, x: Tensor, length: int, device: torch.device, integer: boo
         raise ValueError(f"{name} must be on {device}, got {x.device}")
 
 
+def array(
+    name: str, x: Tensor, dims: int, shape: str, like: tuple[str, Tensor] | None = None
+) -> None:
+    """A non-empty floating-point array, of the dtype and device of another."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dim() != dims:
+        raise ValueError(f"{name} must have {dims} dimensions {shape}, got shape {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {list(x.shape)}")
+    if like is not None:
+        other, y = like
+        if x.dtype != y.dtype:
+            raise TypeError(f"{name} must have the dtype of {other}, {y.dtype}, got {x.dtype}")
+        if x.device != y.device:
+            raise ValueError(f"{name} must be on the device of {other}, {y.device}, got {x.device}")
+
+
+def at_least(name: str, x: Tensor, least: int, why: str) -> None:
+    """So many rows."""
+    if x.shape[0] < least:
+        raise ValueError(f"{name} must have {least} rows at least, got {x.shape[0]}: {why}")
+
+
+def bank(name: str, x: Tensor, like: Tensor) -> None:
+    """A constant matrix of any floating-point dtype, of the width and on the device of rows x."""
+    rows(name, x)
+    if x.requires_grad:
+        raise ValueError(f"{name} must not require a gradient")
+    if x.shape[1] != like.shape[1]:
+        raise ValueError(f"{name} must have the width of x, {like.shape[1]}, got {x.shape[1]}")
+    if x.device != like.device:
+        raise ValueError(f"{name} must be on the device of x, {like.device}, got {x.device}")
+
+
+def indices(name: str, x: Tensor, shape: tuple[int, ...], other: str, rows: Tensor) -> None:
+    """int64 rows of another tensor; the values are looked at where that costs no wait."""
+    state(name, x, rows.device, shape)
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    low, high = (int(value) for value in x.aminmax())
+    if low < 0 or high >= rows.shape[0]:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{name} must be rows of {other}, from 0 to {rows.shape[0] - 1}, got {wrong}"
+        )
+
+
 def finite(name: str, value: float) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):

@@ -77,6 +77,21 @@ def _sigmoid_contrast_fake(
     return tuple(q.new_empty(shape, dtype=dtype) for shape in ((), (n, d), (m, d), (2,)))
 
 
+def _nce_fake(x, bank, index, scale, bias, log_normalizer, offset, need_x):
+    dtype = reference.accumulate_dtype(x.dtype)
+    b, d = x.shape
+    return x.new_empty(b, dtype=dtype), x.new_empty(b if need_x else 0, d, dtype=dtype)
+
+
+def _like_scores(dims: slice):
+    """Sinkhorn's passes return a shape of the scores [n, m] in the accumulation dtype."""
+
+    def fake(scores, scale, potential=None):
+        return scores.new_empty(scores.shape[dims], dtype=reference.accumulate_dtype(scores.dtype))
+
+    return fake
+
+
 _define(
     "info_nce_forward(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
     "Tensor? col_ids, Tensor? extra, Tensor? pivot, bool symmetric, bool both, "
@@ -115,6 +130,24 @@ _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forw
 _define(
     "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",
     lambda grad, parts, lengths: torch.empty_like(grad),
+)
+_define(
+    "nce(Tensor x, Tensor bank, Tensor index, float scale, float bias, Tensor? log_normalizer, "
+    "Tensor? offset, bool need_x) -> (Tensor, Tensor)",
+    _nce_fake,
+)
+_define("sinkhorn_columns(Tensor scores, float scale) -> Tensor", _like_scores(slice(1, 2)))
+_define(
+    "sinkhorn_masses(Tensor scores, float scale, Tensor potential) -> Tensor",
+    _like_scores(slice(1, 2)),
+)
+_define(
+    "sinkhorn_assign(Tensor scores, float scale, Tensor potential) -> Tensor",
+    _like_scores(slice(0, 2)),
+)
+_define(
+    "bank_update_(Tensor(a!) bank, Tensor index, Tensor x, float momentum) -> ()",
+    lambda bank, index, x, momentum: None,
 )
 _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
