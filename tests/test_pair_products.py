@@ -73,7 +73,7 @@ def test_converged_pairs_keep_their_gradient(emulated):
         exact = scale * weights @ k.double()
         return (dq.double() - exact).norm() / exact.norm()
 
-    rounded_last = error(scale * weights.bfloat16().double() @ k.double())
+    rounded_last = error((scale * weights).bfloat16().double() @ k.double())
     rounded_first = error(scale * (p.bfloat16().double() - torch.eye(192)) @ k.double())
     assert error(dq) <= 1.05 * rounded_last
     assert rounded_last < 4e-3 and rounded_first > 0.5
