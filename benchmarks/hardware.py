@@ -78,13 +78,12 @@ class Processor:
     # 4096 operations per clock and multiprocessor (Hopper white paper: 4 tensor cores of 512
     # multiply-adds) are the data sheet's 989 TFLOP/s at this clock.
     clock: float = 1.83e9
-    # Bytes per clock and multiprocessor from L2: 5120 per clock in all, published for A100 (its
-    # white paper) and taken over; Hopper's is not published.
-    l2: float = 5120 / 132
-    l2_bytes: int = 50 * 2**20
-    # Seconds: the least time between the starts of dependent kernels, and until memory answers.
+    # Bytes per clock and multiprocessor from L2. Assumed: 5120 per clock in all, as A100's white
+    # paper has it (Hopper's is not published), at four fifths, like the product rate of its peak.
+    l2: float = 0.8 * 5120 / 132
+    # Assumed seconds: between the starts of dependent kernels on the device, and of the host for
+    # each of them outside a CUDA graph (dispatch and Python).
     launch: float = 2.5e-6
-    # Seconds of the host per launch outside a CUDA graph: dispatch and Python.
     host: float = 8e-6
 
     @property
@@ -109,9 +108,7 @@ RESULTS = {
     "store": 32,
     "all": 128,
 }
-# Clocks. From "Benchmarking and Dissecting the Nvidia Hopper GPU Architecture" (arXiv:2402.13499),
-# rounded: an answer from L2, a barrier of a block, the last tensor-core instruction of a chain.
-L2_LATENCY = 270
-BULK_LATENCY = 600  # bulk tensor load into shared memory, its barrier included
-BARRIER = 30
-DRAIN = 130
+# Assumed clocks; published microbenchmarks of Hopper are of this size. None decides a case here.
+BULK_LATENCY = 600  # a bulk tensor load from L2, its barrier included
+BARRIER = 30  # all warps of a block meet
+DRAIN = 130  # the last tensor-core instruction of a chain, 128 clocks at 64 x 256 x 16

@@ -28,6 +28,18 @@ TYPES = {
 }  # fmt: skip
 
 
+# Bytes that the operators in CUDA C++ move; a list of tensors is one launch (see csrc/momentum.h).
+COMPILED = {
+    "queue_push_": lambda queue, pointer, rows: (
+        rows.numel() * (rows.element_size() + queue.element_size())
+    ),
+    "momentum_update_": lambda target, online, *_: sum(
+        t.numel() * (2 * t.element_size() + o.element_size())
+        for t, o in zip(target, online, strict=True)
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Launch:
     """One launch of a Triton kernel."""
@@ -45,14 +57,21 @@ class Launch:
     def programs(self) -> int:
         return functools.reduce(int.__mul__, self.grid, 1)
 
-    def tensors(self) -> list[Tensor]:
-        given = self.arguments.values()
-        return [x.base if isinstance(x, TensorDescriptor) else x for x in given if _stored(x)]
+    def tensors(self) -> dict[str, Tensor]:
+        """Every tensor among the arguments, also behind a descriptor."""
+        found = {}
+        for name, x in self.arguments.items():
+            x = x.base if isinstance(x, TensorDescriptor) else x
+            if isinstance(x, Tensor):
+                found[name] = x
+        return found
 
     def specialised(self) -> tuple[dict, dict, dict]:
         """Signature, constants and attributes as `triton.compiler.ASTSource` takes them."""
         signature, constants, attributes = {}, {}, {}
-        for i, (parameter, value) in enumerate(zip(self.kernel.params, self.arguments.values())):
+        for i, (parameter, value) in enumerate(
+            zip(self.kernel.params, self.arguments.values(), strict=True)
+        ):
             kind = _type(parameter, value)
             signature[parameter.name] = kind
             if kind == "constexpr":
@@ -69,10 +88,6 @@ class Operation:
     name: str
     product: tuple[int, ...]  # rows, columns and depth of a matrix product, else empty
     bytes: int
-
-
-def _stored(x: object) -> bool:
-    return isinstance(x, (Tensor, TensorDescriptor))
 
 
 def _type(parameter, value: object) -> str:
@@ -100,6 +115,10 @@ class _Notes(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         if function.namespace == "fastcl":
+            name = function.name().removeprefix("fastcl::")
+            if name in COMPILED:
+                self.notes.append(Operation(name, (), COMPILED[name](*args)))
+                return None
             with self:
                 return function.redispatch(CUDA, *args, **kwargs)
         out = function(*args, **kwargs)

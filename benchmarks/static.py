@@ -25,15 +25,15 @@ from typing import NamedTuple
 import torch
 import triton
 
-from fastcl import functional
 from fastcl.contrast import contrast
 
-from . import predict
-from .cases import SUITES, Case, fused
+from . import model, predict
+from .cases import Case
 from .hardware import LIMITS, occupancy
 from .launches import Launch, noted
-from .machine_code import CLASSES, Code, compile_kernel, tool, usage
-from .timing import step
+from .machine_code import CLASSES, TOOLS, Code, compile_kernel, tool, usage
+from .suites import SUITES
+from .variants import OURS
 
 RESULTS = Path(__file__).parent / "results" / "static.csv"
 COMPILED = Path(__file__).parent.parent / "fastcl" / "fastcl_ops.so"
@@ -77,6 +77,9 @@ def _meta(n: int, d: int, dtype=torch.bfloat16) -> torch.Tensor:
     return torch.empty(n, d, dtype=dtype, device="meta", requires_grad=True)
 
 
+RANKED = {"rank, frozen": (256, 65536, 128, False), "rank": (4096, 4096, 128, True)}
+
+
 def _with_rank(n: int, m: int, d: int, both_trained: bool) -> torch.Tensor:
     """A loss that also counts the columns above the positive, as methods.MoCo does."""
     q, k = _meta(n, d), _meta(m, d) if both_trained else _meta(m, d).detach()
@@ -86,16 +89,13 @@ def _with_rank(n: int, m: int, d: int, both_trained: bool) -> torch.Tensor:
     return contrast(q, k, scale=10.0, ids=ids, extra=extra, pivot=positive).loss.sum()
 
 
-def _sup_con(n: int, d: int) -> torch.Tensor:
-    labels = torch.zeros(n, dtype=torch.int64, device="meta")
-    return functional.sup_con(_meta(n, d), labels)
-
-
 def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     """What is recorded: dtype and step by name."""
-    clip, nt_xent = SUITES["gpu"][2], SUITES["gpu"][1]
-    cases: list[Case] = [
-        *SUITES["gpu"],
+    # Of one loss and width, any size launches the same kernels.
+    suite = {(c.loss, c.d): c for c in reversed(SUITES["gpu"]) if isinstance(c, Case)}
+    clip, nt_xent = suite["clip", 512], suite["nt_xent", 128]
+    cases = [
+        *suite.values(),
         replace(clip, d=256),
         replace(clip, d=64),
         replace(clip, n=4096, m=4096, dtype=torch.float16),
@@ -103,16 +103,11 @@ def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     ]
 
     def run(case: Case) -> None:
-        step(fused(case.loss), predict.inputs(case), case.trained())
+        case.step(OURS.build(case), predict.inputs(case))
 
     found = {case.name: (case.dtype, partial(run, case)) for case in cases}
-    others = {
-        "rank, frozen": partial(_with_rank, 256, 65536, 128, False),
-        "rank": partial(_with_rank, 4096, 4096, 128, True),
-        "SupCon 4,096 x 128": partial(_sup_con, 4096, 128),
-    }
-    for name, loss in others.items():
-        found[name] = torch.bfloat16, lambda loss=loss: loss().backward()
+    for name, size in RANKED.items():
+        found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
     return found
 
 
@@ -136,8 +131,8 @@ def _row(x: Found) -> Row:
     built = compile_kernel(
         launch.kernel, *launch.specialised(), x.architecture, dict(launch.options)
     )
-    product = launch.name in predict.PROGRAMS
-    rows, columns, depth = predict.tile_shape(launch) if product else (0, 0, 0)
+    product = launch.name in model.PROGRAMS
+    rows, columns, depth = model.tile_shape(launch) if product else (0, 0, 0)
     if product:
         instructions = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps).all
     else:
@@ -174,7 +169,7 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(
-            [predict.TOOLS / "cuobjdump", "-xelf", "all", library], cwd=folder, capture_output=True
+            [TOOLS / "cuobjdump", "-xelf", "all", library], cwd=folder, capture_output=True
         )
         for cubin in sorted(Path(folder).glob("*.cubin")):
             architecture = int(re.search(r"sm_(\d+)", cubin.name).group(1))
