@@ -30,7 +30,7 @@ TYPES = {
 
 # Bytes that the operators in CUDA C++ move; a list of tensors is one launch (see csrc/momentum.h).
 COMPILED = {
-    "queue_push_": lambda queue, pointer, rows: (
+    "queue_push_": lambda queue, pointer, rows, *_: (
         rows.numel() * (rows.element_size() + queue.element_size())
     ),
     "momentum_update_": lambda target, online, *_: sum(

@@ -193,20 +193,6 @@ class Code:
 
         return visit(first)[1]
 
-    @cached_property
-    def main(self) -> Counter:
-        """One round of the longest loop, or the whole function where there is none."""
-        everything = set(range(len(self.blocks)))
-        longest = max(self.loops, key=lambda h: self._size(self.loops[h]), default=0)
-        inside = self.loops.get(longest, everything)
-        # A loop of a few instructions waits or searches: the work is outside.
-        if self._size(inside) < 0.1 * self.total["all"]:
-            longest, inside = 0, everything
-        return self._path(longest, inside, {})
-
-    def _size(self, inside: set[int]) -> int:
-        return sum(self.blocks[i].counts["all"] for i in inside)
-
     def tile(self, logits: int, width: int, warps: int) -> "Tile":
         """What a warp runs for one tile of `logits` similarities of `width` features."""
         tensor = {h: b for h, b in self.loops.items() if self._multiplies(b)}

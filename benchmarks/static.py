@@ -56,7 +56,7 @@ class Row(NamedTuple):
     blocks: int  # per multiprocessor
     warps: int
     bound: str  # what allows no more blocks
-    instructions: dict[str, float]  # of a warp per tile, or per round of the longest loop
+    instructions: dict[str, float]  # of a warp per tile; in the whole code where it has no tiles
     product: bool  # whether the tensor cores should work
 
     @property
@@ -136,7 +136,7 @@ def _row(x: Found) -> Row:
     if product:
         instructions = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps).all
     else:
-        instructions = built.code.main
+        instructions = built.code.total
     held = occupancy(x.architecture, built.registers, built.shared, built.warps)
     stages = dict(launch.options).get("num_stages", "")
     tile = f"{rows}x{columns}x{depth}x{built.warps}x{stages}" if product else f"x{built.warps}"
@@ -178,7 +178,7 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
                 held = occupancy(architecture, registers, shared, THREADS // 32)
                 rows.append(Row(
                     readable(name), "", "", architecture, 0, f"x{THREADS // 32}", registers,
-                    spilled, shared, *vars(held).values(), codes[name].main, False,
+                    spilled, shared, *vars(held).values(), codes[name].total, False,
                 ))  # fmt: skip
     return rows
 

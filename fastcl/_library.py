@@ -86,8 +86,8 @@ _define(
     lambda grad, parts, lengths: torch.empty_like(grad),
 )
 _define(
-    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
-    lambda queue, pointer, rows: None,
+    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows, bool normalize=False) -> ()",
+    lambda queue, pointer, rows, normalize=False: None,
 )
 _define(
     "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "
