@@ -9,8 +9,9 @@ import re
 import subprocess
 import tempfile
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -109,6 +110,21 @@ def blocks(listing: str) -> list[Block]:
     return found
 
 
+def _postorder(first: int, steps: Callable[[int], list[int]]) -> list[int]:
+    """Every node after those it leads to; without recursion, for there are thousands."""
+    order, seen, stack = [], {first}, [(first, iter(steps(first)))]
+    while stack:
+        node, following = stack[-1]
+        new = next((n for n in following if n not in seen), None)
+        if new is None:
+            order.append(node)
+            stack.pop()
+        else:
+            seen.add(new)
+            stack.append((new, iter(steps(new))))
+    return order
+
+
 class Code:
     """The control flow of one function."""
 
@@ -166,6 +182,7 @@ class Code:
         inner = {h: b for h, b in inner.items() if not any(b < c for c in inner.values())}
         best: dict[int, tuple[tuple[float, float], Counter]] = {}
 
+        @cache
         def node(i: int) -> tuple[Counter, list[int]]:
             if i not in inner:
                 return self.blocks[i].counts, self.blocks[i].next
@@ -179,19 +196,20 @@ class Code:
             """Tensor-core work of a node, also of a loop that is not counted."""
             return sum(self.blocks[j].counts["multiplications"] for j in inner.get(i, {i}))
 
-        def visit(i: int) -> tuple[tuple[float, float], Counter]:
-            if i not in best:
-                counts, following = node(i)
-                steps = [n for n in following if n in inside and (i, n) not in self._back_edges]
-                steps = [n for n in steps if n != first]
-                rest = min((visit(n) for n in steps), default=((0.0, 0.0), Counter()))
-                total = Counter(counts)
-                total.update(rest[1])
-                works = rest[0][0] - passes(i)
-                best[i] = (works, total["all"]), total
-            return best[i]
+        def steps(i: int) -> list[int]:
+            following = node(i)[1]
+            onward = [n for n in following if n in inside and (i, n) not in self._back_edges]
+            return [n for n in onward if n != first]
 
-        return visit(first)[1]
+        # From the ends to the start: a block's best rest is known when it is reached.
+        for i in _postorder(first, steps):
+            rest = min(
+                (best[n] for n in steps(i)), key=lambda x: x[0], default=((0.0, 0.0), Counter())
+            )
+            total = Counter(node(i)[0])
+            total.update(rest[1])
+            best[i] = (rest[0][0] - passes(i), total["all"]), total
+        return best[first][1]
 
     def tile(self, logits: int, width: int, warps: int) -> "Tile":
         """What a warp runs for one tile of `logits` similarities of `width` features."""

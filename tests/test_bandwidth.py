@@ -1,4 +1,4 @@
-"""The bandwidth benchmark and the tuner at sizes of a moment: every variant right, tables of rows."""
+"""The bandwidth benchmark and the tuner, tiny: every variant right, tables out of rows."""
 
 import pytest
 import torch
