@@ -21,10 +21,13 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
 from fastcl.kernels import info_nce_config as config
-from fastcl.kernels.info_nce_backward import coefficients_kernel, own_kernel, weights_kernel
+from fastcl.kernels.info_nce_backward import own_kernel, weights_kernel
+from fastcl.kernels.info_nce_coefficients import coefficients_kernel
 from fastcl.kernels.info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
 from fastcl.kernels.info_nce_forward import online_kernel, positives_kernel, sums_kernel
 from fastcl.kernels.info_nce_frozen import frozen_kernel
+from fastcl.kernels.sigmoid_contrast_tile import logistic_kernel
+from fastcl.kernels.unit_rows import unit_backward_kernel, unit_forward_kernel
 
 RESULTS = Path(__file__).parent / "results" / "static.csv"
 TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
@@ -35,11 +38,12 @@ POINTERS = {
     "q": "*{}", "k": "*{}", "logit_scale": "*fp32", "row_ids": "*i64", "col_ids": "*i64",
     "row_range": "*i64", "col_range": "*i64", "pivot": "*fp32", "flags": "*i32", "only": "*i32",
     "row_part": "*fp32", "col_part": "*fp32", "rank_part": "*i32", "weighted_part": "*fp32",
-    "row_coef": "*fp32", "col_coef": "*fp32", "wide_flag": "*i32", "wide": "*i32",
+    "row_coef": "*fp32", "col_coef": "*fp32", "wide": "*i32",
     "grad_loss": "*fp32", "grad_positive": "*fp32", "stats": "*fp32", "lift": "*fp32",
     "state": "*fp64", "positives": "*fp32", "extra": "*fp32", "part": "*fp32", "rows": "*fp32",
     "rank": "*i64", "out": "*fp32", "scale": "fp64",
-    "row_top": "*fp32",
+    "row_top": "*fp32", "bias": "fp64", "logit_bias": "*fp32", "sums": "*fp64",
+    "x": "*{}", "y": "*{}", "lengths": "*fp32", "grad": "*{}", "dx": "*{}",
 }  # fmt: skip
 
 
@@ -94,7 +98,7 @@ def _compile(build: Build) -> Row:
     if build.bulk:
         types["q"] = f"tensordesc<{build.dtype}[{tile.rows},{tile.depth}]>"
         types["k"] = f"tensordesc<{build.dtype}[{tile.columns},{tile.depth}]>"
-    if build.kernel is weights_kernel:
+    if build.kernel in (weights_kernel, logistic_kernel):
         types["out"] = f"*{build.dtype}"
     signature = {n: "constexpr" if n in build.constants else types[n] for n in names}
     # As the launcher specialises them: torch aligns its buffers, d is a multiple of 16.
@@ -128,13 +132,13 @@ NO_RANK = {"pivot": None, "rank_part": None}
 
 def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
     """The kernels that multiply, in the cases of CLIP, SimCLR and MoCo."""
-    sums, own, weights = config.tiles(
+    sums, own, frozen, weights = config.tiles(
         architecture // 10, width, 4 if dtype == "fp32" else 2, "ieee"
     )
 
     def build(kernel, case, tile, **constants):
         shape = {"BM": tile.rows, "BN": tile.columns, "DEPTH": tile.depth}
-        shape |= {"PRECISION": "ieee"}
+        shape |= {"PRECISION": "ieee", "SHARED": True}
         if "WHOLE" in kernel.arg_names:
             shape["WHOLE"] = config.whole(tile, width)
         constants = {n: v for n, v in (shape | constants).items() if n in kernel.arg_names}
@@ -144,24 +148,31 @@ def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
 
     pairs = {"SYMMETRIC": False}
     mirror = {"SYMMETRIC": True}
+    apart = {"SHARED": False}
+    one_sided = {"wide": None, **pairs, **apart}
     builds = [
         build(sums_kernel, "clip", sums, **NO_RANK, **pairs),
         build(sums_kernel, "simclr", sums, **NO_RANK, **mirror),
         build(sums_kernel, "one direction, rank", sums, col_part=None, **pairs),
         build(online_kernel, "repair", sums, **NO_RANK, **mirror),
+        build(logistic_kernel, "siglip", weights),
+        build(logistic_kernel, "siglip, loss alone", weights, out=None),
     ]
     if own is None:
         builds += [
             build(weights_kernel, "clip", weights, **pairs),
             build(weights_kernel, "simclr", weights, **mirror),
+            build(weights_kernel, "clip, apart", weights, **pairs, **apart),
         ]
     else:
         builds += [
             build(own_kernel, "clip", own, **pairs),
             build(own_kernel, "simclr", own, **mirror),
-            build(own_kernel, "one direction", own, col_coef=None, wide_flag=None, **pairs),
-            build(frozen_kernel, "moco", own, **NO_IDS, **NO_RANK),
-            build(frozen_kernel, "moco ids, rank", own),
+            build(own_kernel, "simclr, apart", config.halved(own), **mirror, **apart),
+            build(own_kernel, "one direction", own, col_coef=None, **one_sided),
+            build(own_kernel, "one direction, keys", own, row_coef=None, **one_sided),
+            build(frozen_kernel, "moco", frozen, **NO_IDS, **NO_RANK),
+            build(frozen_kernel, "moco ids, rank", frozen),
         ]
     return builds
 
@@ -171,10 +182,11 @@ def _vector_builds(architecture: int) -> list[Build]:
     tile = config.Tile(128, 128, 0, 4, 3)
     small = config.POSITIVES
     positives = dict(BLOCK=small.rows, DEPTH=small.depth, SCAN=config.SCAN, PRECISION="ieee")
-    fold = dict(BN=128, PARTS=16, BLOCK=128, TRIANGLE=True)
+    fold = dict(BM=128, SQUARE=256, PARTS=16, BLOCK=128, TRIANGLE=True)
     finish = dict(PARTS=16, BLOCK=128, POSITIVES_IN=True, only=None, row_top=None)
     given = dict(BLOCK=128, POSITIVES_IN=True, EXTRA=False)
     parts = dict(PARTS=16, DEPTH=256)
+    block = dict(ROWS=4, WIDTH=1024)
 
     def build(kernel, constants, tile=tile, dtype="fp32", product=False):
         return Build(kernel, "", dtype, architecture, 128, tile, constants, product)
@@ -186,6 +198,8 @@ def _vector_builds(architecture: int) -> list[Build]:
         build(statistics_kernel, finish),
         build(weighted_kernel, parts),
         build(coefficients_kernel, given),
+        build(unit_forward_kernel, block, dtype="bf16"),
+        build(unit_backward_kernel, block, dtype="bf16"),
     ]
 
 
