@@ -21,7 +21,8 @@ def fold_kernel(
     first,  # first row tile of the launch
     tiles,  # row tiles of the launch
     m,
-    BN: tl.constexpr,
+    BM: tl.constexpr,
+    SQUARE: tl.constexpr,  # the larger side of a tile
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     TRIANGLE: tl.constexpr,
@@ -34,8 +35,8 @@ def fold_kernel(
     for start in range(0, tiles, PARTS):
         t = start + tl.arange(0, PARTS)
         mask = (t < tiles)[:, None] & (j < m)[None, :]
-        if TRIANGLE:  # tiles below the diagonal were never written
-            mask = mask & ((first + t)[:, None] < (j // BN)[None, :])
+        if TRIANGLE:  # rows have summed their square on the diagonal; below, none was written
+            mask = mask & (((first + t) * BM // SQUARE)[:, None] < (j // SQUARE)[None, :])
         at = col_part + t.to(tl.int64)[:, None] * m + j[None, :]
         total += tl.sum(tl.load(at, mask=mask, other=0.0).to(tl.float64), 0)
     tl.store(state + j, total, mask=j < m)
