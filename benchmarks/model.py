@@ -98,6 +98,7 @@ PROGRAMS: dict[str, Callable[[Launch], list[int]]] = {
     "own_kernel": lambda x: _strips(x, False),
     "frozen_kernel": lambda x: _strips(x, False),
     "weights_kernel": lambda x: [1] * x.programs,
+    "logistic_kernel": lambda x: [1] * x.programs,
     "positives_kernel": _positives,
 }  # fmt: skip
 
@@ -181,6 +182,8 @@ def _launch(key: _Key) -> Prediction:
     note = key.launch
     moved = _moved(note)
     if note.name not in PROGRAMS:
+        if compiled(note).code.total["tensor"]:
+            raise KeyError(f"{note.name} multiplies: PROGRAMS must say how many tiles it does")
         if note.arguments.get("only") is not None:
             return Prediction(note.name, H200.launch, "launch")
         return _at_least(note.name, moved, "memory")
@@ -211,7 +214,7 @@ def _resident(launch: Launch, built: Compiled, lengths: list[int]) -> tuple[Tile
     tile = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps)
     itemsize = launch.tensors()["q"].element_size()
     loaded = (columns + (rows if tile.rounds else 0)) * a["d"] * itemsize
-    if launch.name == "weights_kernel":
+    if "strip" not in a:  # a chunk of weights
         loaded += rows * columns * itemsize  # written
     time = tile_time(tile, built.warps, built.code.warpgroups, loaded)
     held = occupancy(ARCHITECTURE, built.registers, built.shared, built.warps).blocks

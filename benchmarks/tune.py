@@ -26,7 +26,7 @@ from .suites import SUITES
 from .timing import interleaved, quantiles
 from .variants import OURS
 
-PLACES = ("sums", "own", "weights")
+PLACES = config.Tiles._fields
 # By the widest d a line of the table serves. Blocks of four warps leave room for a second one,
 # whose product hides this one's epilogue; wide tiles read less.
 CANDIDATES: dict[str, dict[int | None, tuple[Tile, ...]]] = {
@@ -48,6 +48,10 @@ CANDIDATES: dict[str, dict[int | None, tuple[Tile, ...]]] = {
         ),
         256: (Tile(128, 32, 256, 8, 2), Tile(128, 64, 256, 8, 2), Tile(64, 64, 256, 4, 2)),
     },
+    "frozen": {
+        128: (Tile(128, 128, 128, 8, 2), Tile(64, 128, 128, 4, 2), Tile(64, 64, 128, 4, 3)),
+        256: (Tile(128, 64, 256, 8, 2), Tile(64, 64, 256, 4, 2), Tile(128, 32, 256, 8, 2)),
+    },
     "weights": {
         None: (
             Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 2), Tile(128, 64, 64, 4, 3),
@@ -60,24 +64,26 @@ CANDIDATES: dict[str, dict[int | None, tuple[Tile, ...]]] = {
 @contextlib.contextmanager
 def replaced(place: str, tile: Tile) -> Iterator[None]:
     """The tile in its place of the plan, whatever the width."""
-    plan, index = config.tiles, PLACES.index(place)
+    plan = config.tiles
 
-    def tiles(*arguments) -> tuple[Tile | None, ...]:
-        chosen = list(plan(*arguments))
-        chosen[index] = tile
-        return tuple(chosen)
+    def tiles(*arguments) -> config.Tiles:
+        return plan(*arguments)._replace(**{place: tile})
 
     with mock.patch.object(config, "tiles", tiles):
         yield
 
 
 def candidates(case: Case) -> Iterator[tuple[str, Tile]]:
-    """Places and tiles for the width of a case."""
-    for place, lines in CANDIDATES.items():
+    """Places and tiles that the case uses at its width."""
+    wide = case.d > config.FLASH_WIDTH
+    if case.loss == "moco":
+        places = ("sums", "weights") if wide else ("frozen",)
+    else:
+        places = ("sums", "weights") if wide else ("sums", "own")
+    for place in places:
+        lines = CANDIDATES[place]
         width = next((w for w in lines if w is not None and case.d <= w), None)
-        used = place != "own" if case.d > config.FLASH_WIDTH else place != "weights"
-        if used and (width or case.d > config.FLASH_WIDTH):
-            yield from ((place, tile) for tile in lines[width])
+        yield from ((place, tile) for tile in lines.get(width, ()))
 
 
 def predicted(case: Case, place: str, tile: Tile) -> float | str:

@@ -81,6 +81,12 @@ _define(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _sigmoid_contrast_fake,
 )
+_define(
+    "info_nce_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor? row_range, Tensor? col_range, int first, int tiles, int strip, "
+    "int processors, Tensor(a!) row_part, Tensor(b!) col_part) -> ()",
+    lambda *_: None,
+)
 _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forward_fake)
 _define(
     "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",

@@ -7,13 +7,15 @@ Rows are accumulated in float32, or in float64 for float64 rows.
 
 from .common import accumulate_dtype
 from .info_nce import info_nce_backward, info_nce_forward
+from .info_nce_sums import info_nce_sums_
 from .momentum import momentum_update_, stochastic_round
 from .queue import queue_push_
 from .sigmoid_contrast import sigmoid_contrast
 from .unit_rows import unit_rows_backward, unit_rows_forward
 
 __all__ = [
-    "accumulate_dtype", "info_nce_backward", "info_nce_forward", "momentum_update_",
+    "accumulate_dtype", "info_nce_backward", "info_nce_forward", "info_nce_sums_",
+    "momentum_update_",
     "queue_push_", "sigmoid_contrast", "stochastic_round",
     "unit_rows_backward", "unit_rows_forward",
 ]  # fmt: skip
