@@ -61,6 +61,7 @@ class Row(NamedTuple):
     shared: int  # bytes
     tensor_core: int  # HGMMA on sm_90, HMMA on sm_80
     product: bool  # whether it should have any
+    waits: int  # for warpgroup products: as many as products where each waits for the one before
 
 
 class Build(NamedTuple):
@@ -122,7 +123,7 @@ def _compile(build: Build) -> Row:
         kernel.__name__, build.case, build.dtype, build.architecture, build.width,
         "x".join(map(str, tile)), registers, spilled, compiled.metadata.shared,
         len(re.findall(r"\bHGMMA\b" if build.architecture >= 90 else r"\bHMMA\b", code)),
-        build.product,
+        build.product, len(re.findall(r"\bWARPGROUP\.DEPBAR\b", code)),
     )  # fmt: skip
 
 
@@ -150,6 +151,10 @@ def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
     mirror = {"SYMMETRIC": True}
     apart = {"SHARED": False}
     one_sided = {"wide": None, **pairs, **apart}
+
+    def halved(tile):
+        return tile._replace(columns=tile.columns // 2)
+
     builds = [
         build(sums_kernel, "clip", sums, **NO_RANK, **pairs),
         build(sums_kernel, "simclr", sums, **NO_RANK, **mirror),
@@ -162,13 +167,13 @@ def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
         builds += [
             build(weights_kernel, "clip", weights, **pairs),
             build(weights_kernel, "simclr", weights, **mirror),
-            build(weights_kernel, "clip, apart", weights, **pairs, **apart),
+            build(weights_kernel, "clip, apart", halved(weights), **pairs, **apart),
         ]
     else:
         builds += [
             build(own_kernel, "clip", own, **pairs),
             build(own_kernel, "simclr", own, **mirror),
-            build(own_kernel, "simclr, apart", config.halved(own), **mirror, **apart),
+            build(own_kernel, "simclr, apart", halved(own), **mirror, **apart),
             build(own_kernel, "one direction", own, col_coef=None, **one_sided),
             build(own_kernel, "one direction, keys", own, row_coef=None, **one_sided),
             build(frozen_kernel, "moco", frozen, **NO_IDS, **NO_RANK),
@@ -244,7 +249,7 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
         found = re.search(r"arch = sm_(\d+)", block)
         architecture = int(found.group(1)) if found else architecture
         for name, *usage in _usage(block):
-            rows.append(Row(readable(name), "", "", architecture, 0, "", *usage, 0, False))
+            rows.append(Row(readable(name), "", "", architecture, 0, "", *usage, 0, False, 0))
     return rows
 
 
