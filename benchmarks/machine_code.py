@@ -96,6 +96,7 @@ def blocks(listing: str) -> list[Block]:
         here.counts[_CLASS.get(name, "other")] += 1
         here.counts["multiplications"] += multiplications(opcode)
         here.counts["waits"] += name == "BAR"
+        here.counts["drains"] += opcode.startswith("WARPGROUP.DEPBAR")
         if name in ("BRA", "EXIT", "RET"):
             fresh = True
             if name == "BRA":

@@ -38,7 +38,9 @@ from .variants import OURS
 RESULTS = Path(__file__).parent / "results" / "static.csv"
 COMPILED = Path(__file__).parent.parent / "fastcl" / "fastcl_ops.so"
 MULTIPROCESSORS = {80: 108, 90: 132}
-THREADS = 256  # of a block of the CUDA kernels: their __launch_bounds__
+# Threads of a block of the CUDA kernels, and shared memory that only their launch names.
+BLOCK = (256, 0)
+BLOCKS = {"hopper_sums_kernel": (384, 4 * 48 * 1024 + 2 * 4 * 256 * 4 + 64)}
 
 
 class Row(NamedTuple):
@@ -174,10 +176,12 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
         for cubin in sorted(Path(folder).glob("*.cubin")):
             architecture = int(re.search(r"sm_(\d+)", cubin.name).group(1))
             codes = _functions(cubin)
-            for name, registers, spilled, shared in usage(tool("cuobjdump", "-res-usage", cubin)):
-                held = occupancy(architecture, registers, shared, THREADS // 32)
+            for name, registers, spilled, used in usage(tool("cuobjdump", "-res-usage", cubin)):
+                threads, dynamic = BLOCKS.get(readable(name), BLOCK)
+                shared = used + dynamic if architecture >= 90 else used
+                held = occupancy(architecture, registers, shared, threads // 32)
                 rows.append(Row(
-                    readable(name), "", "", architecture, 0, f"x{THREADS // 32}", registers,
+                    readable(name), "", "", architecture, 0, f"x{threads // 32}", registers,
                     spilled, shared, *vars(held).values(), codes[name].total, False,
                 ))  # fmt: skip
     return rows

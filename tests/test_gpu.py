@@ -240,6 +240,21 @@ def test_half_the_memory_of_one_logit_matrix():
     assert torch.cuda.max_memory_allocated() - before < 128e6
 
 
+@pytest.mark.gpu
+def test_siglip_in_linear_memory():
+    """One chunk of weights, 134 MB: the 24,576 x 24,576 logits would take 2.4 GB."""
+    image, text = (
+        torch.randn(24576, 64, device="cuda", dtype=torch.bfloat16, requires_grad=True)
+        for _ in range(2)
+    )
+    scale, bias = (torch.tensor(x, device="cuda", requires_grad=True) for x in (10.0, -10.0))
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    F.siglip(image, text, scale, bias).backward()
+    assert torch.cuda.max_memory_allocated() - before < 256e6
+    assert all(x.grad.isfinite().all() for x in (image, text, scale, bias))
+
+
 @DEVICES
 @pytest.mark.slow
 def test_more_than_2_31_elements(device):

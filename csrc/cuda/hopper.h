@@ -24,9 +24,30 @@ __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
       : "memory");
 }
 
-__device__ inline void barrier_arrive(uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(shared_address(barrier))
-               : "memory");
+// At the barrier of a block of the cluster, this one or another.
+__device__ inline void barrier_arrive(uint64_t* barrier, uint32_t block) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(shared_address(barrier)),
+      "r"(block)
+      : "memory");
+}
+
+// All threads of the cluster meet.
+__device__ inline void cluster_meet() {
+  asm volatile(
+      "barrier.cluster.arrive.release.aligned;\n"
+      "barrier.cluster.wait.acquire.aligned;" ::
+          : "memory");
+}
+
+__device__ inline uint32_t cluster_rank() {
+  uint32_t rank;
+  asm("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return rank;
 }
 
 // Waits until the phase of this parity has ended.
@@ -35,7 +56,7 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
       "@done bra finished;\n"
       "bra again;\n"
       "finished:\n"
@@ -51,6 +72,16 @@ __device__ inline void load_tile(void* to, const CUtensorMap* map, uint64_t* bar
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], "
       "[%1, {%3, %4}], [%2];" ::"r"(shared_address(to)),
       "l"(map), "r"(shared_address(barrier)), "r"(feature), "r"(row)
+      : "memory");
+}
+
+// The same into the blocks of the mask, each at this address and this barrier of its own.
+__device__ inline void load_tile(void* to, const CUtensorMap* map, uint64_t* barrier, int feature,
+                                 int row, uint16_t blocks) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes"
+      ".multicast::cluster [%0], [%1, {%3, %4}], [%2], %5;" ::"r"(shared_address(to)),
+      "l"(map), "r"(shared_address(barrier)), "r"(feature), "r"(row), "h"(blocks)
       : "memory");
 }
 

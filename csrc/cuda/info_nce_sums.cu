@@ -1,10 +1,11 @@
 // Row and column sums of 2^(a <q_i, k_j> - c), a = scale log2(e), over the negatives: the forward
 // of the softmax contrast in one pass. fastcl/reference/info_nce_sums.py says the same in PyTorch;
 // Oord et al., arXiv:1807.03748, and Radford et al., arXiv:2103.00020, figure 3.
-// Bytes: 384 rows of d features from L2 per tile of 128 x 256, 4 (n strips + m n / 64) of sums.
+// Bytes: 256 rows of d features from L2 per tile of 128 x 256, 4 (n strips + m n / 64) of sums.
 // The idea: one warpgroup loads; two multiply 64 x 256 each, the second a little later, so that the
 // exponentials of one run while the tensor cores work for the other. Nothing is atomic: every sum
-// has one place. A persistent grid keeps the loads of the next tile under way.
+// has one place. A persistent grid keeps the loads of the next tile under way. Two blocks with
+// neighbouring rows read the same columns: each loads half of them into both.
 #include <cuda_runtime.h>
 
 #include <algorithm>
@@ -20,7 +21,8 @@ constexpr int kGroup = 128;  // threads of a warpgroup: one loads, two multiply
 constexpr int kThreads = 3 * kGroup;
 constexpr int kRowBytes = kFeatures * 2;
 constexpr int kStageBytes = (kRows + kColumns) * kRowBytes;
-constexpr int kLead = 2;  // steps over features that the first warpgroup is ahead: an epilogue
+constexpr int kBlocks = 2;  // of a cluster
+constexpr int kLead = 2;    // steps over features that the first warpgroup is ahead: an epilogue
 
 struct Shared {
   alignas(1024) uint8_t stage[kStages][kStageBytes];  // q, then k
@@ -33,15 +35,20 @@ struct Item {
   int strip;
 };
 
-__device__ Item item_of(const InfoNceSums& p, int index) {
-  const int strip = index / p.tiles, columns = (p.m + kColumns - 1) / kColumns;
-  const int begin = strip * p.strip;
-  return {(p.first + index % p.tiles) * kRows, begin, min(begin + p.strip, columns), strip};
+__host__ __device__ int pairs_of(const InfoNceSums& p) { return (p.tiles + kBlocks - 1) / kBlocks; }
+
+// Items of a cluster: a pair of row tiles and a strip. The last pair may have a tile too many: its
+// block reads along, and writes nothing.
+__host__ __device__ int items(const InfoNceSums& p) {
+  const int columns = (p.m + kColumns - 1) / kColumns;
+  return pairs_of(p) * ((columns + p.strip - 1) / p.strip);
 }
 
-__device__ int items(const InfoNceSums& p) {
-  const int columns = (p.m + kColumns - 1) / kColumns;
-  return p.tiles * ((columns + p.strip - 1) / p.strip);
+__device__ Item item_of(const InfoNceSums& p, int index, int rank) {
+  const int pairs = pairs_of(p), strip = index / pairs;
+  const int columns = (p.m + kColumns - 1) / kColumns, begin = strip * p.strip;
+  const int tile = p.first + index % pairs * kBlocks + rank;
+  return {tile * kRows, begin, min(begin + p.strip, columns), strip};
 }
 
 // Which stage comes next, and the parity of its barriers.
@@ -53,14 +60,22 @@ struct Ring {
   }
 };
 
+// Older architectures are compiled too, without a body, and know no clusters.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define FASTCL_CLUSTER
+#else
+#define FASTCL_CLUSTER __cluster_dims__(kBlocks, 1, 1)
+#endif
+
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 __device__ void load_all(const InfoNceSums& p, Shared& shared, const CUtensorMap* q,
                          const CUtensorMap* k) {
   Ring ring;
   const int count = items(p), steps = (p.d + kFeatures - 1) / kFeatures;
-  for (int index = blockIdx.x; index < count; index += gridDim.x) {
-    const Item item = item_of(p, index);
+  const int rank = hopper::cluster_rank(), half = rank * (kColumns / kBlocks);
+  for (int index = blockIdx.x / kBlocks; index < count; index += gridDim.x / kBlocks) {
+    const Item item = item_of(p, index, rank);
     for (int tile = item.begin; tile < item.end; ++tile) {
       for (int step = 0; step < steps; ++step, ring.next()) {
         hopper::barrier_wait(&shared.empty[ring.stage], ring.parity ^ 1);
@@ -68,7 +83,9 @@ __device__ void load_all(const InfoNceSums& p, Shared& shared, const CUtensorMap
         hopper::barrier_expect(full, kStageBytes);
         uint8_t* stage = shared.stage[ring.stage];
         hopper::load_tile(stage, q, full, step * kFeatures, item.row);
-        hopper::load_tile(stage + kRows * kRowBytes, k, full, step * kFeatures, tile * kColumns);
+        // Into both blocks: their stages are free, for all four readers have arrived here.
+        hopper::load_tile(stage + (kRows + half) * kRowBytes, k, full, step * kFeatures,
+                          tile * kColumns + half, (1 << kBlocks) - 1);
       }
     }
   }
@@ -88,6 +105,15 @@ __device__ Factor factor_of(const InfoNceSums& p) {
           static_cast<float>(floor(above * 1.4426950408889634))};
 }
 
+// One thread of a warpgroup says to both blocks that a stage has been read.
+__device__ void release(Shared& shared, int stage) {
+  if (threadIdx.x % kGroup == 0) {
+    for (int block = 0; block < kBlocks; ++block) {
+      hopper::barrier_arrive(&shared.empty[stage], block);
+    }
+  }
+}
+
 // s of 64 x 256 logits as cosines in d; the steps of the ring are released as they are read.
 __device__ void multiply(float (&d)[128], Shared& shared, Ring& ring, int group, int steps,
                          bool& announced) {
@@ -104,7 +130,7 @@ __device__ void multiply(float (&d)[128], Shared& shared, Ring& ring, int group,
     }
     hopper::product_commit();
     hopper::product_wait<1>();  // the step before is done
-    if (before >= 0 && threadIdx.x % kGroup == 0) hopper::barrier_arrive(&shared.empty[before]);
+    if (before >= 0) release(shared, before);
     before = ring.stage;
     if (!announced && group == 0 && (step + 1 == kLead || step + 1 == steps)) {
       hopper::announce(3, 2 * kGroup);
@@ -112,7 +138,7 @@ __device__ void multiply(float (&d)[128], Shared& shared, Ring& ring, int group,
     }
   }
   hopper::product_wait<0>();
-  if (threadIdx.x % kGroup == 0) hopper::barrier_arrive(&shared.empty[before]);
+  release(shared, before);
 }
 
 // Positives and what lies beyond the border leave as minus infinity.
@@ -154,9 +180,11 @@ __device__ void multiply_all(const InfoNceSums& p, Shared& shared, int group) {
   const int count = items(p), steps = (p.d + kFeatures - 1) / kFeatures;
   const int thread = threadIdx.x % kGroup, warp = thread / 32, lane = thread % 32;
   const Factor factor = factor_of(p);
-  if (group == 1 && blockIdx.x < count) hopper::meet(3, 2 * kGroup);
-  for (int index = blockIdx.x; index < count; index += gridDim.x) {
-    const Item item = item_of(p, index);
+  const int rank = hopper::cluster_rank();
+  if (group == 1 && blockIdx.x / kBlocks < count) hopper::meet(3, 2 * kGroup);
+  for (int index = blockIdx.x / kBlocks; index < count; index += gridDim.x / kBlocks) {
+    const Item item = item_of(p, index, rank);
+    const bool spare = item.row >= (p.first + p.tiles) * kRows;
     const int block = item.row / 64 + group;  // of 64 rows
     const int row = block * 64 + warp * 16 + lane / 4;
     float sums[2] = {};
@@ -189,7 +217,7 @@ __device__ void multiply_all(const InfoNceSums& p, Shared& shared, int group) {
       for (int j = thread; j < kColumns; j += kGroup) {
         const float (&x)[4][kColumns] = shared.columns[group];
         const int64_t line = block - 2 * p.first;
-        if (col + j < p.m) {
+        if (col + j < p.m && !spare) {
           p.col_part[line * p.m + col + j] = (x[0][j] + x[1][j]) + (x[2][j] + x[3][j]);
         }
       }
@@ -200,28 +228,29 @@ __device__ void multiply_all(const InfoNceSums& p, Shared& shared, int group) {
       float sum = sums[i] + __shfl_xor_sync(0xFFFFFFFF, sums[i], 1);
       sum += __shfl_xor_sync(0xFFFFFFFF, sum, 2);
       const int r = row + 8 * i;
-      if (lane % 4 == 0 && r < p.n) p.row_part[static_cast<int64_t>(item.strip) * p.n + r] = sum;
+      if (lane % 4 == 0 && r < p.n && !spare)
+        p.row_part[static_cast<int64_t>(item.strip) * p.n + r] = sum;
     }
   }
 }
 
 #endif
 
-__global__ void __launch_bounds__(kThreads, 1)
-    sums_kernel(const InfoNceSums p, const __grid_constant__ CUtensorMap q,
-                const __grid_constant__ CUtensorMap k) {
+__global__ void FASTCL_CLUSTER __launch_bounds__(kThreads, 1)
+    hopper_sums_kernel(const InfoNceSums p, const __grid_constant__ CUtensorMap q,
+                       const __grid_constant__ CUtensorMap k) {
 #if defined(__CUDA_ARCH_FEAT_SM90_ALL)
   extern __shared__ __align__(1024) uint8_t memory[];
   Shared& shared = *reinterpret_cast<Shared*>(memory);
   if (threadIdx.x == 0) {
     for (int i = 0; i < kStages; ++i) {
       hopper::barrier_init(&shared.full[i], 1);
-      hopper::barrier_init(&shared.empty[i], 2);
+      hopper::barrier_init(&shared.empty[i], 2 * kBlocks);  // every warpgroup that reads it
     }
     asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
     asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
   }
-  __syncthreads();
+  hopper::cluster_meet();  // no block loads into one whose barriers are not there yet
   // 40 + 2 * 232 registers of 128 threads each fill the file.
   if (threadIdx.x < kGroup) {
     hopper::give_registers<40>();
@@ -230,6 +259,8 @@ __global__ void __launch_bounds__(kThreads, 1)
     hopper::take_registers<232>();
     multiply_all(p, shared, threadIdx.x / kGroup - 1);
   }
+  __syncwarp();
+  hopper::cluster_meet();  // nor arrives at one that has gone
 #endif
 }
 
@@ -266,17 +297,16 @@ bool describe(CUtensorMap* map, const void* x, int rows, int width, int box_rows
 const char* info_nce_sums_cuda(const InfoNceSums& p, void* stream) {
   CUtensorMap q, k;
   if (encoder() == nullptr) return "the driver has no tensor maps";
-  if (!describe(&q, p.q, p.n, p.d, kRows) || !describe(&k, p.k, p.m, p.d, kColumns)) {
+  if (!describe(&q, p.q, p.n, p.d, kRows) || !describe(&k, p.k, p.m, p.d, kColumns / kBlocks)) {
     return "rows cannot be described to the bulk copy engine";
   }
   const int bytes = static_cast<int>(sizeof(Shared));
   cudaError_t error =
-      cudaFuncSetAttribute(sums_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
+      cudaFuncSetAttribute(hopper_sums_kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes);
   if (error != cudaSuccess) return cudaGetErrorString(error);
-  const int columns = (p.m + kColumns - 1) / kColumns;
-  const int count = p.tiles * ((columns + p.strip - 1) / p.strip);
-  sums_kernel<<<std::min(p.processors, count), kThreads, bytes,
-                static_cast<cudaStream_t>(stream)>>>(p, q, k);
+  const int clusters = std::max(1, std::min(p.processors / kBlocks, items(p)));
+  hopper_sums_kernel<<<clusters * kBlocks, kThreads, bytes, static_cast<cudaStream_t>(stream)>>>(
+      p, q, k);
   error = cudaGetLastError();
   return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
 }

@@ -78,7 +78,7 @@ def statistics_kernel(
     scale: tl.float64,
     logit_scale,  # [] or None
     only,  # [row tiles] int32: the row tiles to do; None: all
-    flags,  # [row tiles] int32 out: the fixed shift failed; None: there was none
+    flags,  # [row tiles] int32 out: the fixed shift failed; None: it cannot
     out,  # [4, n] loss, rest of lse, mean positive logit, number of positives
     rank,  # [n] int64 out, or None
     n,
@@ -102,9 +102,10 @@ def statistics_kernel(
         if state is not None:
             total += tl.load(state + i, mask=inside, other=0.0)
         away = tl.log2(total)
-        # Below 2^-100 of the shift float32 has begun to lose the smaller terms.
-        bad = inside & ((away < -100.0) | (away == float("inf")))
-        tl.store(flags + tl.program_id(0), tl.max(bad.to(tl.int32), 0))
+        if flags is not None:
+            # Below 2^-100 of the shift float32 has begun to lose the smaller terms.
+            bad = inside & ((away < -100.0) | (away == float("inf")))
+            tl.store(flags + tl.program_id(0), tl.max(bad.to(tl.int32), 0))
         away += fixed_shift(scale)
     lse = away * LN2  # of the negatives
     positive = tl.zeros([BLOCK], tl.float64)

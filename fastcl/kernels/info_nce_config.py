@@ -11,12 +11,15 @@ from torch import Tensor
 
 # Beyond, the own-row accumulator [rows, d] leaves the registers: weights by chunks, then products.
 FLASH_WIDTH = 256
-# Beyond, z z^T goes by chunks too: half the tiles form a logit and its exponential once for both
-# rows, 1.5 products where own rows take 2, and an exponential costs a product of width 128.
-TRIANGLE_WIDTH = 128
+# Beyond, both gradients, and the one of z z^T, go by chunks: a tile of weights is formed once where
+# own rows form it for dq and again for dk. That is a product and an exponential less, which costs
+# one of width 128 itself, for 6 bytes of traffic per logit, most of it behind the products.
+BOTH_WIDTH = 128
 # Rows and columns of one chunk of weights: reading and writing float32 gradients then costs at
 # most a tenth of the products, at 128 MB of bfloat16.
 CHUNK = 8192
+# Up to this scale no sum over unit rows falls below 2^-100: the fixed shift needs no repair.
+SAFE_SCALE = 69.0
 # Up to this scale both log-sum-exps of unit rows lie within 2^+-100 of the gradient's shift, 0.
 NEAR_SCALE = 42.0
 # Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
@@ -102,11 +105,6 @@ def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     if narrow >= 64:
         return table[width]
     return Tiles(*(tile._replace(depth=narrow) for tile in table[width]))
-
-
-def halved(tile: Tile) -> Tile:
-    """For the gradient with two exponentials per logit, whose registers are twice as many."""
-    return tile._replace(columns=tile.columns // 2)
 
 
 def plan(q: Tensor, k: Tensor) -> Plan:

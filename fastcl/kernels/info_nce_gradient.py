@@ -60,6 +60,12 @@ def any_of(grads) -> bool:
     return any(g is not None for g in grads)
 
 
+def tile_for(whole: config.Tile, sides: Sides, shared: bool) -> config.Tile:
+    """The tile, or half of it where every logit has an exponential for each side."""
+    apart = not shared and sides.rows is not None and sides.cols is not None
+    return whole._replace(columns=whole.columns // 2) if apart else whole
+
+
 def own_gradient(p: Problem, sides: Sides) -> Tensor:
     """sum_j G_ij k_j with the rows' sums in registers: [n, d]."""
     (n, m, d), whole = p.sizes, p.plan.own
@@ -67,8 +73,7 @@ def own_gradient(p: Problem, sides: Sides) -> Tensor:
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
     out = common.empty(p.q, strips, n, d)
     for shared in sides.shared:
-        apart = not shared and sides.rows is not None and sides.cols is not None
-        tile = config.halved(whole) if apart else whole
+        tile = tile_for(whole, sides, shared)
         own_kernel[(row_tiles, strips)](
             *p.operands(tile, tile.depth), sides.rows, sides.cols, sides.wide, out,
             strip * (whole.columns // tile.columns), n, m, d,
@@ -80,12 +85,15 @@ def own_gradient(p: Problem, sides: Sides) -> Tensor:
 
 def chunked(p: Problem, sides: Sides, need_q: bool, need_k: bool):
     """dq and dk from chunks of G; half of them in a symmetric one."""
-    (n, m, d), tile = p.sizes, p.plan.weights
-    operands = p.operands(tile, tile.depth)
+    n, m, d = p.sizes
+    launches = []
+    for shared in sides.shared:
+        tile = tile_for(p.plan.weights, sides, shared)
+        launches.append((shared, tile, p.operands(tile, tile.depth)))
 
     def fill(chunk: Chunk) -> None:
         rows, columns = chunk.shape
-        for shared in sides.shared:
+        for shared, tile, operands in launches:
             weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns))](
                 *operands, sides.rows, sides.cols, sides.wide, chunk.weights,
                 *chunk.corner, columns, chunk.pitch, n, m, d,
@@ -103,8 +111,8 @@ def is_triangle(p: Problem, sides: Sides) -> bool:
 
 def gradients(p: Problem, sides: Sides, need_q: bool, need_k: bool):
     """dq [n, d] and dk [m, d], [0, d] where not needed."""
-    by_chunks = is_triangle(p, sides) and p.sizes[2] > config.TRIANGLE_WIDTH
-    if p.plan.own is None or by_chunks:
+    twice = is_triangle(p, sides) or (need_q and need_k)  # own rows would form every logit twice
+    if p.plan.own is None or (twice and p.sizes[2] > config.BOTH_WIDTH):
         return chunked(p, sides, need_q, need_k)
     dq = dk = common.empty(p.q, 0, p.sizes[2])
     if need_q:

@@ -46,8 +46,9 @@ def fixed_sums(p: Problem) -> tuple[Tensor, Tensor]:
     n, m, _ = p.sizes
     row_tiles, col_tiles = triton.cdiv(n, TILE), triton.cdiv(m, COLUMNS)
     launch_tiles = min(row_tiles, LAUNCH_TILES)
-    # The grid stays for all tiles: two rounds of strips per processor leave little at the end.
-    strips, strip = config.strips(launch_tiles, col_tiles, 2 * p.plan.processors)
+    # Two processors take a pair of row tiles, and the grid stays for two rounds of strips.
+    pairs = triton.cdiv(launch_tiles, 2)
+    strips, strip = config.strips(pairs, col_tiles, p.plan.processors)
     parts = common.empty(p.q, strips, n)
     down = common.empty(p.q, 2 * launch_tiles, m)
     state = common.empty(p.q, m, dtype=torch.float64)

@@ -101,7 +101,8 @@ def finish(
     grid = (triton.cdiv(n, block),)
     rows = common.empty(p.q, 4, n)
     rank = common.empty(p.q, 0 if sums.rank is None else n, dtype=torch.int64)
-    flags = common.empty(p.q, grid[0], dtype=torch.int32) if fixed else None
+    fallible = fixed and (p.logit_scale is not None or p.scale > config.SAFE_SCALE)
+    flags = common.empty(p.q, grid[0], dtype=torch.int32) if fallible else None
 
     def combine(sums: Sums, only: Tensor | None, flags: Tensor | None) -> None:
         statistics_kernel[grid](
@@ -112,7 +113,7 @@ def finish(
         )  # fmt: skip
 
     combine(sums, None, flags)
-    if fixed:
+    if fallible:
         combine(online_sums(p, None, flags), flags, None)
     return rows, rank
 
