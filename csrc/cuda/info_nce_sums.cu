@@ -12,6 +12,7 @@
 
 #include "../info_nce_sums.h"
 #include "hopper.h"
+#include "tensor_map.h"
 
 namespace fastcl {
 namespace {
@@ -22,17 +23,11 @@ constexpr int kThreads = 3 * kGroup;
 constexpr int kRowBytes = kFeatures * 2;
 constexpr int kStageBytes = (kRows + kColumns) * kRowBytes;
 constexpr int kBlocks = 2;  // of a cluster
-constexpr int kLead = 2;    // steps over features that the first warpgroup is ahead: an epilogue
 
 struct Shared {
   alignas(1024) uint8_t stage[kStages][kStageBytes];  // q, then k
   float columns[2][4][kColumns];                      // sums of 16 rows: warpgroup, warp
   uint64_t full[kStages], empty[kStages];
-};
-
-struct Item {
-  int row, begin, end;  // first row; column tiles
-  int strip;
 };
 
 __host__ __device__ int pairs_of(const InfoNceSums& p) { return (p.tiles + kBlocks - 1) / kBlocks; }
@@ -43,6 +38,22 @@ __host__ __device__ int items(const InfoNceSums& p) {
   const int columns = (p.m + kColumns - 1) / kColumns;
   return pairs_of(p) * ((columns + p.strip - 1) / p.strip);
 }
+
+// Older architectures are compiled too, without a body, and know no clusters.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define FASTCL_CLUSTER
+#else
+#define FASTCL_CLUSTER __cluster_dims__(kBlocks, 1, 1)
+#endif
+
+#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
+
+constexpr int kLead = 2;  // steps over features that the first warpgroup is ahead: an epilogue
+
+struct Item {
+  int row, begin, end;  // first row; column tiles
+  int strip;
+};
 
 __device__ Item item_of(const InfoNceSums& p, int index, int rank) {
   const int pairs = pairs_of(p), strip = index / pairs;
@@ -59,15 +70,6 @@ struct Ring {
     if (++stage == kStages) stage = 0, parity ^= 1;
   }
 };
-
-// Older architectures are compiled too, without a body, and know no clusters.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
-#define FASTCL_CLUSTER
-#else
-#define FASTCL_CLUSTER __cluster_dims__(kBlocks, 1, 1)
-#endif
-
-#if defined(__CUDA_ARCH_FEAT_SM90_ALL)
 
 __device__ void load_all(const InfoNceSums& p, Shared& shared, const CUtensorMap* q,
                          const CUtensorMap* k) {
@@ -264,40 +266,12 @@ __global__ void FASTCL_CLUSTER __launch_bounds__(kThreads, 1)
 #endif
 }
 
-using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
-                            const cuuint64_t*, const cuuint32_t*, const cuuint32_t*,
-                            CUtensorMapInterleave, CUtensorMapSwizzle, CUtensorMapL2promotion,
-                            CUtensorMapFloatOOBfill);
-
-// The driver's function, found at run time: nothing links against the driver.
-Encode encoder() {
-  static const Encode found = [] {
-    void* function = nullptr;
-    cudaDriverEntryPointQueryResult result;
-    const cudaError_t error = cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function,
-                                                               12000, cudaEnableDefault, &result);
-    const bool there = error == cudaSuccess && result == cudaDriverEntryPointSuccess;
-    return there ? reinterpret_cast<Encode>(function) : nullptr;
-  }();
-  return found;
-}
-
-bool describe(CUtensorMap* map, const void* x, int rows, int width, int box_rows) {
-  const cuuint64_t sizes[] = {static_cast<cuuint64_t>(width), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(width) * 2};  // bytes
-  const cuuint32_t box[] = {kFeatures, static_cast<cuuint32_t>(box_rows)}, steps[] = {1, 1};
-  return encoder()(map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 2, const_cast<void*>(x), sizes, strides,
-                   box, steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-                   CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-                   CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE) == CUDA_SUCCESS;
-}
-
 }  // namespace
 
 const char* info_nce_sums_cuda(const InfoNceSums& p, void* stream) {
   CUtensorMap q, k;
-  if (encoder() == nullptr) return "the driver has no tensor maps";
-  if (!describe(&q, p.q, p.n, p.d, kRows) || !describe(&k, p.k, p.m, p.d, kColumns / kBlocks)) {
+  if (!describe_rows(&q, p.q, p.n, p.d, kRows, kFeatures) ||
+      !describe_rows(&k, p.k, p.m, p.d, kColumns / kBlocks, kFeatures)) {
     return "rows cannot be described to the bulk copy engine";
   }
   const int bytes = static_cast<int>(sizeof(Shared));
