@@ -1,9 +1,9 @@
 """Measure fastcl beside its rivals: `python -m benchmarks --suite cpu|gpu|quick|scaling [--peers]`.
 
 First every variant is checked against float64, then all are timed in turn in one process, then
-each is run once in a process of its own for its peak memory. Rows go to results/<suite>.csv after
-every case, tables to results/<suite>.md and the README, plots beside them. A variant that cannot
-run or is wrong has a row that says so.
+each is run once for its peak memory (on the CPU in a process of its own). Rows go to
+results/<suite>.csv after every case, tables to results/<suite>.md and the README, plots beside
+them. A variant that cannot run or is wrong has a row that says so.
 """
 
 import argparse
@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from . import report
-from .measure import measure, peak_elsewhere, peak_here
+from .measure import measure, peak_elsewhere, peak_here, peak_on_gpu
 from .suites import SUITES
 from .timing import ceiling, quantiles, seconds
 from .variants import named
@@ -55,6 +55,8 @@ def main() -> None:
         index, variant = chosen.memory_of.split(":")
         print(peak_here(named(cases[int(index)], variant), cases[int(index)], device))
         return
+    # A suite of the CPU on a GPU does not replace the CPU's rows.
+    name = chosen.suite if device == "cpu" or chosen.suite == "gpu" else f"{chosen.suite}_gpu"
     begin, where, rows = time.monotonic(), report.circumstances(device), []
     for index, case in enumerate(cases):
         if chosen.cases not in case.name:
@@ -64,17 +66,19 @@ def main() -> None:
             print(f"{case.name}: would not end within {left:.0f} s, left out", flush=True)
             continue
         print(f"{case.name} {str(case.dtype).removeprefix('torch.')}", flush=True)
-        memory = None if chosen.no_memory else peak_elsewhere(chosen.suite, index, device)
+        elsewhere = peak_elsewhere(chosen.suite, index, device)
+        memory = peak_on_gpu if device == "cuda" else elsewhere
         new = measure(
-            case, device, libraries=chosen.peers, budget=chosen.budget, memory=memory,
+            case, device, libraries=chosen.peers, budget=chosen.budget,
+            memory=None if chosen.no_memory else memory,
             only=SCALING if chosen.suite == "scaling" else (),
         )  # fmt: skip
         print("\n".join(map(report.line, new)), flush=True)
         rows += [{**where, **row} for row in new]
-        report.save(rows, chosen.out / f"{chosen.suite}.csv")
+        report.save(rows, chosen.out / f"{name}.csv")
     if not rows:
         raise SystemExit(f"no case of the suite {chosen.suite} was measured")
-    report.show(chosen.suite, chosen.out)
+    report.show(name, chosen.out)
 
 
 if __name__ == "__main__":

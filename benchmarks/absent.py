@@ -48,11 +48,16 @@ class _Finder(MetaPathFinder, Loader):
 def stand_in_for_torchvision() -> Iterator[None]:
     """Let `import torchvision` succeed in this block where it is not installed.
 
-    Nothing of it stays behind: transformers looks for torchvision and would take it for real.
+    Nothing of it stays behind, and transformers, which open_clip imports where it is there, looks
+    for torchvision before: it would take this one for real.
     """
     if importlib.util.find_spec("torchvision") is not None:
         yield
         return
+    if importlib.util.find_spec("transformers") is not None:
+        from transformers.utils import is_torchvision_available
+
+        is_torchvision_available()  # it keeps its first answer
     finder = _Finder()
     sys.meta_path.append(finder)
     try:

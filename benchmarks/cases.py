@@ -45,6 +45,7 @@ class Case:
     units: float
     dtype: torch.dtype = torch.float32
     bfloat16: bool = False  # also time bfloat16 rows beside, in the same rounds
+    alone: bool = False  # of all variants only fastcl: a step takes seconds
 
     measure = "FLOP"
 
@@ -123,7 +124,8 @@ class Update:
     limit: int = 0  # cut every dimension to this, for the check against float64
 
     # A twin that moves on costs the next step nothing, so all variants share it.
-    loss, measure, m, d, bfloat16, stateful = "momentum", "B", 0, 0, False, False
+    loss, measure, m, d = "momentum", "B", 0, 0
+    bfloat16 = alone = stateful = False
 
     @property
     def name(self) -> str:

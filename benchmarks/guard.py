@@ -76,9 +76,7 @@ def _against_wanted(fresh: dict, bfloat16: bool, wanted: Iterable[Wanted]) -> li
     return verdicts
 
 
-def verdicts(
-    rows: list[dict], committed: list[dict], wanted: Iterable[Wanted] = WANTED
-) -> list[Verdict]:
+def verdicts(rows: list[dict], committed: list[dict], wanted: Iterable[Wanted]) -> list[Verdict]:
     """Fresh rows against the wanted ratios, the committed rows, and the bound on memory."""
     first, fresh = rows[0], _ratios(rows)
     found = _against_wanted(fresh, first["bf16"] == "yes", wanted)
@@ -130,7 +128,7 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=2.0, help="seconds per variant and case")
     rows = run(parser.parse_args().budget)
     path = report.RESULTS / "cpu.csv"
-    found = verdicts(rows, report.read(path) if path.exists() else [])
+    found = verdicts(rows, report.read(path) if path.exists() else [], WANTED)
     print(f"\n{table(found)}")
     if rows[0]["load"] > rows[0]["cores"] / 4:
         print(f"\nThe machine was busy (load {rows[0]['load']:.1f}): run this on an idle one.")

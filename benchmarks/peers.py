@@ -95,7 +95,7 @@ def _cached(case: Case) -> Function:
     from sentence_transformers.sentence_transformer.losses import CachedMultipleNegativesRankingLoss
 
     loss = CachedMultipleNegativesRankingLoss(
-        torch.nn.Identity(), scale=1 / TEMPERATURE, mini_batch_size=CHUNK
+        torch.nn.Sequential(torch.nn.Identity()), scale=1 / TEMPERATURE, mini_batch_size=CHUNK
     )
 
     def function(query, key):

@@ -55,6 +55,10 @@ def _cut_cross_entropy(case: Case) -> Function:
     )
 
 
+def _half_only(case: Case) -> str:
+    return "its backward takes no float32 rows" if case.dtype == torch.float32 else ""
+
+
 def _liger(case: Case) -> Function:
     from liger_kernel.transformers import LigerFusedLinearCrossEntropyLoss
 
@@ -101,6 +105,7 @@ GPU_PEERS = (
     Variant(
         "cut-cross-entropy", PAIRS, _cut_cross_entropy, 0, "cut-cross-entropy",
         "cut_cross_entropy", gpu=True,
+        outside=_half_only,
         remark="with filter_eps=None: its default drops small gradients; both directions apart",
     ),
     Variant(

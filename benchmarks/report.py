@@ -62,6 +62,7 @@ def line(row: dict) -> str:
 COLUMNS = (
     "case", "loss", "n", "m", "d", "dtype", "variant", "version", "median_ms", "q20_ms", "q80_ms",
     "samples", "extra_mb", "measure", "work", "rate", "ceiling", "fraction", "error", "note",
+    "remark",
 )  # fmt: skip
 
 

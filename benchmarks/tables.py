@@ -100,7 +100,8 @@ def headline(rows: list[Row], predicted: dict[str, float] | None = None) -> str:
         cells += [_fastest(variants, ours)] * some
         lines.append([*cells, megabytes(ours), megabytes(variants.get("plain"))])
     parts = [grid(heads, lines), "", _where(rows), *_bfloat16(cases, rows[0]), *_graphs(cases)]
-    return "\n".join(parts + _left_out(rows, is_library, wanted=False)) + "\n"
+    parts += _remarks(rows, wanted=False) + _left_out(rows, wanted=False)
+    return "\n".join(parts) + "\n"
 
 
 def _where(rows: list[Row]) -> str:
@@ -139,11 +140,18 @@ def _graphs(cases: dict) -> list[str]:
     ]
 
 
-def _left_out(rows: list[Row], kind, wanted: bool) -> list[str]:
+def _remarks(rows: list[Row], wanted: bool) -> list[str]:
+    """How variants were called, where that is not plain: of the libraries, or of the others."""
+    timed = [r for r in rows if r["median_ms"] and is_library(r["variant"]) == wanted]
+    found = dict.fromkeys((r["variant"], r.get("remark")) for r in timed)
+    return [f"{name}: {remark}." for name, remark in found if remark]
+
+
+def _left_out(rows: list[Row], wanted: bool) -> list[str]:
     """Who could not run or was wrong, and why: of the libraries, or of the others."""
     reasons: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if row["note"] and kind(row["variant"]) == wanted and "one chunk" not in row["note"]:
+        if row["note"] and is_library(row["variant"]) == wanted and "one chunk" not in row["note"]:
             reasons.setdefault((row["variant"], row["note"]), []).append(row["case"])
     return [f"Not timed: {v} on {', '.join(c)}: {note}." for (v, note), c in reasons.items()]
 
@@ -171,7 +179,7 @@ def libraries(rows: list[Row]) -> str:
         "Time as a multiple of fastcl's; memory above inputs and gradients; largest relative error "
         "of loss and gradients against float64."
     )
-    return "\n".join([grid(heads, lines), "", text]) + "\n"
+    return "\n".join([grid(heads, lines), "", text, *_remarks(rows, wanted=True)]) + "\n"
 
 
 def exponent(points: list[tuple[float, float]]) -> float:
@@ -213,5 +221,5 @@ def scaling(rows: list[Row]) -> str:
             fits = [f"{v} n^{exponent(p):.2f}" for v, p in variants.items() if len(p) > 3]
             if fits:
                 powers.append(f"{what} of {labels[loss]} over its larger sizes: {', '.join(fits)}.")
-    left = _left_out(rows, is_library, wanted=False)
+    left = _left_out(rows, wanted=False)
     return "\n".join([grid(heads, lines), "", _where(rows), *powers, *left]) + "\n"

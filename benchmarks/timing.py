@@ -73,7 +73,7 @@ def ceiling(measure: str, device: str, dtype: torch.dtype) -> tuple[Callable[[],
         x = torch.randn(2**26, device=device)  # 268 MB: more than any cache
         y = torch.empty_like(x)
         return lambda: y.copy_(x), 2.0 * x.numel() * x.itemsize
-    size = 1024 if device == "cpu" else 8192
+    size = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(a)
     return lambda: torch.mm(a, b, out=out), 2.0 * size**3

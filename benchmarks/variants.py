@@ -25,14 +25,15 @@ def anywhere(case: Case) -> str:
 class Variant:
     """One way to compute a case.
 
-    `matrices` is the peak in n x m matrices of the row's dtype, from which a size that does not
-    fit into memory is known before it is tried; `outside` says why a case is out of its range.
+    `matrices` is the peak in n x m matrices of the rows' dtype (measured), by loss where they
+    differ: a size that does not fit into memory is known before it is tried. `outside` says why a
+    case is out of its range.
     """
 
     name: str
     losses: tuple[str, ...]
     build: Callable[[Case], Function]
-    matrices: float = 0.0
+    matrices: float | dict[str, float] = 0.0
     package: str = ""  # on PyPI; "" for PyTorch and fastcl
     module: str = ""
     gpu: bool = False  # has kernels for NVIDIA GPUs only
@@ -57,10 +58,14 @@ class Variant:
         """Why it is not run, or ""."""
         if (self.gpu or self.graph) and device != "cuda":
             return "needs a GPU"
+        if case.alone and self.name != "fastcl":
+            return "takes minutes at this size"
         if reason := self.outside(case):
             return reason
         # A quarter more than its tensors: allocators round up and keep blocks.
-        needed = 1.25 * self.matrices * case.n * case.m * (self.dtype or case.dtype).itemsize
+        count = self.matrices
+        count = count[case.loss] if isinstance(count, dict) else count
+        needed = 1.25 * count * case.n * case.m * (self.dtype or case.dtype).itemsize
         if needed > available(device):
             return f"would need {needed / 1e9:.0f} GB"
         return ""
@@ -107,10 +112,14 @@ def _foreach(case: Update) -> Function:
 LOSSES = tuple(LABELS)
 DIFFERENTIABLE = LOSSES[:-2]  # torch.compile has nothing to fuse in a push or an update
 
+HELD = {
+    "nt_xent": 3, "sup_con": 5.5, "clip": 4, "siglip": 5, "info_nce": 4, "moco": 3, "moco_push": 3,
+    "momentum": 0,
+}  # fmt: skip
 OURS = Variant("fastcl", LOSSES, _fused)
 TORCH = (
-    Variant("plain", LOSSES, _plain, 5),
-    Variant("compiled", DIFFERENTIABLE, _compiled, 3),
+    Variant("plain", LOSSES, _plain, HELD),
+    Variant("compiled", DIFFERENTIABLE, _compiled, HELD),
     Variant(
         "chunked", tuple(CHUNKED), lambda case: CHUNKED[case.loss],
         remark=f"{CHUNK:,} rows at a time with torch.utils.checkpoint",

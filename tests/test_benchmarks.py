@@ -27,10 +27,14 @@ NVIDIA = {f"{v.name} {loss}": (v, loss) for v in GPU_PEERS for loss in v.losses}
 @pytest.mark.parametrize("name", CASES)
 def test_case_is_right(name):
     case = CASES[name]
-    assert measure.error(OURS, case, "cpu") < measure.LIMIT[case.dtype] * 1.5
+    assert measure.error(OURS, case, "cpu") < (1e-4 if case.dtype == torch.float32 else 3e-2)
 
 
-@pytest.mark.parametrize("name", RIVALS)
+def _slow_where_compiled(name: str):
+    return pytest.param(name, marks=pytest.mark.slow) if name.startswith("compiled") else name
+
+
+@pytest.mark.parametrize("name", [_slow_where_compiled(name) for name in RIVALS])
 def test_pytorch_is_right(name, monkeypatch):
     variant, loss = RIVALS[name]
     monkeypatch.setattr("benchmarks.plain.CHUNK", 20)  # several chunks, the last one shorter
@@ -66,7 +70,7 @@ def test_library_for_gpus_is_right(name):
     variant, loss = NVIDIA[name]
     installed(variant)
     case = Case(loss, 128, 128, 256, 4, torch.bfloat16)
-    assert measure.error(variant, case, "cuda") < measure.LIMIT[torch.bfloat16]
+    assert measure.error(variant, case, "cuda") < measure.RIVALS_LIMIT[torch.bfloat16]
 
 
 @pytest.mark.gpu
@@ -113,7 +117,7 @@ def test_variants_share_a_round_but_not_what_they_change():
 def test_a_size_beyond_the_memory_is_refused_before_it_is_tried():
     plain = named(Case("nt_xent", 64, 64, 128, 2), "plain")
     huge = Case("nt_xent", 2**20, 2**20, 128, 2)
-    assert plain.refusal(huge, "cpu") == "would need 27488 GB"
+    assert plain.refusal(huge, "cpu") == "would need 16493 GB"
     assert plain.refusal(huge.smaller(64), "cpu") == ""
     assert OURS.refusal(huge, "cpu") == ""
     assert 0 < available("cpu") < 2**50
@@ -170,4 +174,4 @@ def test_a_pause_moves_no_quantile():
 def test_the_ceiling_counts_its_work(kind):
     call, work = timing.ceiling(kind, "cpu", torch.float32)
     call()
-    assert work == (2.0 * 1024**3 if kind == "FLOP" else 2.0 * 2**26 * 4)
+    assert work == (2.0 * 2048**3 if kind == "FLOP" else 2.0 * 2**26 * 4)

@@ -61,7 +61,7 @@ std::tuple<Tensor, Tensor> info_nce_backward(
          gradient(grad_col_loss, x.m, "grad_col_loss"),
          gradient(grad_col_positive, x.m, "grad_col_positive"), data<T>(rows, "rows"),
          data<T>(cols, "cols"), extra, need_dq ? mutable_data<T>(dq, "dq") : nullptr,
-         need_dk ? mutable_data<T>(dk, "dk") : nullptr});
+         need_dk ? mutable_data<T>(dk, "dk") : nullptr, nullptr});
   });
   return {dq, dk};
 }
