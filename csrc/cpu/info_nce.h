@@ -69,8 +69,9 @@ class RowTable {
   Block<T> block(int64_t first, int64_t size) const {
     return {element_, rows_.data() + first, scaled_ ? factors_.data() + first : nullptr, size};
   }
-  // The rows where they lie end to end and are used as they are, or null.
+  // The rows where they lie end to end, not divided by their length, or null.
   const T* in_place(int64_t first, int64_t size, int64_t d) const;
+  const T* factors(int64_t first) const { return scaled_ ? factors_.data() + first : nullptr; }
 
  private:
   Element element_;
@@ -116,7 +117,13 @@ class Tiles {
     const int64_t first = col_begin(block);
     return k_.block(first, std::min(schedule.cols_per_block, x_.m - first));
   }
-  const T* rows_of_q(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
+  // A slice of a block of q, [rows, stride], to be multiplied with the factors.
+  struct Left {
+    const T* data;
+    int64_t stride;
+    const T* factors;
+  };
+  Left left(int64_t block, int64_t from, int64_t cols, Scratch& scratch);
   void encode();
 
   const InfoNce x_;

@@ -25,7 +25,7 @@ RowTable<T>::RowTable(Element element, const Rows& rows, const void* lengths, in
 template <typename T>
 const T* RowTable<T>::in_place(int64_t first, int64_t size, int64_t d) const {
   constexpr Element native = sizeof(T) == 4 ? Element::kFloat : Element::kDouble;
-  if (element_ != native || scaled_) return nullptr;
+  if (element_ != native) return nullptr;
   const T* begin = static_cast<const T*>(rows_[first]);
   for (int64_t i = 1; i < size; ++i) {
     if (rows_[first + i] != begin + i * d) return nullptr;
@@ -120,18 +120,17 @@ Match<T> Tiles<T>::match(const Pair& pair) const {
 }
 
 template <typename T>
-const T* Tiles<T>::rows_of_q(int64_t block, int64_t from, int64_t cols, Scratch& scratch,
-                             int64_t* stride) {
-  if (const T* rows = q_.in_place(row_begin(block), q_block(block).size, x_.d)) {
-    *stride = x_.d;
-    return rows + from;
+typename Tiles<T>::Left Tiles<T>::left(int64_t block, int64_t from, int64_t cols,
+                                       Scratch& scratch) {
+  const int64_t first = row_begin(block);
+  if (const T* rows = q_.in_place(first, q_block(block).size, x_.d)) {
+    return {rows + from, x_.d, q_.factors(first)};
   }
   if (scratch.block != block || cols < x_.d) {
     simd<T>().copy_rows(q_block(block), from, cols, scratch.copy.data());
     scratch.block = block;
   }
-  *stride = cols;
-  return scratch.copy.data();
+  return {scratch.copy.data(), cols, nullptr};
 }
 
 template <typename T>
@@ -142,11 +141,10 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
   const Tile<T> tile{scratch.tile.data(), q_block(pair.row).size, k.size, stride};
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t depth = std::min(kSlice, x_.d - from);
-    int64_t row_stride;
-    const T* q = rows_of_q(pair.row, from, depth, scratch, &row_stride);
+    const Left q = left(pair.row, from, depth, scratch);
     simd<T>().pack_columns(k, from, depth, scratch.panels.data());
-    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols, tile.s,
-                      stride, from > 0, true);
+    simd<T>().product(q.data, q.stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
+                      q.factors, tile.s, stride, from > 0, true);
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* end = tile.s + i * stride + tile.cols;
@@ -161,8 +159,8 @@ void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T*
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
     simd<T>().pack_rows(k_block(pair.col), from, width, panels);
-    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, out + from, x_.d,
-                      true, false);
+    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr,
+                      out + from, x_.d, true, false);
   }
 }
 
@@ -172,8 +170,8 @@ void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T*
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
     simd<T>().pack_rows(q_block(pair.row), from, width, panels);
-    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, out + from, x_.d,
-                      true, false);
+    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr,
+                      out + from, x_.d, true, false);
   }
 }
 

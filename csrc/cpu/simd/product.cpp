@@ -40,8 +40,9 @@ inline void for_panels(int64_t width, const F& f) {
 
 template <typename T>
 struct Output {
-  T* out;          // [rows, stride]
-  int64_t stride;  // elements between rows
+  T* out;            // [rows, stride]
+  int64_t stride;    // elements between rows
+  const T* factors;  // [rows] what the sums are multiplied with, or null
   bool accumulate;
 };
 
@@ -75,15 +76,19 @@ inline void block(const T* a, int64_t row, int64_t step, const T* b, int64_t dep
     for (; k + kLine<T> <= depth; k += kLine<T>) {
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r) __builtin_prefetch(a + (R + r) * row + k);
+#pragma GCC unroll 4
       for (int64_t l = 0; l < kLine<T>; ++l) multiply(k + l);
     }
   }
+#pragma GCC unroll 4
   for (; k < depth; ++k) multiply(k);
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     T* out = to.out + r * to.stride;
+    const V factor = splat<T>(to.factors == nullptr ? T(1) : to.factors[r]);
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) {
+      if (to.factors != nullptr) sums[r][w] *= factor;
       T* at = out + w * kWidth<T>;
       if (w < W - 1 || valid == kWidth<T>) {
         store(at, to.accumulate ? load<V>(at) + sums[r][w] : sums[r][w]);
@@ -100,7 +105,8 @@ template <typename T, int W>
 inline void panel(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
                   const Output<T>& to, int64_t valid) {
   const auto at = [&](int64_t i) {
-    return Output<T>{to.out + i * to.stride, to.stride, to.accumulate};
+    const T* factors = to.factors == nullptr ? nullptr : to.factors + i;
+    return Output<T>{to.out + i * to.stride, to.stride, factors, to.accumulate};
   };
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
@@ -119,31 +125,28 @@ inline void panel(const T* a, int64_t row, int64_t step, int64_t rows, const T* 
   if (rows > i) block<T, 1, W>(a + i * row, row, step, b, depth, at(i), valid);
 }
 
-// Interleaves the first (or second) halves of a and b.
-template <typename T, bool kSecond>
-inline Vector<T> zip(Vector<T> a, Vector<T> b) {
-  Integer<T> order{};
+// Exchanges the blocks of kApart x kApart off the diagonal of rows a and b, kApart apart.
+template <typename T, int kApart>
+inline void exchange(Vector<T>& a, Vector<T>& b) {
+  Integer<T> upper{}, lower{};
   for (int l = 0; l < kWidth<T>; ++l) {
-    order[l] = l / 2 + (kSecond ? kWidth<T> / 2 : 0) + (l % 2 == 0 ? 0 : kWidth<T>);
+    const bool from_b = (l & kApart) != 0;
+    upper[l] = from_b ? kWidth<T> + l - kApart : l;
+    lower[l] = from_b ? kWidth<T> + l : l + kApart;
   }
-  return __builtin_shuffle(a, b, order);
+  const Vector<T> first = __builtin_shuffle(a, b, upper);
+  b = __builtin_shuffle(a, b, lower);
+  a = first;
 }
 
-// Rows become columns: as many perfect shuffles as the width has bits.
-template <typename T>
+// Rows become columns, one bit of their numbers after the other.
+template <typename T, int kApart = kWidth<T> / 2>
 inline void transpose(Vector<T>* rows) {
-  constexpr int half = kWidth<T> / 2;
-#pragma GCC unroll 4
-  for (int stage = 1; stage < kWidth<T>; stage *= 2) {
-    Vector<T> mixed[kWidth<T>];
 #pragma GCC unroll 16
-    for (int l = 0; l < half; ++l) {
-      mixed[2 * l] = zip<T, false>(rows[l], rows[l + half]);
-      mixed[2 * l + 1] = zip<T, true>(rows[l], rows[l + half]);
-    }
-#pragma GCC unroll 16
-    for (int l = 0; l < kWidth<T>; ++l) rows[l] = mixed[l];
+  for (int l = 0; l < kWidth<T>; ++l) {
+    if ((l & kApart) == 0) exchange<T, kApart>(rows[l], rows[l + kApart]);
   }
+  if constexpr (kApart > 1) transpose<T, kApart / 2>(rows);
 }
 
 template <typename E, typename T>
@@ -163,17 +166,53 @@ inline void row_to(const Block<T>& x, int64_t i, int64_t from, int64_t n, T* to)
   }
 }
 
+// Lanes x lanes elements from rows to columns, `line` apart.
+template <typename T>
+inline void turn_whole(const Block<T>& x, int64_t row, int64_t from, T* out, int64_t line) {
+  using V = Vector<T>;
+  constexpr int lanes = kWidth<T>;
+  V block[lanes];
+  const bool ahead = row + 2 * lanes <= x.size;
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) {
+    block[l] = load<V>(static_cast<const T*>(x.rows[row + l]) + from);
+    if (ahead) __builtin_prefetch(static_cast<const T*>(x.rows[row + lanes + l]) + from);
+  }
+  if (x.factors != nullptr) {
+#pragma GCC unroll 16
+    for (int l = 0; l < lanes; ++l) block[l] *= splat<T>(x.factors[row + l]);
+  }
+  transpose<T>(block);
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) store(out + l * line, block[l]);
+}
+
+// The same of fewer rows or columns, or of half precision; rows that are not there are zero.
+template <typename T>
+inline void turn_part(const Block<T>& x, int64_t row, int64_t rows, int64_t from, int64_t cols,
+                      T* out, int64_t line) {
+  constexpr int lanes = kWidth<T>;
+  T strip[lanes * lanes] = {};
+  for (int64_t l = 0; l < rows; ++l) row_to(x, row + l, from, cols, strip + l * lanes);
+  Vector<T> block[lanes];
+#pragma GCC unroll 16
+  for (int l = 0; l < lanes; ++l) block[l] = load<Vector<T>>(strip + l * lanes);
+  transpose<T>(block);
+  for (int64_t l = 0; l < cols; ++l) store(out + l * line, block[l]);
+}
+
 }  // namespace
 
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-             int64_t width, T* out, int64_t stride, bool accumulate, bool padded) {
+             int64_t width, const T* factors, T* out, int64_t stride, bool accumulate,
+             bool padded) {
   for_panels<T>(width, [&](int64_t first, int count) {
     const int64_t at = first * kWidth<T>, left = width - at;
     const int64_t full = static_cast<int64_t>(count) * kWidth<T>;
     const int64_t valid = padded || left >= full ? kWidth<T> : left - (full - kWidth<T>);
     const T* from = b + at * depth;
-    const Output<T> to{out + at, stride, accumulate};
+    const Output<T> to{out + at, stride, factors, accumulate};
     if (count == 3) return panel<T, 3>(a, row, step, rows, from, depth, to, valid);
     if (count == 2) return panel<T, 2>(a, row, step, rows, from, depth, to, valid);
     panel<T, 1>(a, row, step, rows, from, depth, to, valid);
@@ -200,7 +239,6 @@ void pack_rows(const Block<T>& x, int64_t from, int64_t cols, T* to) {
 
 template <typename T>
 void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
-  using V = Vector<T>;
   constexpr int lanes = kWidth<T>;
   const bool wide = x.element == Element::kFloat || x.element == Element::kDouble;
   for_panels<T>(x.size, [&](int64_t first, int count) {
@@ -210,31 +248,24 @@ void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
       const int64_t row = (first + w) * lanes;
       const int64_t rows = x.size - row < lanes ? x.size - row : lanes;
       T* out = panel + w * lanes;
-      for (int64_t j = 0; j < cols; j += lanes, out += lanes * line) {
-        const int64_t valid = cols - j < lanes ? cols - j : lanes;
-        V block[lanes] = {};
-        for (int64_t l = 0; l < rows; ++l) {
-          if (wide && valid == lanes) {
-            const T* source = static_cast<const T*>(x.rows[row + l]) + from + j;
-            block[l] = load<V>(source) * (x.factors == nullptr ? T(1) : x.factors[row + l]);
-          } else {
-            T strip[lanes] = {};
-            row_to(x, row + l, from + j, valid, strip);
-            block[l] = load<V>(strip);
-          }
+      int64_t j = 0;
+      if (wide && rows == lanes) {
+        for (; j + lanes <= cols; j += lanes, out += lanes * line) {
+          turn_whole(x, row, from + j, out, line);
         }
-        transpose<T>(block);
-        for (int64_t l = 0; l < valid; ++l) store(out + l * line, block[l]);
+      }
+      for (; j < cols; j += lanes, out += lanes * line) {
+        turn_part(x, row, rows, from + j, cols - j < lanes ? cols - j : lanes, out, line);
       }
     }
   });
 }
 
-#define FASTCL_INSTANCE(T)                                                                   \
-  template void product(const T*, int64_t, int64_t, int64_t, const T*, int64_t, int64_t, T*, \
-                        int64_t, bool, bool);                                                \
-  template void copy_rows(const Block<T>&, int64_t, int64_t, T*);                            \
-  template void pack_rows(const Block<T>&, int64_t, int64_t, T*);                            \
+#define FASTCL_INSTANCE(T)                                                                         \
+  template void product(const T*, int64_t, int64_t, int64_t, const T*, int64_t, int64_t, const T*, \
+                        T*, int64_t, bool, bool);                                                  \
+  template void copy_rows(const Block<T>&, int64_t, int64_t, T*);                                  \
+  template void pack_rows(const Block<T>&, int64_t, int64_t, T*);                                  \
   template void pack_columns(const Block<T>&, int64_t, int64_t, T*);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)
