@@ -17,9 +17,10 @@ T length_of(const T* row, int64_t d) {
     for (int64_t l = 0; l < kSums; ++l) sums[l] += row[j + l] * row[j + l];
   }
   for (int64_t l = 0; j + l < d; ++l) sums[l] += row[j + l] * row[j + l];
-  T square = 0;
-  for (int64_t l = 0; l < kSums; ++l) square += sums[l];
-  return sizeof(T) == 4 ? __builtin_sqrtf(square) : __builtin_sqrt(square);
+  for (int64_t half = kSums / 2; half > 0; half /= 2) {
+    for (int64_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+  }
+  return sizeof(T) == 4 ? __builtin_sqrtf(sums[0]) : __builtin_sqrt(sums[0]);
 }
 
 template <typename T, typename E, typename X>

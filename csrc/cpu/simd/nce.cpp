@@ -34,9 +34,10 @@ T product(const E* row, const T* x, int64_t d) {
     for (int64_t l = 0; l < kSums; ++l) sums[l] += static_cast<T>(widen(row[j + l])) * x[j + l];
   }
   for (int64_t l = 0; j + l < d; ++l) sums[l] += static_cast<T>(widen(row[j + l])) * x[j + l];
-  T sum = 0;
-  for (int64_t l = 0; l < kSums; ++l) sum += sums[l];
-  return sum;
+  for (int64_t half = kSums / 2; half > 0; half /= 2) {
+    for (int64_t l = 0; l < half; ++l) sums[l] += sums[l + half];
+  }
+  return sums[0];
 }
 
 // Sum of log(1 + exp(t)) over a block; t becomes the derivative.

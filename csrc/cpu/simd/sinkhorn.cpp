@@ -16,8 +16,13 @@ constexpr T kLog2E = T(1.4426950408889634);
 // Logits of a row, in whole vectors; minus infinity behind its end.
 template <typename T, typename E>
 void logits(const E* scores, const T* potential, int64_t m, T scale, T* row) {
-  for (int64_t j = 0; j < m; ++j) row[j] = static_cast<T>(widen(scores[j])) * scale;
-  for (int64_t j = 0; potential != nullptr && j < m; ++j) row[j] += potential[j];
+  if (potential == nullptr) {
+    for (int64_t j = 0; j < m; ++j) row[j] = static_cast<T>(widen(scores[j])) * scale;
+  } else {
+    for (int64_t j = 0; j < m; ++j) {
+      row[j] = static_cast<T>(widen(scores[j])) * scale + potential[j];
+    }
+  }
   for (int64_t j = m; j % kWidth<T> != 0; ++j) row[j] = -__builtin_inf();
 }
 
