@@ -5,6 +5,7 @@ fallback of every operator, so all of them work, trace and compile with nothing 
 operators have no autograd: the functions over them own it.
 """
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -160,20 +161,26 @@ _define(
 )
 
 
-def _triton(name: str):
+def _triton(module: str, name: str):
     """The Triton launcher of an operator; the first call imports Triton."""
 
     def launch(*arguments):
-        from .kernels import info_nce
-
-        return getattr(info_nce, name)(*arguments)
+        return getattr(import_module(f".kernels.{module}", __package__), name)(*arguments)
 
     return launch
 
 
 if kernels.available():
-    for _name in ("info_nce_forward", "info_nce_backward"):
-        library.impl(_name, _triton(_name), "CUDA")
+    for _module, _name in (
+        ("info_nce", "info_nce_forward"),
+        ("info_nce", "info_nce_backward"),
+        ("nce", "nce"),
+        ("bank", "bank_update_"),
+        ("sinkhorn", "sinkhorn_columns"),
+        ("sinkhorn", "sinkhorn_masses"),
+        ("sinkhorn", "sinkhorn_assign"),
+    ):
+        library.impl(_name, _triton(_module, _name), "CUDA")
 
 COMPILED = Path(__file__).parent / "fastcl_ops.so"
 if COMPILED.exists():
