@@ -66,8 +66,12 @@ template <typename T>
 class RowTable {
  public:
   RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d);
+  // Unit rows, or rows as they lie.
   Block<T> block(int64_t first, int64_t size) const {
-    return {element_, rows_.data() + first, scaled_ ? factors_.data() + first : nullptr, size};
+    return {element_, rows_.data() + first, factors(first), size};
+  }
+  Block<T> plain(int64_t first, int64_t size) const {
+    return {element_, rows_.data() + first, nullptr, size};
   }
   // The rows where they lie end to end, not divided by their length, or null.
   const T* in_place(int64_t first, int64_t size, int64_t d) const;
@@ -109,21 +113,14 @@ class Tiles {
   };
 
   int64_t slice() const { return std::min(x_.d, kSlice); }
-  Block<T> q_block(int64_t block) const {
-    const int64_t first = row_begin(block);
-    return q_.block(first, std::min(schedule.rows_per_block, x_.n - first));
+  int64_t rows_of(int64_t block) const {
+    return std::min(schedule.rows_per_block, x_.n - row_begin(block));
   }
-  Block<T> k_block(int64_t block) const {
-    const int64_t first = col_begin(block);
-    return k_.block(first, std::min(schedule.cols_per_block, x_.m - first));
+  int64_t cols_of(int64_t block) const {
+    return std::min(schedule.cols_per_block, x_.m - col_begin(block));
   }
-  // A slice of a block of q, [rows, stride], to be multiplied with the factors.
-  struct Left {
-    const T* data;
-    int64_t stride;
-    const T* factors;
-  };
-  Left left(int64_t block, int64_t from, int64_t cols, Scratch& scratch);
+  // A slice of a block of q as it lies, [rows, *stride].
+  const T* left(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
   void encode();
 
   const InfoNce x_;

@@ -101,12 +101,12 @@ struct Simd {
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
   void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
-  // out [rows, width] (+)= factors a b, factors [rows] or null: a [rows, depth] has its elements
-  // `row` and `step` apart, b [depth, width] is packed. Where padded, whole vectors of out may be
-  // written.
+  // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
+  // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
+  // padded, whole vectors of out may be written.
   void (*product)(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-                  int64_t width, const T* factors, T* out, int64_t stride, bool accumulate,
-                  bool padded);
+                  int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+                  bool accumulate, bool padded);
   // Elements from .. from + cols of the rows, times their factors, as T: end to end; packed as b
   // [size, cols]; packed as b [cols, size], the transpose.
   void (*copy_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);

@@ -63,7 +63,8 @@ template <typename T>
 void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-             int64_t width, const T* factors, T* out, int64_t stride, bool accumulate, bool padded);
+             int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+             bool accumulate, bool padded);
 template <typename T>
 void copy_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
 template <typename T>
