@@ -174,6 +174,11 @@ TRITON = {
     "sigmoid_contrast": "sigmoid_contrast",
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",
+    "nce": "nce",
+    "bank_update_": "bank",
+    "sinkhorn_columns": "sinkhorn",
+    "sinkhorn_masses": "sinkhorn",
+    "sinkhorn_assign": "sinkhorn",
 }
 
 
