@@ -75,7 +75,7 @@ class Metric:
         if features not in self.values:
             return "-"
         value = self.values[features]
-        return f"{value:.1%}" if self.percent else f"{value:.3g}"
+        return f"{value:.1%}" if self.percent else f"{value:#.3g}"
 
     @property
     def best(self) -> str | None:

@@ -35,10 +35,10 @@ p { margin: 4px 0 12px; max-width: 76ch; }
 .faint, figcaption, .note { color: var(--faint); }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
   padding: 18px 22px; margin-top: 18px; overflow-x: auto; }
-.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(150px, 1fr)); gap: 12px;
+.tiles { display: grid; grid-template-columns: repeat(auto-fit, minmax(132px, 1fr)); gap: 12px;
   margin-top: 20px; }
 .tile { background: var(--card); border: 1px solid var(--line); border-radius: 10px;
-  padding: 12px 16px; }
+  padding: 12px 14px; }
 .tile b { display: block; font-size: 25px; font-weight: 600; font-variant-numeric: tabular-nums; }
 .tile span { color: var(--faint); font-size: 13px; }
 .bad { color: var(--bad); } .good { color: var(--accent); }

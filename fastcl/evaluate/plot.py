@@ -142,8 +142,10 @@ def contact_sheet(
     """
     n, k = neighbours.shape[:2]
     gap = 0.22  # of a side
-    figure = Figure(figsize=(0.82 * (k + 1.6), 0.82 * n * (1 + gap) + 0.5), layout="constrained")
-    axis = figure.subplots()
+    left_edge = -1.1 if query_names else -0.1
+    right_edge, bottom = (k + 1) * (1 + gap) + 0.55 - gap, n * (1 + gap)
+    figure = Figure(figsize=(0.78 * (right_edge - left_edge), 0.78 * (bottom + 0.4)))
+    axis = figure.add_axes((0, 0, 1, 1))
     for row, (query, near) in enumerate(zip(queries, neighbours, strict=True)):
         top = row * (1 + gap)
         for column, picture in enumerate(_pixels(torch.cat([query[None], near]))):
@@ -158,13 +160,12 @@ def contact_sheet(
                           edgecolor=HIT if hit else MISS, linestyle="-" if hit else (0, (2, 1)))
             )  # fmt: skip
             if not hit:
-                axis.text(left + 0.5, top + 1.02, name, ha="center", va="top", fontsize=6)
+                axis.text(left + 0.5, top + 1.03, name, ha="center", va="top", fontsize=7)
         if query_names is not None:
             axis.text(-0.1, top + 0.5, query_names[row], ha="right", va="center", fontsize=8)
-    axis.text(0.5, -0.15, "query", ha="center", fontsize=8)
-    axis.text(1.7 + gap, -0.15, f"the {k} nearest training images, nearest first", fontsize=8)
-    axis.set(xlim=(-1.1 if query_names else -0.1, (k + 1) * (1 + gap) + 0.5 - gap + 0.05),
-             ylim=(n * (1 + gap), -0.4), aspect="equal")  # fmt: skip
+    axis.text(0.5, -0.12, "query", ha="center", fontsize=8)
+    axis.text(1.5 + gap, -0.12, f"the {k} nearest training images, nearest first", fontsize=8)
+    axis.set(xlim=(left_edge, right_edge), ylim=(bottom, -0.4), aspect="equal")
     axis.axis("off")
     return figure
 
