@@ -82,9 +82,9 @@ def attention_maps(
     (qkv,) = seen
     b, tokens, width = qkv.shape
     heads = block.num_heads
-    q, k, _ = qkv.float().view(b, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
+    q, k, _ = qkv.view(b, tokens, 3, heads, width // (3 * heads)).permute(2, 0, 3, 1, 4)
     q, k = (getattr(block, name, nn.Identity())(x) for name, x in (("q_norm", q), ("k_norm", k)))
-    attention = (q @ k.mT / q.shape[-1] ** 0.5).softmax(-1)  # [b, heads, tokens, tokens]
+    attention = (q.float() @ k.float().mT / q.shape[-1] ** 0.5).softmax(-1)
     side = math.isqrt(tokens)
     prefix = getattr(model, "num_prefix_tokens", tokens - side * side)
     side = math.isqrt(tokens - prefix)
