@@ -1,8 +1,19 @@
 """Contrastive learning at the speed of the hardware."""
 
 from . import functional, losses, methods
+from .bank import Bank
 from .momentum import Momentum
+from .noise import AliasTable
 from .queue import Queue
 from .version import __version__
 
-__all__ = ["Momentum", "Queue", "__version__", "functional", "losses", "methods"]
+__all__ = [
+    "AliasTable",
+    "Bank",
+    "Momentum",
+    "Queue",
+    "__version__",
+    "functional",
+    "losses",
+    "methods",
+]

@@ -2,12 +2,14 @@
 
 import copy
 
+import plain
 import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
-from fastcl import distributed
+from fastcl import Bank, distributed
+from fastcl.functional import bank_update_, sinkhorn
 from fastcl.queue import Queue, queue_push_
 
 WORLD = 2
@@ -90,6 +92,34 @@ def _check_queue(rank: int) -> None:
     assert torch.equal(queue.rows, before) and int(queue.pointer) == 20
 
 
+def _check_bank(rank: int) -> None:
+    bank, single = Bank(7, WIDTH), Bank(7, WIDTH)
+    assert torch.equal(bank.rows, single.rows)
+    index = [torch.tensor([0, 3, 3]), torch.tensor([3, 6, 1])]
+    for counts in ([2, 2], [1, 3], [3, 1]):
+        parts = [x.float() for x in _batch(counts)]
+        chosen = [i[:count] for i, count in zip(index, counts, strict=True)]
+        bank.update(chosen[rank], parts[rank])
+        # Across ranks too the last one wins.
+        bank_update_(single.rows, torch.cat(chosen), torch.cat(parts))
+    assert torch.equal(bank.rows, single.rows)
+    before = bank.rows.clone()
+    with pytest.raises(ValueError, match="index must be rows of bank"):
+        bank.update(torch.tensor([7]), torch.ones(1, WIDTH))
+    assert torch.equal(bank.rows, before)
+
+
+def _check_sinkhorn(rank: int) -> None:
+    """The sums over samples are those of all ranks, whose numbers of samples may differ."""
+    for counts in ([4, 4], [1, 6]):
+        parts = _batch(counts)
+        want = plain.sinkhorn(torch.cat(parts), epsilon=0.3, iterations=4)
+        ours = sinkhorn(parts[rank], epsilon=0.3, iterations=4)
+        torch.testing.assert_close(ours, want.split(counts)[rank])
+        alone = plain.sinkhorn(parts[rank], epsilon=0.3, iterations=4)
+        assert not torch.allclose(ours, alone, rtol=1e-3)  # negative control
+
+
 def _check_failure() -> None:
     """A collective that raises leaves the queue as it was."""
     queue = Queue(7, WIDTH)
@@ -114,6 +144,8 @@ def _rank(rank: int, store: str) -> None:
         _check_gather(rank)
         _check_gradients(rank)
         _check_queue(rank)
+        _check_bank(rank)
+        _check_sinkhorn(rank)
         _check_failure()
     finally:
         dist.destroy_process_group()

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
+from . import info_nce_hopper as hopper
 from .info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
 from .info_nce_common import Problem
 from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
@@ -27,6 +28,9 @@ class Sums(NamedTuple):
 
 def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, Tensor | None]:
     """Sums of the rows, and down the columns; in a triangle the columns are rows too."""
+    if hopper.serves(p, pivot, columns):
+        parts, state = hopper.fixed_sums(p)
+        return Sums(parts, None, None, None), state
     (n, m, d), tile = p.sizes, p.plan.sums
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     launch_tiles = min(row_tiles, config.LAUNCH_TILES) if columns else row_tiles

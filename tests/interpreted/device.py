@@ -1,5 +1,7 @@
 """What the interpreter stands for: small tiles, bfloat16 as on the device, poisoned memory."""
 
+from types import SimpleNamespace
+
 import torch
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -59,3 +61,8 @@ def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors
 def poisoned(like, *shape, dtype=torch.float32):
     out = torch.empty(shape, dtype=dtype, device=like.device)
     return out.fill_(torch.nan if dtype.is_floating_point else -(2**30))
+
+
+def hopper():
+    """What torch.cuda.get_device_properties says of an H200, as far as it is asked."""
+    return SimpleNamespace(major=9, minor=0, multi_processor_count=132)
