@@ -71,6 +71,11 @@ HOPPER = {
     # Wide rows leave no room for q beside two tiles of k: the larger tile reads less.
     None: Tiles(Tile(128, 256, 64, 8, 3), None, None, CHUNKED),
 }
+# Sums of products lie outside the registers of sm_100, and come into them a whole tile at a time.
+BLACKWELL = {
+    width: Tiles(*(t and t._replace(columns=t.columns // 2) for t in tiles))
+    for width, tiles in HOPPER.items()
+}
 AMPERE = {
     64: Tiles(CHUNKED, Tile(64, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), CHUNKED),
     128: Tiles(CHUNKED, Tile(64, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), CHUNKED),
@@ -78,10 +83,10 @@ AMPERE = {
     None: Tiles(CHUNKED, None, None, CHUNKED),
 }
 # IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
-SINGLE = Tiles(Tile(64, 64, 32, 4, 2), None, None, Tile(64, 64, 32, 4, 2))
+SINGLE = Tiles(Tile(64, 64, 32, 8, 2), None, None, Tile(64, 64, 32, 8, 2))
 TENSOR_FLOAT = Tiles(Tile(128, 128, 32, 8, 2), None, None, Tile(128, 128, 32, 8, 2))
 
-POSITIVES = Tile(64, 64, 64, 4, 2)
+POSITIVES = Tile(64, 64, 32, 8, 2)
 
 
 def supported(q: Tensor) -> bool:
@@ -96,7 +101,7 @@ def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     if itemsize == 4:
         return SINGLE if precision == "ieee" else TENSOR_FLOAT
     # Consumer Blackwell (12.x) has the shared memory of sm_86.
-    table = HOPPER if major in (9, 10) else AMPERE
+    table = {9: HOPPER, 10: BLACKWELL}.get(major, AMPERE)
     width = next((w for w in table if w is not None and d <= w), None)
     if d > FLASH_WIDTH:
         width = None

@@ -23,8 +23,8 @@ from .info_nce_tile import (
     scale_factor,
 )
 
-# Factors up to 2 each: 64 of them have a product below 2^64, 128 would leave float32.
-FACTORS = tl.constexpr(64)
+# The largest float32: 128 factors of exactly 2 are one rounding above it.
+LARGEST = tl.constexpr(3.4028234663852886e38)
 # Keeps small weights of float16 rows normal; the products take it out again.
 HALF_LIFT = tl.constexpr(4096.0)
 
@@ -44,6 +44,12 @@ def bias_parts(bias, logit_bias):
 def _join(a, b):
     """(1 + a)(1 + b) - 1."""
     return tl.fma(a, b, a + b)
+
+
+@triton.jit
+def _total(x):
+    """Sum of [BM, BN] as [1]: Triton 3.6 makes no number of rank 0 out of a tile of sm_100."""
+    return tl.sum(tl.sum(x, 1, keep_dims=True), 0)
 
 
 @triton.jit
@@ -80,17 +86,17 @@ def logistic_tile(
         t = tl.where(other, tl.where(match, -t, t), float("-inf"))
     e = tl.exp2(-tl.abs(t))
     g = tl.where(t < 0, e, 1.0) / (1.0 + e)
-    loss = tl.sum(tl.maximum(t, 0.0), 1)
+    loss = _total(tl.maximum(t, 0.0)) * LN2
     # The sign last: it would be alive across all of the above, in a register for every logit.
     if special:
         _, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
         g = tl.where(match, -g, g)
-    GROUP: tl.constexpr = BN if BN < FACTORS else FACTORS
-    product = tl.reduce(tl.reshape(e, [BM * (BN // GROUP), GROUP]), 1, _join)
-    slope = tl.sum(tl.sum(g * acc, 1), 0)
-    total = tl.sum(loss, 0) * LN2 + tl.sum(log_of_one_plus(product), 0)
+    tl.static_assert(BN <= 128, "a product of more factors may leave float32")
+    product = tl.minimum(tl.reduce(e, 1, _join, keep_dims=True), LARGEST)
+    loss += _total(log_of_one_plus(product))
+    slope = _total(g * acc)
     # A cosine of -inf has no loss by the formula, but its slope is NaN.
-    return g, total + 0.0 * slope, slope, tl.sum(tl.sum(g, 1), 0)
+    return g, loss + 0.0 * slope, slope, _total(g)
 
 
 @triton.jit
@@ -132,7 +138,8 @@ def logistic_kernel(
     g, loss, slope, total = logistic_tile(
         acc, special, row, col, n, m, row_ids, col_ids, factor, factor_low, high, low_part, BM, BN
     )
-    at = sums + 3 * (tl.program_id(0) + tl.program_id(1) * tl.num_programs(0))
+    program = tl.program_id(0) + tl.program_id(1) * tl.num_programs(0)
+    at = sums + 3 * program + tl.arange(0, 1)
     tl.store(at, tl.load(at) + loss.to(tl.float64))
     tl.store(at + 1, tl.load(at + 1) + slope.to(tl.float64))
     tl.store(at + 2, tl.load(at + 2) + total.to(tl.float64))
