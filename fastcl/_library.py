@@ -121,12 +121,14 @@ _define(
     _raw_info_nce_backward_fake,
     composite,
 )
-_define(
-    "sigmoid_contrast(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
-    "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    _sigmoid_contrast_fake,
-)
+for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
+    _define(
+        f"{_name}(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
+        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
+        "-> (Tensor, Tensor, Tensor, Tensor)",
+        _sigmoid_contrast_fake,
+        _fallback,
+    )
 _define(
     "info_nce_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
     "Tensor? col_ids, Tensor? row_range, Tensor? col_range, int first, int tiles, int strip, "

@@ -30,9 +30,9 @@ void info_nce_sums_on_cuda(Tensor q, Tensor k, double scale, OptionalTensor logi
                       k.scalar_type() == ScalarType::BFloat16 && k.size(1) == d && d % 8 == 0,
                   "fastcl: q and k must be bfloat16 rows of one width, a multiple of 8");
   STD_TORCH_CHECK(std::max({n, m, d}) < (int64_t{1} << 31), "fastcl: too many rows");
-  STD_TORCH_CHECK(first >= 0 && tiles > 0 && first + tiles <= blocks(n, kTile) && strip > 0 &&
-                      processors > 0,
-                  "fastcl: row tiles must lie within the rows");
+  STD_TORCH_CHECK(
+      first >= 0 && tiles > 0 && first + tiles <= blocks(n, kTile) && strip > 0 && processors > 0,
+      "fastcl: row tiles must lie within the rows");
   const int64_t strips = blocks(blocks(m, kColumns), strip);
   check_vector(row_part, strips * n, ScalarType::Float, "row_part");
   STD_TORCH_CHECK(col_part.numel() >= 2 * tiles * m && col_part.scalar_type() == ScalarType::Float,
