@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _check, distributed
+from . import _check, _ranks
 from ._library import ops
 from .reference import queue_push_ as _strided_push_
 
@@ -131,7 +131,7 @@ class Queue(nn.Module):
             ValueError, TypeError: As for `queue_push_`.
         """
         _check_push(self.rows, self.pointer, rows)
-        _push_(self.rows, self.pointer, distributed.gather(rows, equal=equal))
+        _push_(self.rows, self.pointer, _ranks.gather(rows, equal=equal))
 
     def forward(self) -> Tensor:
         """The rows `[K, d]` in place, in storage order."""
