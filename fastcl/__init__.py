@@ -1,8 +1,12 @@
 """Contrastive learning at the speed of the hardware."""
 
-from . import functional, losses, methods
+from . import distributed, functional, losses, methods
+from .gradient_cache import cached_step
 from .momentum import Momentum
 from .queue import Queue
 from .version import __version__
 
-__all__ = ["Momentum", "Queue", "__version__", "functional", "losses", "methods"]
+__all__ = [
+    "Momentum", "Queue", "__version__", "cached_step", "distributed", "functional", "losses",
+    "methods",
+]  # fmt: skip
