@@ -77,8 +77,6 @@ def cached_step(
     whole = [_concatenated(parts) for parts in firsts]
     value = loss(*(z for zs in whole for z in zs))
     backward(value)
-    # Autocast keeps casts of the weights, and those of the first pass have no gradient.
-    torch.clear_autocast_cache()
     trained = [i for i, e in enumerate(encoders) if _trains(e)]
     again = [(first, zs) for i in trained for first, zs in _cut(firsts[i], whole[i])]
     devices = sorted({device for first, _ in again for device in first.devices})

@@ -38,14 +38,17 @@ def _gradients(*modules):
     return [p.grad.clone() for m in modules for p in m.parameters()]
 
 
-def _both(encoders, inputs, loss, sizes, trained):
+def _both(encoders, inputs, loss, sizes, trained, low=None):
     """Value, gradients and random state after the step: uncached and cached."""
     out = []
     for step in (_uncached, lambda *a: fastcl.cached_step(*a[:3], chunk_size=a[3])):
         for module in trained:
             module.zero_grad()
         torch.manual_seed(3)
-        out.append((step(encoders, inputs, loss, sizes), _gradients(*trained), torch.rand(1)))
+        # A context each: autocast keeps the casts of the weights until it is left.
+        with torch.autocast("cpu", dtype=low or torch.bfloat16, enabled=low is not None):
+            value = step(encoders, inputs, loss, sizes)
+        out.append((value, _gradients(*trained), torch.rand(1)))
     return out
 
 
@@ -103,8 +106,7 @@ def test_autocast():
     encoder = _encoder(5, torch.float32).eval()
     inputs = [torch.randn(8, 5) for _ in "12"]
     exact = _both([encoder] * 2, inputs, F.nt_xent, [3, 3], [encoder])[0]
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        plain, got = _both([encoder] * 2, inputs, F.nt_xent, [3, 3], [encoder])
+    plain, got = _both([encoder] * 2, inputs, F.nt_xent, [3, 3], [encoder], torch.bfloat16)
     for ours, theirs, want in zip([got[0], *got[1]], [plain[0], *plain[1]],
                                   [exact[0], *exact[1]], strict=True):  # fmt: skip
         budget = 2 * (theirs - want).abs().max() + 4 * 2**-8 * (1 + want.abs().max())
