@@ -1,4 +1,4 @@
-"""Gradients under data parallel beside one process: `python -m benchmarks.gradients [--ranks 2]`.
+"""Gradients under data parallel beside one process: `python -m benchmarks.gradients`.
 
 Every variant runs on several gloo ranks in float64 on parts of one batch; its gradients are
 averaged over the ranks, as DistributedDataParallel does, and compared with those of the same
@@ -174,9 +174,13 @@ LIBRARIES = {
 }  # fmt: skip
 
 
-def variants() -> list[Variant]:
+def variants(unequal: bool) -> list[Variant]:
+    """Where ranks hold different numbers of rows, the libraries are left out: their collectives
+    take equal ones, and end the process otherwise."""
     stand_in_for_torchvision()
     found = _fastcl() + _patterns()
+    if unequal:
+        return found
     for module, make in LIBRARIES.items():
         if importlib.util.find_spec(module) is not None:
             found += make()
@@ -200,7 +204,7 @@ def _rank(rank: int, counts: list[int], store: str, out: str) -> None:
     world = len(counts)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     start, results = sum(counts[:rank]), []
-    for variant in variants():
+    for variant in variants(len(set(counts)) > 1):
         try:
             got = _step(variant.loss, slice(start, start + counts[rank]))
         except (RuntimeError, ValueError, TypeError) as reason:
@@ -223,7 +227,7 @@ def measure(counts: list[int]) -> list[dict]:
         mp.spawn(_rank, args=(counts, f"{folder}/store", out), nprocs=len(counts))
         results = torch.load(out)
     rows = []
-    for variant, got in zip(variants(), results, strict=True):
+    for variant, got in zip(variants(len(set(counts)) > 1), results, strict=True):
         row = {
             "library": variant.library,
             "variant": variant.name,

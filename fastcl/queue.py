@@ -1,6 +1,7 @@
 """The ring of older keys of MoCo: a function over two tensors, and the module that holds them."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -116,7 +117,9 @@ class Queue(nn.Module):
         device = torch.get_default_device() if device is None else device
         return F.normalize(x, dim=1).to(device=device, dtype=dtype)
 
-    def push(self, rows: Tensor, *, equal: bool = False) -> None:
+    def push(
+        self, rows: Tensor, *, equal: bool = False, group: dist.ProcessGroup | None = None
+    ) -> None:
         """Overwrite the oldest rows with new ones.
 
         Where torch.distributed runs several ranks, the rows of all ranks are pushed in rank
@@ -126,12 +129,13 @@ class Queue(nn.Module):
             rows: `[b, d]`, any b; gradients are not followed.
             equal: Every rank pushes as many rows: saves exchanging the counts, for which the host
                 waits. Wrong where they differ.
+            group: The ranks that take part; None: all.
 
         Raises:
             ValueError, TypeError: As for `queue_push_`.
         """
         _check_push(self.rows, self.pointer, rows)
-        _push_(self.rows, self.pointer, _ranks.gather(rows, equal=equal))
+        _push_(self.rows, self.pointer, _ranks.gather(rows, equal=equal, group=group))
 
     def forward(self) -> Tensor:
         """The rows `[K, d]` in place, in storage order."""

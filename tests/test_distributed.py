@@ -215,6 +215,9 @@ def _subset(rank):
                 call()
         return
     mine = [0, 2].index(rank)
+    queue = Queue(4, 1)
+    queue.push(torch.full((2, 1), float(rank)), group=group)
+    assert queue.rows.flatten().tolist() == [0.0, 0.0, 2.0, 2.0]
     for loss in LOSSES:
         for mode in loss.modes:
             parts = batch(loss, [2, 3])

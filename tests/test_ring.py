@@ -1,5 +1,7 @@
 """Schedule and losses of many ranks in one process, driven by ranks that are threads."""
 
+import weakref
+
 import pytest
 import torch
 from distributed_cases import LOSSES, assert_exact, batch, of_rank
@@ -117,6 +119,40 @@ def test_the_next_block_moves_while_this_one_is_visited():
     moves = [("moves", n) for n in (1, 2, 2, 1)]
     steps = [x for i, move in enumerate(moves) for x in (move, ("visit", i))]
     assert mine == [*steps, ("moves", 1)]
+
+
+def test_memory_is_local():
+    """While a block is visited, of all others only the own one is still there."""
+
+    def one(ranks):
+        seen, alive = [], []
+
+        def visit(step, block):
+            seen.append(weakref.ref(block[0]))
+            alive.append(sum(ref() is not None for ref in seen))
+            return block[0].clone()
+
+        own = (torch.full((2, 3), float(ranks.rank)),)
+        ring(ranks, [2] * 9, own, False, visit, torch.add, torch.empty(0, 3))
+        return alive
+
+    for alive in run(9, one):
+        assert alive == [1] + [2] * 8
+
+
+def test_second_derivative_is_refused(threads):
+    def one(ranks):
+        z = torch.randn(2, 3, requires_grad=True)
+        for mode in ("gather", "ring"):
+            for loss in (
+                losses.nt_xent(z, z + 1, mode=mode, group=ranks),
+                losses.siglip(z, z + 1, 10.0, -1.0, mode=mode, group=ranks, normalize=False),
+            ):
+                with pytest.raises(RuntimeError, match="second derivative"):
+                    torch.autograd.grad(loss, z, create_graph=True)
+        return True
+
+    assert all(run(2, one))
 
 
 def _results(loss, counts, mode, seed=0):
