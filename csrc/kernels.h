@@ -2,17 +2,34 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 namespace fastcl {
 
 enum class Element { kFloat, kDouble, kHalf, kBFloat16 };
 
+inline int64_t size_of(Element element) {
+  if (element == Element::kDouble) return 8;
+  return element == Element::kFloat ? 4 : 2;
+}
+
+// A matrix in one or more parts below each other, contiguous each.
+struct Rows {
+  struct Part {
+    const void* data;
+    int64_t size;  // rows
+  };
+  std::vector<Part> parts;
+};
+
 // What forward and backward of info_nce share. Rows are accumulated in T: float, or double for
 // double rows.
 struct InfoNce {
-  Element element;  // of q and k
-  const void* q;    // [n, d]
-  const void* k;    // [m, d]; q itself where symmetric
+  Element element;        // of q and k
+  Rows q;                 // [n, d]
+  Rows k;                 // [m, d]; q itself where symmetric
+  const void* q_lengths;  // [n] of type T, which rows are divided by; null: unit rows, or as is
+  const void* k_lengths;  // [m]
   int64_t n, m, d;
   double scale;            // of the logits, logit_scale included
   const int64_t* row_ids;  // [n], or null: no column is a positive
@@ -43,6 +60,7 @@ struct InfoNceBackward : InfoNce {
   bool extra;                  // the forward had one: no column is a positive
   T* dq;                       // [n, d], or null
   T* dk;                       // [m, d], or null
+  double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths
 };
 
 // The sums over all pairs; of InfoNce it has the rows, the columns, the scale and the ids.
@@ -59,6 +77,7 @@ namespace cpu {
 template <typename T>
 void info_nce_forward(const InfoNceForward<T>& x);
 
+// Where rows have lengths, the gradients are those of the rows before they were divided.
 template <typename T>
 void info_nce_backward(const InfoNceBackward<T>& x);
 
@@ -68,6 +87,14 @@ void sigmoid_contrast(const SigmoidContrast<T>& x);
 // y = x / |x| row by row, in the element type of x; lengths [n] are kept for the gradient.
 template <typename T>
 void unit_rows(Element element, const void* x, int64_t n, int64_t d, void* y, T* lengths);
+
+// Lengths [n] of the rows.
+template <typename T>
+void row_lengths(Element element, const Rows& x, int64_t d, T* lengths);
+
+// The gradient of unit rows, in place, to that of the rows x; returns the sum of <x / |x|, grad>.
+template <typename T>
+double project(Element element, const Rows& x, const T* lengths, int64_t d, T* grad);
 
 template <typename T>
 void unit_rows_gradient(Element element, const void* grad, const void* x, const T* lengths,

@@ -1,12 +1,22 @@
 """Contrastive learning at the speed of the hardware."""
 
 from . import distributed, functional, losses, methods
+from .bank import Bank
 from .gradient_cache import cached_step
 from .momentum import Momentum
+from .noise import AliasTable
 from .queue import Queue
 from .version import __version__
 
 __all__ = [
-    "Momentum", "Queue", "__version__", "cached_step", "distributed", "functional", "losses",
+    "AliasTable",
+    "Bank",
+    "Momentum",
+    "Queue",
+    "__version__",
+    "cached_step",
+    "distributed",
+    "functional",
+    "losses",
     "methods",
-]  # fmt: skip
+]

@@ -54,6 +54,56 @@ def vector(name: str, x: Tensor, length: int, device: torch.device, integer: boo
         raise ValueError(f"{name} must be on {device}, got {x.device}")
 
 
+def array(
+    name: str, x: Tensor, dims: int, shape: str, like: tuple[str, Tensor] | None = None
+) -> None:
+    """A non-empty floating-point array, of the dtype and device of another."""
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.dim() != dims:
+        raise ValueError(f"{name} must have {dims} dimensions {shape}, got shape {list(x.shape)}")
+    if x.dtype not in FLOATS:
+        raise TypeError(f"{name} must be float16, bfloat16, float32 or float64, got {x.dtype}")
+    if 0 in x.shape:
+        raise ValueError(f"{name} must not be empty, got shape {list(x.shape)}")
+    if like is not None:
+        other, y = like
+        if x.dtype != y.dtype:
+            raise TypeError(f"{name} must have the dtype of {other}, {y.dtype}, got {x.dtype}")
+        if x.device != y.device:
+            raise ValueError(f"{name} must be on the device of {other}, {y.device}, got {x.device}")
+
+
+def at_least(name: str, x: Tensor, least: int, why: str) -> None:
+    """So many rows."""
+    if x.shape[0] < least:
+        raise ValueError(f"{name} must have {least} rows at least, got {x.shape[0]}: {why}")
+
+
+def bank(name: str, x: Tensor, like: Tensor) -> None:
+    """A constant matrix of any floating-point dtype, of the width and on the device of rows x."""
+    rows(name, x)
+    if x.requires_grad:
+        raise ValueError(f"{name} must not require a gradient")
+    if x.shape[1] != like.shape[1]:
+        raise ValueError(f"{name} must have the width of x, {like.shape[1]}, got {x.shape[1]}")
+    if x.device != like.device:
+        raise ValueError(f"{name} must be on the device of x, {like.device}, got {x.device}")
+
+
+def indices(name: str, x: Tensor, shape: tuple[int, ...], other: str, rows: Tensor) -> None:
+    """int64 rows of another tensor; the values are looked at where that costs no wait."""
+    state(name, x, rows.device, shape)
+    if x.device.type != "cpu" or torch.compiler.is_compiling() or x.numel() == 0:
+        return
+    low, high = (int(value) for value in x.aminmax())
+    if low < 0 or high >= rows.shape[0]:
+        wrong = low if low < 0 else high
+        raise ValueError(
+            f"{name} must be rows of {other}, from 0 to {rows.shape[0] - 1}, got {wrong}"
+        )
+
+
 def finite(name: str, value: float) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -149,22 +199,39 @@ def averaged(target: list[Tensor], online: list[Tensor]) -> None:
             )
 
 
-def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:
-    rows("q", q)
-    if not symmetric:
-        rows("k", k, ("q", q))
+def _scale_and_ids(scale, row_ids, col_ids, n: int, m: int, device: torch.device) -> None:
     if isinstance(scale, Tensor):
-        scalar("scale", scale, q.device)
+        scalar("scale", scale, device)
     else:
         positive("scale", scale)
     if (row_ids is None) != (col_ids is None):
         raise ValueError("ids must be given for the rows and for the columns, or for neither")
     if row_ids is not None:
-        vector("ids of the rows", row_ids, q.shape[0], q.device, integer=True)
-        vector("ids of the columns", col_ids, k.shape[0], q.device, integer=True)
+        vector("ids of the rows", row_ids, n, device, integer=True)
+        vector("ids of the columns", col_ids, m, device, integer=True)
+
+
+def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:
+    rows("q", q)
+    if not symmetric:
+        rows("k", k, ("q", q))
+    _scale_and_ids(scale, row_ids, col_ids, q.shape[0], k.shape[0], q.device)
     if extra is not None:
         vector("extra", extra, q.shape[0], q.device)
     if pivot is not None:
         vector("pivot", pivot, q.shape[0], q.device)
     if both and (symmetric or extra is not None):
         raise ValueError("both must be False where k is None or extra is given")
+
+
+def raw_contrast(views, k, scale, row_ids, col_ids, both) -> None:
+    first = views[0]
+    rows("views[0]", first)
+    for i, x in enumerate(views[1:], 1):
+        rows(f"views[{i}]", x, ("views[0]", first))
+    if k is not None:
+        rows("k", k, ("views[0]", first))
+    n = sum(x.shape[0] for x in views)
+    _scale_and_ids(scale, row_ids, col_ids, n, n if k is None else k.shape[0], first.device)
+    if both and k is None:
+        raise ValueError("both must be False where k is None")

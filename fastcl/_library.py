@@ -9,15 +9,15 @@ from pathlib import Path
 
 import torch
 
-from . import kernels, reference
+from . import composite, kernels, reference
 
 library = torch.library.Library("fastcl", "DEF")
 
 
-def _define(schema: str, fake, tags=(torch.Tag.pt2_compliant_tag,)) -> None:
-    library.define(schema, tags=tags)
+def _define(schema: str, fake, fallback=reference) -> None:
+    library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
     name = schema.split("(")[0]
-    library.impl(name, getattr(reference, name), "CompositeExplicitAutograd")
+    library.impl(name, getattr(fallback, name), "CompositeExplicitAutograd")
     torch.library.register_fake(f"fastcl::{name}", fake, lib=library)
 
 
@@ -53,12 +53,43 @@ def _unit_rows_forward_fake(parts):
     return parts[0].new_empty(n, parts[0].shape[1]), parts[0].new_empty(n, dtype=dtype)
 
 
+def _raw_info_nce_forward_fake(q, k, scale, logit_scale, row_ids, col_ids, both, positives_in):
+    n, m = (sum(x.shape[0] for x in parts) for parts in (q, k))
+    dtype = reference.accumulate_dtype(q[0].dtype)
+    shapes = ((4, n), (4, m or n) if both else (4, 0), (n,), (m,))
+    return tuple(q[0].new_empty(shape, dtype=dtype) for shape in shapes)
+
+
+def _raw_info_nce_backward_fake(
+    grad_loss, grad_col_loss, q, k, q_lengths, k_lengths, scale, logit_scale,
+    row_ids, col_ids, rows, cols, positives_in, need_q, need_k,
+):  # fmt: skip
+    n, m, d = q_lengths.shape[0], k_lengths.shape[0], q[0].shape[1]
+    shapes = ((n if need_q or not k else 0, d), (m if need_k and k else 0, d), ())
+    return tuple(q_lengths.new_empty(shape) for shape in shapes)
+
+
 def _sigmoid_contrast_fake(
     q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
 ):
     dtype = reference.accumulate_dtype(q.dtype)
     n, m, d = q.shape[0] if need_q else 0, k.shape[0] if need_k else 0, q.shape[1]
     return tuple(q.new_empty(shape, dtype=dtype) for shape in ((), (n, d), (m, d), (2,)))
+
+
+def _nce_fake(x, bank, index, scale, bias, log_normalizer, offset, need_x):
+    dtype = reference.accumulate_dtype(x.dtype)
+    b, d = x.shape
+    return x.new_empty(b, dtype=dtype), x.new_empty(b if need_x else 0, d, dtype=dtype)
+
+
+def _like_scores(dims: slice):
+    """Sinkhorn's passes return a shape of the scores [n, m] in the accumulation dtype."""
+
+    def fake(scores, scale, potential=None):
+        return scores.new_empty(scores.shape[dims], dtype=reference.accumulate_dtype(scores.dtype))
+
+    return fake
 
 
 _define(
@@ -75,6 +106,21 @@ _define(
     _info_nce_backward_fake,
 )
 _define(
+    "raw_info_nce_forward(Tensor[] q, Tensor[] k, float scale, Tensor? logit_scale, "
+    "Tensor? row_ids, Tensor? col_ids, bool both, bool positives_in) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _raw_info_nce_forward_fake,
+    composite,
+)
+_define(
+    "raw_info_nce_backward(Tensor? grad_loss, Tensor? grad_col_loss, Tensor[] q, Tensor[] k, "
+    "Tensor q_lengths, Tensor k_lengths, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor rows, Tensor cols, bool positives_in, bool need_q, bool need_k) "
+    "-> (Tensor, Tensor, Tensor)",
+    _raw_info_nce_backward_fake,
+    composite,
+)
+_define(
     "sigmoid_contrast(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
     "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
@@ -84,6 +130,24 @@ _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forw
 _define(
     "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",
     lambda grad, parts, lengths: torch.empty_like(grad),
+)
+_define(
+    "nce(Tensor x, Tensor bank, Tensor index, float scale, float bias, Tensor? log_normalizer, "
+    "Tensor? offset, bool need_x) -> (Tensor, Tensor)",
+    _nce_fake,
+)
+_define("sinkhorn_columns(Tensor scores, float scale) -> Tensor", _like_scores(slice(1, 2)))
+_define(
+    "sinkhorn_masses(Tensor scores, float scale, Tensor potential) -> Tensor",
+    _like_scores(slice(1, 2)),
+)
+_define(
+    "sinkhorn_assign(Tensor scores, float scale, Tensor potential) -> Tensor",
+    _like_scores(slice(0, 2)),
+)
+_define(
+    "bank_update_(Tensor(a!) bank, Tensor index, Tensor x, float momentum) -> ()",
+    lambda bank, index, x, momentum: None,
 )
 _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",

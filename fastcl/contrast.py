@@ -107,45 +107,75 @@ class _Contrast(torch.autograd.Function):
 
 
 class _RawContrast(torch.autograd.Function):
-    """Rows with each other, from raw rows: one node where unit rows and a contrast would be two."""
+    """From raw rows: one node and no unit rows in memory."""
 
     @staticmethod
-    def forward(ctx, scale, ids, positives_in, *views):
-        z, lengths = ops.unit_rows_forward(views)
-        rows, cols, _, _ = ops.info_nce_forward(
-            z, z, scale, None, ids, ids, None, None, True, False, positives_in, True, False
+    def forward(ctx, logit_scale, scale, row_ids, col_ids, count, both, positives_in, *parts):
+        # None stands for a tensor given already: Dynamo takes no tensor twice.
+        col_ids = row_ids if col_ids is None else col_ids
+        q, k = parts[:count], parts[count:]
+        rows, cols, q_lengths, k_lengths = ops.raw_info_nce_forward(
+            q, k, scale, logit_scale, row_ids, col_ids, both, positives_in
         )
-        ctx.save_for_backward(z, lengths, rows, cols, ids, *views)
-        ctx.options = scale, positives_in
-        loss, _, _, count = rows.unbind()
-        ctx.mark_non_differentiable(count)
-        return loss, count
+        ctx.save_for_backward(
+            logit_scale, row_ids, col_ids, rows, cols, q_lengths, k_lengths, *parts
+        )
+        ctx.options = scale, count, both, positives_in
+        ctx.set_materialize_grads(False)
+        positives = rows[3]
+        ctx.mark_non_differentiable(positives)
+        return rows[0], positives, cols[0] if both else None
 
     @staticmethod
-    def backward(ctx, grad, _count):
+    def backward(ctx, grad, _positives, grad_col):
         refuse_second_derivative()
-        z, lengths, rows, cols, ids, *views = ctx.saved_tensors
-        scale, positives_in = ctx.options
-        dz, _ = ops.info_nce_backward(
-            grad.contiguous(), None, None, None, z, z, scale, None, ids, ids, rows, cols,
-            True, positives_in, False, True, True, False,
+        logit_scale, row_ids, col_ids, rows, cols, q_lengths, k_lengths, *parts = ctx.saved_tensors
+        scale, count, both, positives_in = ctx.options
+        q, k = parts[:count], parts[count:]
+        need = ctx.needs_input_grad
+        grads = [None if g is None else g.contiguous() for g in (grad, grad_col)]
+        need_k = any(need[7 + count :])
+        dq, dk, dot = ops.raw_info_nce_backward(
+            *grads, q, k, q_lengths, k_lengths, scale, logit_scale, row_ids, col_ids, rows, cols,
+            positives_in, any(need[7 : 7 + count]) or need[0], need_k,
         )  # fmt: skip
-        dx = ops.unit_rows_backward(dz.to(z.dtype), views, lengths)
-        return None, None, None, *dx.split([x.shape[0] for x in views])
+        d_scale = None
+        if need[0]:  # each logit is linear in the scale
+            dot = dot / logit_scale * (1.0 if k else 0.5)
+            d_scale = dot.to(logit_scale.dtype).reshape(logit_scale.shape)
+        gradients = [*_split(dq, q), *(_split(dk, k) if need_k else [None] * len(k))]
+        return (d_scale, *[None] * 6, *gradients)
+
+
+def _split(dx: Tensor, parts: list[Tensor]) -> tuple[Tensor, ...]:
+    """The gradient of each part, in its dtype."""
+    dx = dx.to(parts[0].dtype)
+    return (dx,) if len(parts) == 1 else dx.split([x.shape[0] for x in parts])
 
 
 def raw_contrast(
     *views: Tensor,  # [n, d] each
-    scale: float,
-    ids: Tensor,  # [sum of n] int64
+    k: Tensor | None = None,  # [m, d]
+    scale: float | Tensor,
+    ids: tuple[Tensor, Tensor] | Tensor,
+    both: bool = False,
     positives_in: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Loss and number of positives of every row of the views below each other, normalised here.
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Loss and number of positives of every row of the views below each other, and the loss of
+    every column where both; rows and columns are normalised here.
 
-    Equal to ``contrast(unit_rows(*views), scale=scale, ids=ids)[::2]``; the caller has checked.
+    Equal to ``contrast(unit_rows(*views), unit_rows(k), scale=scale, ids=ids, both=both)``, of
+    which it returns loss, count and col_loss; without k, to the contrast of the rows with each
+    other. No unit rows are stored.
     """
-    views = tuple(x.contiguous() for x in views)
-    return _RawContrast.apply(scale, ids.contiguous(), positives_in, *views)
+    row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
+    _check.raw_contrast(views, k, scale, row_ids, col_ids, both)
+    logit_scale = scale if isinstance(scale, Tensor) else None
+    return _RawContrast.apply(
+        logit_scale, 1.0 if logit_scale is not None else float(scale), row_ids.contiguous(),
+        None if col_ids is row_ids else col_ids.contiguous(), len(views), both, positives_in,
+        *(x.contiguous() for x in views), *(() if k is None else (k.contiguous(),)),
+    )  # fmt: skip
 
 
 def contrast(

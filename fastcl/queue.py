@@ -61,6 +61,25 @@ def _push_(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
     torch.autograd.graph.increment_version(queue)
 
 
+def random_rows(
+    size: int,
+    width: int,
+    dtype: torch.dtype,
+    device: torch.device | str | None,
+    uniform: bool = False,
+) -> Tensor:
+    """Rows [size, width] to begin with: unit ones, or uniform numbers of variance 1 / width."""
+    # Its own generator: ranks agree without talking, and the caller's random state is kept.
+    generator = torch.Generator().manual_seed(0)
+    device = torch.get_default_device() if device is None else device
+    if uniform:
+        x = torch.rand(size, width, generator=generator, device="cpu")
+        x = (2 * x - 1) * (3 / width) ** 0.5
+    else:
+        x = F.normalize(torch.randn(size, width, generator=generator, device="cpu"), dim=1)
+    return x.to(device=device, dtype=dtype)
+
+
 class Queue(nn.Module):
     """A ring of the last `size` rows, read in place.
 
@@ -111,11 +130,7 @@ class Queue(nn.Module):
     def _initial(self, size, width, dtype, device) -> Tensor:
         if self.fill == "empty":
             return torch.zeros(size, width, dtype=dtype, device=device)
-        # Its own generator: ranks agree without talking, and the caller's random state is kept.
-        generator = torch.Generator().manual_seed(0)
-        x = torch.randn(size, width, generator=generator, device="cpu")
-        device = torch.get_default_device() if device is None else device
-        return F.normalize(x, dim=1).to(device=device, dtype=dtype)
+        return random_rows(size, width, dtype, device)
 
     def push(
         self, rows: Tensor, *, equal: bool = False, group: dist.ProcessGroup | None = None

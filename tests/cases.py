@@ -32,6 +32,11 @@ def _two(a: str, b: str) -> Callable[[int, int], dict[str, Tensor]]:
     return lambda n, d: dict(zip((a, b), _pair(n, d), strict=True))
 
 
+def _strangers(n: int, d: int) -> dict[str, Tensor]:
+    """Views that do not agree: positives of zero mean, by which the rounding of weights counts."""
+    return {"z0": _rows(n, d), "z1": _rows(n, d)}
+
+
 def _moco(n: int, d: int) -> dict[str, Tensor]:
     query, key = _pair(n, d)
     return {"query": query, "key": key, "queue": plain.unit(_rows(3 * n + 1, d))}
@@ -61,6 +66,66 @@ def _siglip(n: int, d: int) -> dict[str, Tensor]:
     return {**_clip(n, d), "logit_bias": torch.tensor(-3.0, dtype=torch.float64)}
 
 
+def _four(n: int, d: int) -> dict[str, Tensor]:
+    (a, b), (c, e) = _pair(n, d), _pair(n, d)
+    return {"p1": a, "p2": c, "z1": e, "z2": b}
+
+
+def _queries(n: int, d: int) -> dict[str, Tensor]:
+    return dict(zip(("q1", "q2", "k1", "k2"), _four(n, d).values(), strict=True))
+
+
+def _scores(n: int, m: int) -> dict[str, Tensor]:
+    return {f"view{v}": 2 * torch.rand(n, m, dtype=torch.float64) - 1 for v in range(3)}
+
+
+def _listed(function: Callable) -> Callable:
+    """Of one tensor per view."""
+    return lambda view0, view1, view2, **kwargs: function([view0, view1, view2], **kwargs)
+
+
+def _bank(n: int, d: int) -> dict[str, Tensor]:
+    bank = plain.unit(_rows(3 * n + 1, d))
+    target = torch.randint(len(bank), (n,))
+    x = 3 * plain.unit(bank[target] + 0.7 * plain.unit(_rows(n, d)))
+    return {"x": x, "bank": bank, "target": target}
+
+
+def _sampled(n: int, d: int) -> dict[str, Tensor]:
+    x, bank, target = _bank(n, d).values()
+    index = torch.cat([target[:, None], torch.randint(len(bank), (n, 9))], 1)
+    return {"x": x, "bank": bank, "index": index}
+
+
+def _sampled_unevenly(n: int, d: int) -> dict[str, Tensor]:
+    tensors = _sampled(n, d)
+    weights = 0.1 + torch.rand(len(tensors["bank"]), dtype=torch.float64)
+    return {**tensors, "noise": weights / weights.sum()}
+
+
+def _multiview(n: int, d: int) -> dict[str, Tensor]:
+    l, bank_l, index = _sampled(n, d).values()  # noqa: E741
+    bank_ab = plain.unit(_rows(len(bank_l), d))
+    ab = 3 * plain.unit(bank_ab[index[:, 0]] + 0.7 * plain.unit(_rows(n, d)))
+    return {"l": l, "ab": ab, "bank_l": bank_l, "bank_ab": bank_ab, "index": index}
+
+
+def _sequence(n: int, d: int) -> dict[str, Tensor]:
+    context = _rows(n, 3)
+    weight = torch.randn(2, d, 3, dtype=torch.float64)
+    future = torch.einsum("nc,sdc->snd", context, weight) / d + 0.1 * torch.randn(2, n, d).double()
+    return {"context": context, "future": future, "weight": weight}
+
+
+def _locations(n: int, d: int) -> dict[str, Tensor]:
+    local, summary = (torch.randn(n, d, length).double() for length in (3, 2))
+    return {"local": local + summary[..., :1], "summary": summary / d**0.5}
+
+
+def _hard(n: int, d: int) -> dict[str, Tensor]:
+    return {**_two("z0", "z1")(n, d), "hard": _rows(n, d)}
+
+
 @dataclass
 class Case:
     name: str  # of the test
@@ -70,12 +135,17 @@ class Case:
     constants: tuple[str, ...] = ()  # inputs without gradient
     smallest: int = 1  # rows
     kwargs: dict = field(default_factory=dict)
+    temperature: bool = True  # it takes one, or a scale
+    derivative: bool = True  # the gradient is the derivative of the value
+    any_length: bool = True  # rows are normalised: their gradients are orthogonal to them
 
     def arguments(self, n: int, d: int, temperature: float) -> tuple[dict, dict]:
         """Tensors and keyword arguments; the scale of CLIP is one over the temperature."""
         tensors = self.inputs(n, d)
         if "logit_scale" in tensors:
             tensors["logit_scale"] /= temperature
+            return tensors, dict(self.kwargs)
+        if not self.temperature:
             return tensors, dict(self.kwargs)
         return tensors, {"temperature": temperature, **self.kwargs}
 
@@ -88,11 +158,38 @@ CASES = (
          kwargs={"negative_mode": "paired"}),
     Case("nt_xent", F.nt_xent, plain.nt_xent, _two("z0", "z1")),
     Case("dcl", F.dcl, plain.dcl, _two("z0", "z1"), smallest=2),
-    Case("flat_nce", F.flat_nce, plain.flat_nce, _two("z0", "z1"), smallest=2),
+    Case("dclw", F.dclw, plain.dclw, _strangers, smallest=2, derivative=False),
+    Case("flat_nce", F.flat_nce, plain.flat_nce, _two("z0", "z1"), smallest=2, derivative=False),
     Case("sup_con", F.sup_con, plain.sup_con, _labels),
     Case("clip", F.clip, plain.clip, _clip),
     Case("siglip", F.siglip, plain.siglip, _siglip),
     Case("moco", F.moco, plain.moco, _moco, ("key", "queue")),
+    Case("moco_v3", F.moco_v3, plain.moco_v3, _queries, ("k1", "k2")),
+    Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False),
+    Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False),
+    Case("barlow_twins", F.barlow_twins, plain.barlow_twins, _two("z0", "z1"), smallest=2,
+         temperature=False, any_length=False),
+    Case("swav", _listed(F.swav), _listed(plain.swav), _scores, derivative=False,
+         any_length=False),
+    Case("swav_one", _listed(F.swav), _listed(plain.swav), _scores, ("view0",), derivative=False,
+         any_length=False, kwargs={"assign": 1, "epsilon": 0.02, "iterations": 1}),
+    Case("inst_disc", F.inst_disc, plain.inst_disc, _bank, ("bank",)),
+    Case("nce", F.nce, plain.nce, _sampled, ("bank",), kwargs={"normalizer": 50.0}),
+    Case("nce_noise", F.nce, plain.nce, _sampled_unevenly, ("bank", "noise"),
+         kwargs={"normalizer": 2000.0}),
+    Case("cmc", F.cmc, plain.cmc, _multiview, ("bank_l", "bank_ab"),
+         kwargs={"normalizer_l": 50.0, "normalizer_ab": 90.0}),
+    Case("inva_spread", F.inva_spread, plain.inva_spread, _two("z0", "z1"), derivative=False),
+    Case("inva_spread_weighted", F.inva_spread, plain.inva_spread, _two("z0", "z1"),
+         derivative=False, kwargs={"negative_weight": 3.0}),
+    Case("cpc", F.cpc, plain.cpc, _sequence, temperature=False, any_length=False),
+    Case("dim_jsd", F.dim_jsd, plain.dim_jsd, _locations, smallest=2, temperature=False,
+         any_length=False),
+    Case("dim_nce", F.dim_nce, plain.dim_nce, _locations, smallest=2, temperature=False,
+         any_length=False, kwargs={"self_logit": -3.0}),
+    Case("sim_cse", F.sim_cse, plain.sim_cse, _two("z0", "z1")),
+    Case("sim_cse_hard", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": 0.5}),
+    Case("sim_cse_light", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": -2.0}),
 )  # fmt: skip
 
 

@@ -1,5 +1,7 @@
 """Every loss as one would write it in plain PyTorch, in the dtype of its inputs."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 
@@ -69,3 +71,118 @@ def siglip(image, text, logit_scale, logit_bias):
     t = logit_scale * unit(image) @ unit(text).T + logit_bias
     sign = 2 * torch.eye(len(t), dtype=t.dtype) - 1
     return -F.logsigmoid(sign * t).sum() / len(t)
+
+
+def dclw(z0, z1, *, temperature, sigma=0.5):
+    s, partner = _two_views(z0, z1, temperature)
+    rows = torch.arange(len(s))
+    positive = s[rows, partner]
+    negatives = s.index_put((rows, partner), torch.tensor(-torch.inf, dtype=s.dtype))
+    weight = 2 - len(z0) * (positive[: len(z0)].detach() * temperature / sigma).softmax(0)
+    return (negatives.logsumexp(1) - weight.repeat(2) * positive).mean()
+
+
+def moco_v3(q1, q2, k1, k2, *, temperature):
+    loss = info_nce(q1, k2.detach(), temperature=temperature)
+    return 2 * temperature * (loss + info_nce(q2, k1.detach(), temperature=temperature))
+
+
+def byol(p1, p2, z1, z2):
+    first = 2 - 2 * F.cosine_similarity(p1, z2.detach(), eps=1e-12)
+    return (first + 2 - 2 * F.cosine_similarity(p2, z1.detach(), eps=1e-12)).mean()
+
+
+def simsiam(p1, p2, z1, z2):
+    first = F.cosine_similarity(p1, z2.detach(), eps=1e-12)
+    return -(first + F.cosine_similarity(p2, z1.detach(), eps=1e-12)).mean() / 2
+
+
+def barlow_twins(z0, z1, *, off_diagonal=0.0051):
+    a, b = (F.batch_norm(z, None, None, training=True) for z in (z0, z1))
+    c = a.T @ b / len(z0)
+    eye = torch.eye(len(c), dtype=c.dtype)
+    return ((c - eye).square() * (eye + off_diagonal * (1 - eye))).sum()
+
+
+def sinkhorn(scores, *, epsilon, iterations):
+    s = scores / epsilon
+    for _ in range(iterations):
+        s = s - s.logsumexp(0)
+        s = s - s.logsumexp(1, keepdim=True)
+    return s.exp()
+
+
+def swav(scores, *, assign=2, temperature, epsilon=0.05, iterations=3):
+    losses = []
+    for a in range(assign):
+        q = sinkhorn(scores[a].detach(), epsilon=epsilon, iterations=iterations)
+        others = [s for v, s in enumerate(scores) if v != a]
+        losses += [F.cross_entropy(s / temperature, q) for s in others]
+    return torch.stack(losses).mean()
+
+
+def inst_disc(x, bank, target, *, temperature):
+    return F.cross_entropy(unit(x) @ bank.T / temperature, target)
+
+
+def nce(x, bank, index, *, temperature, normalizer, noise=None):
+    noise = torch.full((len(bank),), 1 / len(bank), dtype=x.dtype) if noise is None else noise
+    c = (index.shape[1] - 1) * noise[index]
+    s = torch.einsum("bd,bkd->bk", unit(x), bank[index]) / temperature
+    log_p, log_c = s - math.log(normalizer), (c + 1e-7).log()
+    positive = F.logsigmoid(log_p[:, 0] - log_c[:, 0])
+    negative = F.logsigmoid(log_c - log_p)[:, 1:] - torch.log1p(1e-7 / c[:, 1:])
+    return -(positive + negative.sum(1)).mean()
+
+
+def cmc(l, ab, bank_l, bank_ab, index, *, temperature, normalizer_l, normalizer_ab):  # noqa: E741
+    loss = nce(l, bank_ab, index, temperature=temperature, normalizer=normalizer_l)
+    return loss + nce(ab, bank_l, index, temperature=temperature, normalizer=normalizer_ab)
+
+
+def inva_spread(z0, z1, *, temperature, negative_weight=1.0):
+    z = unit(torch.cat([z0, z1]))
+    itself = torch.eye(len(z), dtype=torch.bool)
+    positive = itself.roll(len(z0), 1)
+    s = (z @ z.detach().T / temperature).masked_fill(itself, -torch.inf)
+    weighted = torch.where(positive, s, s + math.log(negative_weight))
+    log_p = s - weighted.logsumexp(1, keepdim=True)
+    p = log_p.masked_fill(positive, -torch.inf).exp()
+    return -(log_p[positive].mean() + negative_weight * torch.log1p(-p).sum(1).mean())
+
+
+def cpc(future, context, weight):
+    losses = []
+    for encoding, matrix in zip(future, weight, strict=True):
+        s = encoding @ (context @ matrix.T).T
+        losses.append(F.cross_entropy(s, torch.arange(len(s))))
+    return torch.stack(losses).mean()
+
+
+def _own_and_others(local, summary):
+    """Logits of the same sample [n, m, l], of all others [n, m, n - 1, l]."""
+    u = torch.einsum("idm,jdl->imjl", summary, local)
+    n = len(u)
+    same = torch.eye(n, dtype=torch.bool)[:, None, :].expand(n, u.shape[1], n)
+    return u[same].view(n, u.shape[1], -1), u[~same].view(n, u.shape[1], n - 1, -1)
+
+
+def dim_jsd(local, summary):
+    own, others = _own_and_others(local, summary)
+    return F.softplus(others).mean() + F.softplus(-own).mean() - 2 * math.log(2)
+
+
+def dim_nce(local, summary, *, self_logit=-10.0):
+    own, others = _own_and_others(local, summary)
+    leak = own.new_full(own.shape, self_logit)
+    negatives = torch.cat([others.flatten(2), leak], 2).logsumexp(2, keepdim=True)
+    return (torch.logaddexp(own, negatives) - own).mean()
+
+
+def sim_cse(z0, z1, hard=None, *, temperature, hard_weight=0.0):
+    q, rows = unit(z0), torch.arange(len(z0))
+    s = q @ unit(z1).T / temperature
+    if hard is not None:
+        eye = torch.eye(len(q), dtype=q.dtype)
+        s = torch.cat([s, q @ unit(hard).T / temperature + hard_weight * eye], 1)
+    return F.cross_entropy(s, rows)

@@ -106,9 +106,14 @@ def test_a_duplicate_pair_with_its_own_id_is_no_negative(n, d, seed):
 @given(n=ROWS, d=WIDTHS, seed=SEEDS)
 def test_gradients_are_orthogonal_to_their_rows(case, n, d, seed):
     """Length does not matter, so moving along a row changes nothing."""
+    if not case.any_length:
+        pytest.skip("it does not normalise its rows")
     torch.manual_seed(seed)
-    tensors, kwargs = case.arguments(n, d, 0.2)
-    names = [k for k in tensors if tensors[k].dim() > 1 and k not in case.constants]
+    tensors, kwargs = case.arguments(max(n, case.smallest), d, 0.2)
+    names = [
+        k for k, x in tensors.items()
+        if x.is_floating_point() and x.dim() > 1 and k not in case.constants
+    ]  # fmt: skip
     for k in names:
         tensors[k].requires_grad_()
     case.function(**tensors, **kwargs).backward()

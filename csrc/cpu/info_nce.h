@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "cpu/pairs.h"
 #include "cpu/schedule.h"
 
 namespace fastcl::cpu {
@@ -30,6 +31,9 @@ class Buffer {
   };
   std::unique_ptr<T, Free> data_;
 };
+
+// Depth of a product at a time: a panel of three vectors (24 KB) and four rows stay in L1.
+constexpr int64_t kSlice = 256;
 
 constexpr double kLog2E = 1.4426950408889634;
 constexpr double kLn2 = 0.6931471805599453;
@@ -58,6 +62,32 @@ double lse_of(const T* statistics, int64_t size, int64_t i) {
   return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
 }
 
+// Depth of a product of pairs at a time, in elements: as many bytes as kSlice floats.
+constexpr int64_t kPairSlice = 512;
+
+// Where each row of a matrix begins, and what makes it a unit row.
+template <typename T>
+class RowTable {
+ public:
+  RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d);
+  // Unit rows, or rows as they lie.
+  Block<T> block(int64_t first, int64_t size) const {
+    return {element_, rows_.data() + first, factors(first), size};
+  }
+  Block<T> plain(int64_t first, int64_t size) const {
+    return {element_, rows_.data() + first, nullptr, size};
+  }
+  // The rows where they lie end to end, not divided by their length, or null.
+  const T* in_place(int64_t first, int64_t size, int64_t d) const;
+  const T* factors(int64_t first) const { return scaled_ ? factors_.data() + first : nullptr; }
+
+ private:
+  Element element_;
+  bool scaled_;
+  std::vector<const void*> rows_;
+  Buffer<T> factors_;
+};
+
 template <typename T>
 class Tiles {
  public:
@@ -79,23 +109,33 @@ class Tiles {
   void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
 
  private:
-  // Rows of half precision are widened this many columns at a time: never a whole copy of them.
-  static constexpr int64_t kSlice = 512;
-
   struct Scratch {
     Buffer<T> tile;
-    Buffer<T> wide[2];                          // a slice of the block of q, and of k
-    int64_t held[2][2] = {{-1, -1}, {-1, -1}};  // block and first column of what they hold
+    Buffer<T> panels;              // a slice of a block, packed
+    Buffer<T> copy;                // a slice of the block of q, end to end
+    int64_t block = -1;            // whose slice it is, where one slice is the whole width
+    Buffer<uint32_t> a, b, mixed;  // operands of pair products
   };
-  enum Side { kQ, kK };
 
-  bool native() const { return x_.element == Element::kFloat || x_.element == Element::kDouble; }
-  int64_t slice() const { return native() ? x_.d : std::min(x_.d, kSlice); }
-  View<const T> operand(Side side, int64_t block, int64_t from, int64_t worker);
-  void multiply(const View<const T>& tile, Side side, int64_t block, int64_t worker, T* out);
+  // The same three with pairs, for bfloat16 rows where the processor multiplies them.
+  void pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch);
+  void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+  void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+
+  int64_t slice() const { return std::min(x_.d, kSlice); }
+  int64_t rows_of(int64_t block) const {
+    return std::min(schedule.rows_per_block, x_.n - row_begin(block));
+  }
+  int64_t cols_of(int64_t block) const {
+    return std::min(schedule.cols_per_block, x_.m - col_begin(block));
+  }
+  // A slice of a block of q as it lies, [rows, *stride].
+  const T* left(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
   void encode();
 
   const InfoNce x_;
+  const RowTable<T> q_, k_;
+  const PairKernel pairs_;  // null: float products
   std::vector<Scratch> scratch_;
   Buffer<Code<T>> row_codes_, col_codes_;  // ids as small numbers
   struct Range {

@@ -150,6 +150,12 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   }
   accumulate<T>(x, {rows.view(), across, one_shift, static_cast<T>(one_shift ? top : 0),
                     x.symmetric, x.dq, x.dk});
+  if (x.q_lengths != nullptr && x.dq != nullptr) {
+    *x.dot = project(x.element, x.q, static_cast<const T*>(x.q_lengths), x.d, x.dq);
+  }
+  if (x.k_lengths != nullptr && x.dk != nullptr) {
+    project(x.element, x.k, static_cast<const T*>(x.k_lengths), x.d, x.dk);
+  }
 }
 
 template void info_nce_backward(const InfoNceBackward<float>&);

@@ -1,9 +1,40 @@
-// Tiles of info_nce: similarities through BLAS, ids as codes, rows of half precision in slices.
-#include <cstring>
-
+// Tiles of info_nce: products of packed rows, which are normalised and widened on the way, and ids
+// as codes.
 #include "cpu/info_nce.h"
 
 namespace fastcl::cpu {
+
+template <typename T>
+RowTable<T>::RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d)
+    : element_(element), scaled_(lengths != nullptr) {
+  rows_.reserve(n);
+  for (const Rows::Part& part : rows.parts) {
+    for (int64_t i = 0; i < part.size; ++i) {
+      rows_.push_back(static_cast<const char*>(part.data) + i * d * size_of(element));
+    }
+  }
+  if (!scaled_) return;
+  factors_ = Buffer<T>(n);
+  for (int64_t i = 0; i < n; ++i) {
+    // As torch's normalize; a NaN passes on.
+    const T length = static_cast<const T*>(lengths)[i];
+    factors_[i] = 1 / (length < T(kShortest) ? T(kShortest) : length);
+  }
+}
+
+template <typename T>
+const T* RowTable<T>::in_place(int64_t first, int64_t size, int64_t d) const {
+  constexpr Element native = sizeof(T) == 4 ? Element::kFloat : Element::kDouble;
+  if (element_ != native) return nullptr;
+  const T* begin = static_cast<const T*>(rows_[first]);
+  for (int64_t i = 1; i < size; ++i) {
+    if (rows_[first + i] != begin + i * d) return nullptr;
+  }
+  return begin;
+}
+
+template class RowTable<float>;
+template class RowTable<double>;
 
 template <typename T>
 Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
@@ -11,12 +42,24 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
       workers(std::min<int64_t>(thread_count(), schedule.items(0))),
       scale(scale_of<T>(x.scale)),
       x_(x),
+      q_(x.element, x.q, x.q_lengths, x.n, x.d),
+      k_(x.element, x.k, x.k_lengths, x.m, x.d),
+      pairs_(x.element == Element::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
+  const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
+  const int64_t longer = std::max(rows, cols) + kPadding;
   for (Scratch& scratch : scratch_) {
-    scratch.tile = Buffer<T>(schedule.rows_per_block * schedule.cols_per_block);
-    if (native()) continue;
-    scratch.wide[kQ] = Buffer<T>(schedule.rows_per_block * slice());
-    scratch.wide[kK] = Buffer<T>(schedule.cols_per_block * slice());
+    scratch.tile = Buffer<T>(rows * (cols + kPadding));
+    if (pairs_ != nullptr) {
+      const int64_t half = (std::max(rows, cols) + 1) / 2;
+      const int64_t wide = std::min(x.d, kPairSlice) + kPanel;
+      scratch.a = Buffer<uint32_t>(std::max(rows * wide / 2, half * std::max(rows, cols)));
+      scratch.b = Buffer<uint32_t>(std::max((cols + kPanel) * wide / 2, half * wide));
+      scratch.mixed = Buffer<uint32_t>(half * cols);
+      continue;
+    }
+    scratch.panels = Buffer<T>(longer * (slice() + kPadding));
+    if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
   }
   encode();
 }
@@ -86,64 +129,73 @@ Match<T> Tiles<T>::match(const Pair& pair) const {
 }
 
 template <typename T>
-View<const T> Tiles<T>::operand(Side side, int64_t block, int64_t from, int64_t worker) {
-  const int64_t length = side == kQ ? schedule.rows_per_block : schedule.cols_per_block;
-  const int64_t first = block * length, size = side == kQ ? x_.n : x_.m;
-  const int64_t rows = std::min(length, size - first), cols = std::min(slice(), x_.d - from);
-  const void* source = side == kQ ? x_.q : x_.k;
-  if (native()) {
-    return {static_cast<const T*>(source) + first * x_.d + from, rows, cols, x_.d, 1};
+const T* Tiles<T>::left(int64_t block, int64_t from, int64_t cols, Scratch& scratch,
+                        int64_t* stride) {
+  const int64_t first = row_begin(block), rows = rows_of(block);
+  if (const T* in_place = q_.in_place(first, rows, x_.d)) {
+    *stride = x_.d;
+    return in_place + from;
   }
-  Scratch& scratch = scratch_[worker];
-  T* wide = scratch.wide[side].data();
-  int64_t* held = scratch.held[side];
-  if (held[0] != block || held[1] != from) {
-    simd<T>().widen(x_.element, static_cast<const uint16_t*>(source) + first * x_.d + from, rows,
-                    cols, x_.d, wide);
-    held[0] = block;
-    held[1] = from;
+  if (scratch.block != block || cols < x_.d) {
+    simd<T>().copy_rows(q_.plain(first, rows), from, cols, scratch.copy.data());
+    scratch.block = block;
   }
-  return {wide, rows, cols, cols, 1};
+  *stride = cols;
+  return scratch.copy.data();
 }
 
+// Where k is q, s_ij and s_ji are the same bits: sums and factors are formed in one order for both.
+// A gradient that takes one for the other would not notice else than where p nearly cancels.
 template <typename T>
 Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
+  Scratch& scratch = scratch_[worker];
   const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
-  const Tile<T> tile{scratch_[worker].tile.data(), std::min(schedule.rows_per_block, x_.n - row),
-                     std::min(schedule.cols_per_block, x_.m - col), schedule.cols_per_block};
-  // Processors with bfloat16 products would take rows of half precision here as they are.
-  for (int64_t from = 0; from < x_.d; from += slice()) {
-    const View<T> out{tile.s, tile.rows, tile.cols, tile.stride, 1};
-    product(operand(kQ, pair.row, from, worker), operand(kK, pair.col, from, worker).transposed(),
-            out, from > 0);
+  const int64_t stride = schedule.cols_per_block + kPadding;
+  const Tile<T> tile{scratch.tile.data(), rows_of(pair.row), cols_of(pair.col), stride};
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
   }
-  const int64_t padded = std::min(tile.stride, tile.cols + kPadding);
-  for (int64_t i = 0; padded > tile.cols && i < tile.rows; ++i) {
-    std::fill(tile.s + i * tile.stride + tile.cols, tile.s + i * tile.stride + padded,
-              -std::numeric_limits<T>::infinity());
+  for (int64_t from = 0; pairs_ == nullptr && from < x_.d; from += kSlice) {
+    const int64_t depth = std::min(kSlice, x_.d - from);
+    int64_t row_stride;
+    const T* q = left(pair.row, from, depth, scratch, &row_stride);
+    simd<T>().pack_columns(k_.plain(col, tile.cols), from, depth, scratch.panels.data());
+    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
+                      q_.factors(row), k_.factors(col), tile.s, stride, from > 0, true);
+  }
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    T* end = tile.s + i * stride + tile.cols;
+    std::fill_n(end, kPadding, -std::numeric_limits<T>::infinity());
   }
   return tile;
 }
 
 template <typename T>
-void Tiles<T>::multiply(const View<const T>& tile, Side side, int64_t block, int64_t worker,
-                        T* out) {
-  for (int64_t from = 0; from < x_.d; from += slice()) {
-    const View<const T> rows = operand(side, block, from, worker);
-    product(tile, rows, View<T>{out + from, tile.rows, rows.cols, x_.d, 1}, true);
+void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out);
+  }
+  T* panels = scratch_[worker].panels.data();
+  for (int64_t from = 0; from < x_.d; from += kSlice) {
+    const int64_t width = std::min(kSlice, x_.d - from);
+    simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), from, width, panels);
+    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr, nullptr,
+                      out + from, x_.d, true, false);
   }
 }
 
 template <typename T>
-void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
-  const View<const T> view{tile.s, tile.rows, tile.cols, tile.stride, 1};
-  multiply(view, kK, pair.col, worker, out);
-}
-
-template <typename T>
 void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
-  const View<const T> view{tile.s, tile.rows, tile.cols, tile.stride, 1};
-  multiply(view.transposed(), kQ, pair.row, worker, out);
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out);
+  }
+  T* panels = scratch_[worker].panels.data();
+  for (int64_t from = 0; from < x_.d; from += kSlice) {
+    const int64_t width = std::min(kSlice, x_.d - from);
+    simd<T>().pack_rows(q_.block(row_begin(pair.row), tile.rows), from, width, panels);
+    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr, nullptr,
+                      out + from, x_.d, true, false);
+  }
 }
 
 template class Tiles<float>;

@@ -4,10 +4,11 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 
-#include "cpu/product.h"
 #include "cpu/simd.h"
+#include "cpu/threads.h"
 
 namespace fastcl::cpu {
 
@@ -17,19 +18,24 @@ enum class Order {
   kRows,      // all pairs, sums along rows only: blocks of rows, columns in chunks
 };
 
-// Tile sizes. On two Zen 3 cores with 512 KB of L2, tiles from 64 x 64 up to 512 x 512 all ran at
-// 65 to 90 GFLOP/s a core for d = 128 and 512; small ones leave work for many cores.
-constexpr int64_t kBlock = 128;
+// Tiles of 240 x 240 (230 KB) and the packed rows of both sides stay in an L2 of 512 KB, and the
+// products run over them at the same rate as over larger ones.
+constexpr int64_t kBlock = 240;
 // As many rows are one tile: below, rounds and their barriers cost more than a second core gains.
 constexpr int64_t kOneTile = 256;
+// Blocks come in multiples of this: two and four threads then get equal parts of every round.
+constexpr int64_t kEven = 4;
 // Items that every round should have to keep many cores busy, where the shape allows it.
 constexpr int64_t kItems = 64;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Length of the equal blocks, multiples of the padding, that n is cut into.
-inline int64_t even_block(int64_t n, int64_t at_most) {
-  return ceil_div(ceil_div(n, ceil_div(n, at_most)), kPadding) * kPadding;
+// Length of the equal blocks that n is cut into, a multiple of a vector; even: kEven blocks or a
+// multiple, where n has as many vectors.
+inline int64_t equal_blocks(int64_t n, int64_t at_most, bool even) {
+  int64_t blocks = ceil_div(n, at_most);
+  if (even) blocks = ceil_div(blocks, kEven) * kEven;
+  return ceil_div(ceil_div(n, blocks), 8) * 8;
 }
 
 struct Pair {
@@ -45,21 +51,12 @@ struct Schedule {
 
   // row_bytes is what a slot costs per row; all slots together stay below 4 MB.
   Schedule(Order order, int64_t n, int64_t m, int64_t row_bytes) : order(order), slots(1) {
-    // The shape depends on n and m alone: forward and backward then form the same bits, and where
-    // one column is all of an lse, p is one.
-    int64_t rows = kBlock, cols = kBlock;
-    if (std::max(n, m) <= kOneTile) {
-      rows = cols = kOneTile;
-    } else if (order != Order::kTriangle) {
-      // Few rows: thin tiles, for a round has as many items as the shorter side has blocks. At
-      // 256 x 65,536 x 128, one core: 64 x 512 took 135 ms, 64 x 256 165 and 32 x 512 187.
-      if (n < 4 * kBlock) rows = std::max<int64_t>(64, n / 4);
-      if (m < 4 * kBlock) cols = std::max<int64_t>(64, m / 4);
-      if (rows < kBlock && m >= 64 * kBlock) cols = 4 * kBlock;
-      if (cols < kBlock && n >= 64 * kBlock) rows = kMaxRows;
-    }
-    rows_per_block = even_block(n, rows);
-    cols_per_block = order == Order::kTriangle ? rows_per_block : even_block(m, cols);
+    const bool one = std::max(n, m) <= kOneTile;
+    // Sums run along both sides: a round has as many items as the shorter one has blocks.
+    const bool even = !one && order != Order::kRows;
+    const int64_t most = even ? kBlock : kOneTile;
+    rows_per_block = equal_blocks(n, most, even);
+    cols_per_block = order == Order::kTriangle ? rows_per_block : equal_blocks(m, most, even);
     row_blocks = ceil_div(n, rows_per_block);
     col_blocks = ceil_div(m, cols_per_block);
     if (order == Order::kRows) {
@@ -106,13 +103,15 @@ struct Schedule {
   }
 };
 
-// f(pair, worker) for all pairs of the schedule.
+// f(pair, worker) for all pairs of the schedule. Workers take the next item as they come to it: a
+// slow core delays a round by one item at most. Items of a round touch nothing in common.
 template <typename F>
 void run(const Schedule& schedule, int64_t workers, const F& f) {
   for (int64_t round = 0; round < schedule.rounds(); ++round) {
-    const int64_t items = schedule.items(round), used = std::min(workers, items);
-    parallel(used, [&](int64_t worker) {
-      for (int64_t item = worker; item < items; item += used) {
+    const int64_t items = schedule.items(round);
+    std::atomic<int64_t> next{0};
+    parallel(std::min(workers, items), [&](int64_t worker) {
+      for (int64_t item = next++; item < items; item = next++) {
         schedule.visit(round, item, [&](const Pair& pair) { f(pair, worker); });
       }
     });

@@ -37,6 +37,15 @@ struct Match {
   int64_t self;        // row i is column i + self, if that lies in the tile
 };
 
+// Rows to be multiplied, wherever they lie.
+template <typename T>
+struct Block {
+  Element element;
+  const void* const* rows;  // [size] where each row begins
+  const T* factors;         // [size] what each row is multiplied with, or null
+  int64_t size;
+};
+
 // What a similarity is multiplied with to be a logit in units of log 2, as the sum of two: rounded
 // to one, it would be another temperature.
 template <typename T>
@@ -92,12 +101,34 @@ struct Simd {
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
   void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
-  // rows x cols elements of half precision, `stride` apart, to T end to end.
-  void (*widen)(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+  // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
+  // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
+  // padded, whole vectors of out may be written.
+  void (*product)(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
+                  int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+                  bool accumulate, bool padded);
+  // Elements from .. from + cols of the rows, times their factors, as T: end to end; packed as b
+  // [size, cols]; packed as b [cols, size], the transpose.
+  void (*copy_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
+  void (*pack_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
+  void (*pack_columns)(const Block<T>&, int64_t from, int64_t cols, T* to);
+  // Operands of pair products, see pairs.h. Of bfloat16 rows, pairs from .. from + pairs of each:
+  // b [pairs, size]; of neighbouring rows, elements from .. from + cols: b [size / 2, cols]. Of a
+  // tile times factor [cols], rounded: a [rows, cols / 2]; of its transpose times factor [rows]: a
+  // [cols, rows / 2], by way of mixed. Odd sizes are filled up with zeros.
+  void (*pack_pair_columns)(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                            uint32_t* to);
+  void (*pack_pair_rows)(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                         uint32_t* to);
+  void (*narrow_rows)(Tile<float>, const float* factor, uint32_t* to);
+  void (*narrow_columns)(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
   // Whole rows, see kernels.h.
   void (*unit_rows)(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
   void (*unit_rows_gradient)(Element, const void* grad, const void* x, const T* lengths,
                              int64_t rows, int64_t d, void* dx);
+  void (*row_lengths)(const Block<T>&, int64_t d, T* lengths);
+  // The gradient of unit rows, in place, to that of the rows x; dots [rows] = <x / |x|, grad>.
+  void (*project)(const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots);
 };
 
 template <typename T>

@@ -1,19 +1,15 @@
 // unit_rows on the CPU: rows are independent, so threads take equal parts of them.
 #include <algorithm>
+#include <vector>
 
-#include "cpu/product.h"
 #include "cpu/simd.h"
+#include "cpu/threads.h"
 
 namespace fastcl::cpu {
 namespace {
 
 // Elements below which a second thread costs more to wake than it saves.
 constexpr int64_t kPart = 1 << 15;
-
-int64_t size_of(Element element) {
-  if (element == Element::kDouble) return 8;
-  return element == Element::kFloat ? 4 : 2;
-}
 
 // f(first row, number of rows) for parts of n rows of d elements.
 template <typename F>
@@ -47,6 +43,46 @@ void unit_rows_gradient(Element element, const void* grad, const void* x, const 
   });
 }
 
+// f(rows as a block, first row) for parts of the rows.
+template <typename T, typename F>
+void in_blocks(Element element, const Rows& x, int64_t d, const F& f) {
+  int64_t first = 0;
+  for (const Rows::Part& part : x.parts) {
+    in_parts(part.size, d, [&](int64_t i, int64_t rows) {
+      std::vector<const void*> begin(rows);
+      for (int64_t l = 0; l < rows; ++l) {
+        begin[l] = static_cast<const char*>(part.data) + (i + l) * d * size_of(element);
+      }
+      f(Block<T>{element, begin.data(), nullptr, rows}, first + i);
+    });
+    first += part.size;
+  }
+}
+
+template <typename T>
+void row_lengths(Element element, const Rows& x, int64_t d, T* lengths) {
+  in_blocks<T>(element, x, d, [&](const Block<T>& block, int64_t first) {
+    simd<T>().row_lengths(block, d, lengths + first);
+  });
+}
+
+template <typename T>
+double project(Element element, const Rows& x, const T* lengths, int64_t d, T* grad) {
+  int64_t n = 0;
+  for (const Rows::Part& part : x.parts) n += part.size;
+  std::vector<double> dots(n);
+  in_blocks<T>(element, x, d, [&](const Block<T>& block, int64_t first) {
+    simd<T>().project(block, lengths + first, d, grad + first * d, dots.data() + first);
+  });
+  double sum = 0;
+  for (const double dot : dots) sum += dot;
+  return sum;
+}
+
+template double project(Element, const Rows&, const float*, int64_t, float*);
+template double project(Element, const Rows&, const double*, int64_t, double*);
+template void row_lengths(Element, const Rows&, int64_t, float*);
+template void row_lengths(Element, const Rows&, int64_t, double*);
 template void unit_rows(Element, const void*, int64_t, int64_t, void*, float*);
 template void unit_rows(Element, const void*, int64_t, int64_t, void*, double*);
 template void unit_rows_gradient(Element, const void*, const void*, const float*, int64_t, int64_t,

@@ -6,6 +6,22 @@
 
 namespace fastcl {
 
+inline void check_ids(const OptionalTensor& row_ids, const OptionalTensor& col_ids, int64_t n,
+                      int64_t m) {
+  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
+                  "fastcl: ids of the rows need ids of the columns");
+  if (row_ids.has_value()) {
+    check_vector(*row_ids, n, ScalarType::Long, "row_ids");
+    check_vector(*col_ids, m, ScalarType::Long, "col_ids");
+  }
+}
+
+inline double whole_scale(double scale, const OptionalTensor& logit_scale) {
+  if (logit_scale.has_value()) scale *= values<double>(*logit_scale, 1, "logit_scale")[0];
+  STD_TORCH_CHECK(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
+  return scale;
+}
+
 // What every contrast takes, checked as far as reading it is safe.
 inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
                        const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
@@ -15,21 +31,16 @@ inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
       q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
       "fastcl: q and k must be matrices of one width and dtype");
   STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
-  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
-                  "fastcl: ids of the rows need ids of the columns");
-  if (row_ids.has_value()) {
-    check_vector(*row_ids, q.size(0), ScalarType::Long, "row_ids");
-    check_vector(*col_ids, k.size(0), ScalarType::Long, "col_ids");
-  }
-  if (logit_scale.has_value()) scale *= values<double>(*logit_scale, 1, "logit_scale")[0];
-  STD_TORCH_CHECK(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
+  check_ids(row_ids, col_ids, q.size(0), k.size(0));
   return {element_of(q),
-          checked(q, "q").data_ptr(),
-          checked(k, "k").data_ptr(),
+          {{{checked(q, "q").data_ptr(), q.size(0)}}},
+          {{{checked(k, "k").data_ptr(), k.size(0)}}},
+          nullptr,
+          nullptr,
           q.size(0),
           k.size(0),
           q.size(1),
-          scale,
+          whole_scale(scale, logit_scale),
           data<int64_t>(row_ids, "row_ids"),
           data<int64_t>(col_ids, "col_ids"),
           symmetric,

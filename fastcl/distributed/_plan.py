@@ -76,25 +76,35 @@ def total(x: Tensor, ranks: Ranks) -> Tensor:
     return _Sum.apply(x, ranks)
 
 
-def mean(x: Tensor, *, group: dist.ProcessGroup | None = None) -> Tensor:  # [b, ...]
-    """The mean over the elements on all ranks, which may hold different numbers, or none.
+def mean(
+    x: Tensor,  # [b, ...], or [] with rows
+    *,
+    rows: int | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    """The mean over the rows of all ranks, which may hold different numbers, or none.
 
     Equal to ``x.mean()`` in a single process, and to the mean over the global batch in several:
     the value is the same on every rank, and gradients averaged over the ranks are exact. For
-    losses without negatives (BYOL, SimSiam) or with a queue that all ranks share (MoCo).
+    losses in which a row meets no other row of the batch: BYOL, SimSiam, a queue or a bank.
 
     Args:
-        x: `[b, ...]` losses per row.
+        x: `[b, ...]` losses per row; or `[]`, their mean over this rank's rows.
+        rows: With `[]`, how many rows it is the mean of, b.
         group: The ranks that take part; None: all.
 
     Returns:
         A scalar. The host does not wait.
 
     Raises:
-        ValueError: group does not contain this rank.
+        ValueError: group does not contain this rank, or rows is given and x is no scalar.
     """
+    if rows is not None and x.dim() > 0:
+        raise ValueError(f"x must be a scalar where rows is given, got shape {list(x.shape)}")
     ranks = Ranks(group)
     if ranks.size == 1:
         return x.mean()
-    count = ranks.sum(torch.tensor(x.numel(), dtype=torch.float64, device=x.device))
-    return (total(x.double().sum(), ranks) / count).to(x.dtype)
+    count = x.numel() if rows is None else rows
+    own = x.double().sum() if rows is None else x.double() * rows
+    everyone = ranks.sum(torch.tensor(count, dtype=torch.float64, device=x.device))
+    return (total(own, ranks) / everyone).to(x.dtype)

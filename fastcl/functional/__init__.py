@@ -6,20 +6,38 @@ accumulate in that dtype. The kernels never form the similarity matrix: memory i
 number of rows. Where none runs (`fastcl doctor` tells), the reference does, and forms it.
 """
 
+from ..bank import bank_update_
 from ..contrast import Contrast, contrast
 from ..momentum import momentum_update_
+from ..noise import noise_indices
 from ..queue import queue_push_
 from ..sigmoid_contrast import sigmoid_contrast
+from .barlow_twins import barlow_twins
+from .byol import byol
 from .clip import clip
+from .cmc import cmc
+from .cpc import cpc
+from .dclw import dclw
+from .dim import dim_jsd, dim_nce
 from .info_nce import info_nce
+from .inst_disc import inst_disc
+from .inva_spread import inva_spread
 from .moco import moco
+from .moco_v3 import moco_v3
+from .nce import nce, nce_normalizer
 from .nt_xent import dcl, flat_nce, nt_xent
 from .rows import row_products, unit_rows
 from .siglip import siglip
+from .sim_cse import sim_cse
+from .simsiam import simsiam
+from .sinkhorn import sinkhorn
 from .sup_con import sup_con
+from .swav import swav
 
 __all__ = [
-    "Contrast", "clip", "contrast", "dcl", "flat_nce", "info_nce", "moco", "momentum_update_",
-    "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast", "sup_con",
-    "unit_rows",
+    "Contrast", "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl",
+    "dclw", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread", "moco",
+    "moco_v3", "momentum_update_", "nce", "nce_normalizer", "noise_indices", "nt_xent",
+    "queue_push_", "row_products", "siglip", "sigmoid_contrast", "sim_cse", "simsiam", "sinkhorn",
+    "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

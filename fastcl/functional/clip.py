@@ -4,8 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from .rows import unit_rows
+from ..contrast import contrast, raw_contrast
 
 
 def clip(
@@ -42,6 +41,9 @@ def clip(
     _check.pairs("text", text, "image", image)
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
-    q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
-    result = contrast(q, k, scale=logit_scale, ids=ids, both=True)
-    return (result.loss.mean() + result.col_loss.mean()) / 2
+    if normalize:
+        loss, _, col_loss = raw_contrast(image, k=text, scale=logit_scale, ids=ids, both=True)
+    else:
+        result = contrast(image, text, scale=logit_scale, ids=ids, both=True)
+        loss, col_loss = result.loss, result.col_loss
+    return (loss.mean() + col_loss.mean()) / 2

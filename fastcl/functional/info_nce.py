@@ -5,7 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
+from ..contrast import contrast, raw_contrast
 from ..reference import accumulate_dtype
 from .rows import reduced, row_products, unit_rows
 
@@ -50,10 +50,12 @@ def info_nce(
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = 1 / _check.positive("temperature", temperature)
-    n = query.shape[0]
+    ids = torch.arange(query.shape[0], device=query.device)
+    if negatives is None and key.requires_grad and normalize:
+        loss, _, _ = raw_contrast(query, k=key, scale=scale, ids=ids)
+        return reduced(loss, reduction)
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
     if negatives is None:
-        ids = torch.arange(n, device=q.device)
         if k.requires_grad:
             loss = contrast(q, k, scale=scale, ids=ids).loss
         else:

@@ -63,6 +63,23 @@ def row_products(a: Tensor, b: Tensor) -> Tensor:
     return (a.to(dtype) * b.to(dtype)).sum(1)
 
 
+def crossed_cosines(
+    p1: Tensor,  # [n, d]
+    p2: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    z2: Tensor,  # [n, d]
+    normalize: bool,
+) -> Tensor:
+    """The mean over the batch of cos(p1, z2) + cos(p2, z1) with constant z1 and z2."""
+    _check.pairs("p2", p2, "p1", p1)
+    _check.pairs("z1", z1, "p1", p1)
+    _check.pairs("z2", z2, "p1", p1)
+    p, z = torch.cat([p1, p2]), torch.cat([z2, z1]).detach()
+    if normalize:
+        p, z = unit_rows(p), unit_rows(z)
+    return row_products(p, z).sum() / p1.shape[0]
+
+
 def reduced(loss: Tensor, reduction: str) -> Tensor:
     """The mean or the sum of a loss per row [n], or all of it."""
     if reduction == "mean":
@@ -79,6 +96,6 @@ def self_contrast(
 ) -> tuple[Tensor, Tensor]:
     """Loss and number of positives of every row of all views against the other rows."""
     if normalize:
-        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)
+        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)[:2]
     result = contrast(torch.cat(views), scale=scale, ids=ids, positives_in=positives_in)
     return result.loss, result.count

@@ -5,15 +5,19 @@ both what the kernels are tested against and what runs where no kernel was built
 Rows are accumulated in float32, or in float64 for float64 rows.
 """
 
-from .common import accumulate_dtype
+from .bank import bank_update_
+from .common import accumulate_dtype, no_autocast
 from .info_nce import info_nce_backward, info_nce_forward
 from .momentum import momentum_update_, stochastic_round
+from .nce import nce
 from .queue import queue_push_
 from .sigmoid_contrast import sigmoid_contrast
+from .sinkhorn import sinkhorn_assign, sinkhorn_columns, sinkhorn_masses
 from .unit_rows import unit_rows_backward, unit_rows_forward
 
 __all__ = [
-    "accumulate_dtype", "info_nce_backward", "info_nce_forward", "momentum_update_",
-    "queue_push_", "sigmoid_contrast", "stochastic_round",
+    "accumulate_dtype", "bank_update_", "info_nce_backward", "info_nce_forward",
+    "momentum_update_", "nce", "no_autocast", "queue_push_", "sigmoid_contrast",
+    "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "stochastic_round",
     "unit_rows_backward", "unit_rows_forward",
 ]  # fmt: skip

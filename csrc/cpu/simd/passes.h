@@ -6,6 +6,7 @@
 
 namespace fastcl::FASTCL_SIMD {
 
+using cpu::Block;
 using cpu::kPadding;
 using cpu::Match;
 using cpu::Scale;
@@ -61,12 +62,31 @@ void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> co
 template <typename T>
 void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
 template <typename T>
-void widen(Element from, const uint16_t* x, int64_t rows, int64_t cols, int64_t stride, T* to);
+void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
+             int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+             bool accumulate, bool padded);
+template <typename T>
+void copy_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
+template <typename T>
+void pack_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
+template <typename T>
+void pack_columns(const Block<T>&, int64_t from, int64_t cols, T* to);
+
+void pack_pair_columns(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                       uint32_t* to);
+void pack_pair_rows(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                    uint32_t* to);
+void narrow_rows(Tile<float>, const float* factor, uint32_t* to);
+void narrow_columns(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
 
 template <typename T>
 void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
 template <typename T>
 void unit_rows_gradient(Element, const void* grad, const void* x, const T* lengths, int64_t rows,
                         int64_t d, void* dx);
+template <typename T>
+void row_lengths(const Block<T>&, int64_t d, T* lengths);
+template <typename T>
+void project(const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots);
 
 }  // namespace fastcl::FASTCL_SIMD

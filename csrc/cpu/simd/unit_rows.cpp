@@ -23,11 +23,16 @@ T total(int64_t d, const F& f) {
 }
 
 template <typename E, typename T>
+T length_of(const E* x, int64_t d, T) {
+  const T square =
+      total<T>(d, [&](int64_t j) { return fastcl::widen(x[j]) * fastcl::widen(x[j]); });
+  return sizeof(T) == 4 ? __builtin_sqrtf(square) : __builtin_sqrt(square);
+}
+
+template <typename E, typename T>
 void forward(const E* x, int64_t rows, int64_t d, E* y, T* lengths) {
   for (int64_t i = 0; i < rows; ++i, x += d, y += d) {
-    const T square =
-        total<T>(d, [&](int64_t j) { return fastcl::widen(x[j]) * fastcl::widen(x[j]); });
-    lengths[i] = sizeof(T) == 4 ? __builtin_sqrtf(square) : __builtin_sqrt(square);
+    lengths[i] = length_of(x, d, T{});
     const T length = lengths[i] < T(cpu::kShortest) ? T(cpu::kShortest) : lengths[i];
     for (int64_t j = 0; j < d; ++j) y[j] = narrow<E>(fastcl::widen(x[j]) / length);
   }
@@ -46,32 +51,64 @@ void backward(const E* grad, const E* x, const T* lengths, int64_t rows, int64_t
   }
 }
 
+template <typename E, typename T>
+void project_rows(const E*, const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots) {
+  for (int64_t i = 0; i < x.size; ++i, grad += d) {
+    const E* row = static_cast<const E*>(x.rows[i]);
+    const T inverse = lengths[i] < T(cpu::kShortest) ? T(0) : 1 / lengths[i];
+    const T along =
+        total<T>(d, [&](int64_t j) { return grad[j] * (fastcl::widen(row[j]) * inverse); });
+    for (int64_t j = 0; j < d; ++j) {
+      grad[j] = (grad[j] - fastcl::widen(row[j]) * inverse * along) * inverse;
+    }
+    dots[i] = along;
+  }
+}
+
+// f(null pointer to the element type).
+template <typename T, typename F>
+void with_element(Element element, const F& f) {
+  if (element == Element::kHalf) return f(static_cast<const Half*>(nullptr));
+  if (element == Element::kBFloat16) return f(static_cast<const BFloat16*>(nullptr));
+  f(static_cast<const T*>(nullptr));
+}
+
 }  // namespace
 
 template <typename T>
 void unit_rows(Element element, const void* x, int64_t rows, int64_t d, void* y, T* lengths) {
-  const auto run = [&](auto zero) {
-    using E = decltype(zero);
+  with_element<T>(element, [&]<typename E>(const E*) {
     forward(static_cast<const E*>(x), rows, d, static_cast<E*>(y), lengths);
-  };
-  if (element == Element::kHalf) return run(Half{});
-  if (element == Element::kBFloat16) return run(BFloat16{});
-  run(T{});
+  });
 }
 
 template <typename T>
 void unit_rows_gradient(Element element, const void* grad, const void* x, const T* lengths,
                         int64_t rows, int64_t d, void* dx) {
-  const auto run = [&](auto zero) {
-    using E = decltype(zero);
+  with_element<T>(element, [&]<typename E>(const E*) {
     backward(static_cast<const E*>(grad), static_cast<const E*>(x), lengths, rows, d,
              static_cast<E*>(dx));
-  };
-  if (element == Element::kHalf) return run(Half{});
-  if (element == Element::kBFloat16) return run(BFloat16{});
-  run(T{});
+  });
 }
 
+template <typename T>
+void row_lengths(const Block<T>& x, int64_t d, T* lengths) {
+  with_element<T>(x.element, [&]<typename E>(const E*) {
+    for (int64_t i = 0; i < x.size; ++i) {
+      lengths[i] = length_of(static_cast<const E*>(x.rows[i]), d, T{});
+    }
+  });
+}
+
+template <typename T>
+void project(const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots) {
+  with_element<T>(x.element, [&](auto* none) { project_rows(none, x, lengths, d, grad, dots); });
+}
+
+template void row_lengths(const Block<float>&, int64_t, float*);
+template void row_lengths(const Block<double>&, int64_t, double*);
+template void project(const Block<float>&, const float*, int64_t, float*, double*);
+template void project(const Block<double>&, const double*, int64_t, double*, double*);
 template void unit_rows(Element, const void*, int64_t, int64_t, void*, float*);
 template void unit_rows(Element, const void*, int64_t, int64_t, void*, double*);
 template void unit_rows_gradient(Element, const void*, const void*, const float*, int64_t, int64_t,

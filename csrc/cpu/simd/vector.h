@@ -101,7 +101,7 @@ inline Integer<T> iota() {
 
 template <typename T>
 inline Vector<T> splat(T x) {
-  return Vector<T>{} + x;
+  return x - Vector<T>{};  // a broadcast: x + 0 would be an addition, for the sake of -0
 }
 
 // 2^f times 2^n, where n arrives as kRound + n and shift is taken off it.

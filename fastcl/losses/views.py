@@ -1,23 +1,13 @@
-"""The losses as modules: hyper-parameters and one call into `functional`."""
+"""Views of one batch against each other, all with a temperature."""
 
-from torch import Tensor, nn
+from torch import Tensor
 
-from . import _check
-from . import functional as F
-
-
-class _TemperatureLoss(nn.Module):
-    """A loss whose hyper-parameter is a constant temperature."""
-
-    def __init__(self, temperature: float) -> None:
-        super().__init__()
-        self.temperature = _check.positive("temperature", temperature)
-
-    def extra_repr(self) -> str:
-        return f"temperature={self.temperature}"
+from .. import _check
+from .. import functional as F
+from .base import TemperatureLoss
 
 
-class InfoNCELoss(_TemperatureLoss):
+class InfoNCELoss(TemperatureLoss):
     """`functional.info_nce` with its temperature, negative mode and reduction."""
 
     def __init__(
@@ -49,7 +39,7 @@ class InfoNCELoss(_TemperatureLoss):
         )
 
 
-class NTXentLoss(_TemperatureLoss):
+class NTXentLoss(TemperatureLoss):
     """`functional.nt_xent`, the loss of SimCLR."""
 
     def __init__(self, temperature: float = 0.5) -> None:
@@ -59,7 +49,7 @@ class NTXentLoss(_TemperatureLoss):
         return F.nt_xent(z0, z1, temperature=self.temperature)
 
 
-class DCLLoss(_TemperatureLoss):
+class DCLLoss(TemperatureLoss):
     """`functional.dcl`, the decoupled contrastive loss."""
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -69,7 +59,18 @@ class DCLLoss(_TemperatureLoss):
         return F.dcl(z0, z1, temperature=self.temperature)
 
 
-class FlatNCELoss(_TemperatureLoss):
+class DCLWLoss(TemperatureLoss):
+    """`functional.dclw`, the decoupled loss with weighted positives."""
+
+    def __init__(self, temperature: float = 0.1, *, sigma: float = 0.5) -> None:
+        super().__init__(temperature)
+        self.sigma = _check.positive("sigma", sigma)
+
+    def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
+        return F.dclw(z0, z1, temperature=self.temperature, sigma=self.sigma)
+
+
+class FlatNCELoss(TemperatureLoss):
     """`functional.flat_nce`: the value of NT-Xent with the gradient of the decoupled loss."""
 
     def __init__(self, temperature: float = 0.1) -> None:
@@ -79,7 +80,7 @@ class FlatNCELoss(_TemperatureLoss):
         return F.flat_nce(z0, z1, temperature=self.temperature)
 
 
-class SupConLoss(_TemperatureLoss):
+class SupConLoss(TemperatureLoss):
     """`functional.sup_con`, the supervised contrastive loss."""
 
     def __init__(self, temperature: float = 0.07, *, base_temperature: float | None = None) -> None:
@@ -94,36 +95,30 @@ class SupConLoss(_TemperatureLoss):
         )
 
 
-class MoCoLoss(_TemperatureLoss):
-    """`functional.moco`: queries against their keys and a queue."""
+class InvaSpreadLoss(TemperatureLoss):
+    """`functional.inva_spread`, invariant and spreading instance features."""
 
-    def __init__(self, temperature: float = 0.07) -> None:
+    def __init__(self, temperature: float = 0.1, *, negative_weight: float = 1.0) -> None:
         super().__init__(temperature)
+        self.negative_weight = _check.finite("negative_weight", negative_weight)
 
-    def forward(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:  # [n, d] x2, [K, d]
-        return F.moco(query, key, queue, temperature=self.temperature)
-
-
-class CLIPLoss(nn.Module):
-    """`functional.clip`: image to text and text to image with a learned scale."""
-
-    def forward(
-        self,
-        image: Tensor,  # [n, d]
-        text: Tensor,  # [n, d]
-        logit_scale: Tensor | float,  # []
-    ) -> Tensor:
-        return F.clip(image, text, logit_scale)
+    def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
+        return F.inva_spread(
+            z0, z1, temperature=self.temperature, negative_weight=self.negative_weight
+        )
 
 
-class SigLIPLoss(nn.Module):
-    """`functional.siglip`: every pair is a match or not, with a learned scale and bias."""
+class SimCSELoss(TemperatureLoss):
+    """`functional.sim_cse`, with or without hard negatives."""
+
+    def __init__(self, temperature: float = 0.05, *, hard_weight: float = 0.0) -> None:
+        super().__init__(temperature)
+        self.hard_weight = _check.finite("hard_weight", hard_weight)
 
     def forward(
         self,
-        image: Tensor,  # [n, d]
-        text: Tensor,  # [n, d]
-        logit_scale: Tensor | float,  # []
-        logit_bias: Tensor | float,  # []
+        z0: Tensor,  # [n, d]
+        z1: Tensor,  # [n, d]
+        hard: Tensor | None = None,  # [n, d]
     ) -> Tensor:
-        return F.siglip(image, text, logit_scale, logit_bias)
+        return F.sim_cse(z0, z1, hard, temperature=self.temperature, hard_weight=self.hard_weight)

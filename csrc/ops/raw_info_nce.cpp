@@ -1,0 +1,110 @@
+// raw_info_nce: the contrast of rows as they come, divided by their length on the way into the
+// products, so that no unit rows are stored. Tensors to pointers; schema and composite fallback are
+// in fastcl/_library.py.
+#include <tuple>
+#include <vector>
+
+#include "ops/problem.h"
+
+namespace fastcl {
+namespace {
+
+Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_t* size) {
+  Rows rows;
+  *size = 0;
+  for (const Tensor& x : parts) {
+    STD_TORCH_CHECK(
+        x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
+        "fastcl: rows must be matrices of one width and dtype");
+    rows.parts.push_back({data<char>(x, "rows"), x.size(0)});
+    *size += x.size(0);
+  }
+  return rows;
+}
+
+InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tensor>& k, double scale,
+                    const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
+                    const OptionalTensor& col_ids, bool positives_in) {
+  STD_TORCH_CHECK(!q.empty(), "fastcl: the contrast needs rows");
+  InfoNce x{};
+  x.element = element_of(q[0]);
+  x.d = q[0].size(1);
+  x.q = rows_of(q, q[0], &x.n);
+  x.symmetric = k.empty();
+  x.m = x.n;
+  x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
+  check_ids(row_ids, col_ids, x.n, x.m);
+  x.scale = whole_scale(scale, logit_scale);
+  x.row_ids = data<int64_t>(row_ids, "row_ids");
+  x.col_ids = data<int64_t>(col_ids, "col_ids");
+  x.positives_in = positives_in;
+  x.unit = true;
+  return x;
+}
+
+std::tuple<Tensor, Tensor, Tensor, Tensor> raw_info_nce_forward(
+    std::vector<Tensor> q, std::vector<Tensor> k, double scale, OptionalTensor logit_scale,
+    OptionalTensor row_ids, OptionalTensor col_ids, bool both, bool positives_in) {
+  InfoNce x = raw_problem(q, k, scale, logit_scale, row_ids, col_ids, positives_in);
+  const ScalarType type = accumulator(q[0]);
+  Tensor rows = torch::stable::new_empty(q[0], {4, x.n}, type);
+  Tensor cols = torch::stable::new_empty(q[0], {4, both ? x.m : 0}, type);
+  Tensor q_lengths = torch::stable::new_empty(q[0], {x.n}, type);
+  Tensor k_lengths = torch::stable::new_empty(q[0], {x.symmetric ? 0 : x.m}, type);
+  with_accumulator(q[0], [&](auto zero) {
+    using T = decltype(zero);
+    const auto measure = [&](const Rows& from, Tensor& to) {
+      T* lengths = mutable_data<T>(to, "lengths");
+      cpu::row_lengths<T>(x.element, from, x.d, lengths);
+      return lengths;
+    };
+    x.q_lengths = measure(x.q, q_lengths);
+    x.k_lengths = x.symmetric ? x.q_lengths : measure(x.k, k_lengths);
+    cpu::info_nce_forward<T>({x, nullptr, nullptr, mutable_data<T>(rows, "rows"),
+                              both ? mutable_data<T>(cols, "cols") : nullptr, nullptr, nullptr});
+  });
+  return {rows, cols, q_lengths, k_lengths};
+}
+
+std::tuple<Tensor, Tensor, Tensor> raw_info_nce_backward(
+    OptionalTensor grad_loss, OptionalTensor grad_col_loss, std::vector<Tensor> q,
+    std::vector<Tensor> k, Tensor q_lengths, Tensor k_lengths, double scale,
+    OptionalTensor logit_scale, OptionalTensor row_ids, OptionalTensor col_ids, Tensor rows,
+    Tensor cols, bool positives_in, bool need_q, bool need_k) {
+  InfoNce x = raw_problem(q, k, scale, logit_scale, row_ids, col_ids, positives_in);
+  const ScalarType type = accumulator(q[0]);
+  check_vector(rows, 4 * x.n, type, "rows");
+  if (grad_loss.has_value()) check_vector(*grad_loss, x.n, type, "grad_loss");
+  if (grad_col_loss.has_value()) {
+    check_vector(*grad_col_loss, x.m, type, "grad_col_loss");
+    check_vector(cols, 4 * x.m, type, "cols");
+  }
+  check_vector(q_lengths, x.n, type, "q_lengths");
+  check_vector(k_lengths, x.symmetric ? 0 : x.m, type, "k_lengths");
+  const bool need_dq = need_q || x.symmetric, need_dk = need_k && !x.symmetric;
+  Tensor dq = torch::stable::new_empty(q[0], {need_dq ? x.n : 0, x.d}, type);
+  Tensor dk = torch::stable::new_empty(q[0], {need_dk ? x.m : 0, x.d}, type);
+  Tensor dot = torch::stable::new_empty(q[0], {}, type);
+  with_accumulator(q[0], [&](auto zero) {
+    using T = decltype(zero);
+    x.q_lengths = data<T>(q_lengths, "q_lengths");
+    x.k_lengths = x.symmetric ? x.q_lengths : data<T>(k_lengths, "k_lengths");
+    double total = 0;
+    cpu::info_nce_backward<T>({x, data<T>(grad_loss, "grad_loss"), nullptr,
+                               data<T>(grad_col_loss, "grad_col_loss"), nullptr,
+                               data<T>(rows, "rows"), data<T>(cols, "cols"), false,
+                               need_dq ? mutable_data<T>(dq, "dq") : nullptr,
+                               need_dk ? mutable_data<T>(dk, "dk") : nullptr, &total});
+    *mutable_data<T>(dot, "dot") = static_cast<T>(total);
+  });
+  return {dq, dk, dot};
+}
+
+}  // namespace
+
+STABLE_TORCH_LIBRARY_IMPL(fastcl, CPU, m) {
+  m.impl("raw_info_nce_forward", TORCH_BOX(&raw_info_nce_forward));
+  m.impl("raw_info_nce_backward", TORCH_BOX(&raw_info_nce_backward));
+}
+
+}  // namespace fastcl

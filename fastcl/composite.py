@@ -1,0 +1,75 @@
+"""Operators that are others in a row, where no kernel does all of it at once.
+
+raw_info_nce is the contrast of rows that are normalised on the way: a kernel for it stores no unit
+rows, and the gradients are those of the rows as they came.
+"""
+
+import torch
+from torch import Tensor
+
+
+def _unit(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
+    return torch.ops.fastcl.unit_rows_forward(parts)
+
+
+def raw_info_nce_forward(
+    q: list[Tensor],  # [n, d] in parts below each other
+    k: list[Tensor],  # [m, d] in parts; []: the rows themselves, self left out
+    scale: float,
+    logit_scale: Tensor | None,  # [] multiplies scale
+    row_ids: Tensor | None,  # [n] int64
+    col_ids: Tensor | None,  # [m] int64
+    both: bool,
+    positives_in: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """info_nce_forward of the rows divided by their length.
+
+    Returns:
+        rows [4, n] and cols [4, m] of info_nce_forward, and the lengths [n] and [m], [0] where the
+        columns are the rows.
+    """
+    z, q_lengths = _unit(q)
+    y, k_lengths = _unit(k) if k else (z, q_lengths.new_empty(0))
+    rows, cols, _, _ = torch.ops.fastcl.info_nce_forward(
+        z, y, scale, logit_scale, row_ids, col_ids, None, None,
+        not k, both, positives_in, True, False,
+    )  # fmt: skip
+    return rows, cols, q_lengths, k_lengths
+
+
+def raw_info_nce_backward(
+    grad_loss: Tensor | None,  # [n]
+    grad_col_loss: Tensor | None,  # [m]
+    q: list[Tensor],  # [n, d] in parts
+    k: list[Tensor],  # [m, d] in parts, or []
+    q_lengths: Tensor,  # [n]
+    k_lengths: Tensor,  # [m], or [0]
+    scale: float,
+    logit_scale: Tensor | None,  # []
+    row_ids: Tensor | None,  # [n]
+    col_ids: Tensor | None,  # [m]
+    rows: Tensor,  # [4, n] from the forward
+    cols: Tensor,  # [4, m], or [4, 0]
+    positives_in: bool,
+    need_q: bool,
+    need_k: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the losses of rows and columns to the rows before they were divided.
+
+    Returns:
+        dq [n, d], dk [m, d] in the accumulation dtype, [0, d] where not needed (where k is [], dq
+        is the whole gradient), and [] the sum of <unit row of q, its gradient>, which is the
+        derivative to the whole scale times the scale (twice that where k is []).
+    """
+    z = _unit(q)[0]
+    y = _unit(k)[0] if k else z
+    dz, dy = torch.ops.fastcl.info_nce_backward(
+        grad_loss, None, grad_col_loss, None, z, y, scale, logit_scale, row_ids, col_ids,
+        rows, cols, not k, positives_in, False, True, need_q, need_k,
+    )  # fmt: skip
+    dot = (z.to(dz.dtype) * dz).sum() if need_q or not k else dz.new_zeros(())
+    if need_q or not k:
+        dz = torch.ops.fastcl.unit_rows_backward(dz.to(z.dtype), q, q_lengths).to(dz.dtype)
+    if need_k and k:
+        dy = torch.ops.fastcl.unit_rows_backward(dy.to(y.dtype), k, k_lengths).to(dy.dtype)
+    return dz, dy, dot

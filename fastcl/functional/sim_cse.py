@@ -1,0 +1,59 @@
+"""Sentences: SimCSE, with hard negatives."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .. import _check
+from ..contrast import contrast
+from .info_nce import info_nce
+from .rows import row_products, unit_rows
+
+
+def sim_cse(
+    z0: Tensor,  # [n, d]
+    z1: Tensor,  # [n, d]
+    hard: Tensor | None = None,  # [n, d]
+    *,
+    temperature: float = 0.05,
+    hard_weight: float = 0.0,
+    normalize: bool = True,
+) -> Tensor:
+    """SimCSE loss: every sentence against the positives, and the hard negatives, of the batch.
+
+    Equal to ``F.cross_entropy(cat([z0 @ z1.T, z0 @ hard.T], 1) / temperature + hard_weight *
+    cat([zeros(n, n), eye(n)], 1), arange(n))`` of unit rows.
+
+    Args:
+        z0: `[n, d]`.
+        z1: `[n, d]`; row i is the positive of row i of z0.
+        hard: Optional `[n, d]`; row i is a negative chosen for row i of z0.
+        temperature: Positive; divides the similarities.
+        hard_weight: Added to the logit of a row and its own hard negative.
+        normalize: False where all rows have unit length already.
+
+    Returns:
+        The mean over z0, a scalar.
+
+    Raises:
+        ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, or a
+            weight that is not finite.
+        TypeError: Dtypes differ or are not floating point.
+
+    Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings",
+    equations 1, 5 and 8; the weight is the logarithm of alpha in equation 8.
+    """
+    if hard is None:
+        return info_nce(z0, z1, temperature=temperature, normalize=normalize)
+    _check.pairs("z1", z1, "z0", z0)
+    _check.pairs("hard", hard, "z0", z0)
+    scale = 1 / _check.positive("temperature", temperature)
+    _check.finite("hard_weight", hard_weight)
+    n = z0.shape[0]
+    q = unit_rows(z0) if normalize else z0
+    k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
+    positive, own = row_products(q, k[:n]), row_products(q, k[n:])
+    # A row's own two columns share its id and are left out; both come back one by one.
+    ids = torch.arange(n, device=q.device)
+    loss = contrast(q, k, scale=scale, ids=(ids, ids.repeat(2)), extra=positive).loss
+    return (loss + F.softplus(scale * (own - positive) + hard_weight - loss)).mean()

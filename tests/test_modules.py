@@ -1,0 +1,109 @@
+"""Every loss module is one call of its function, with its hyper-parameters and what it learns."""
+
+import copy
+
+import pytest
+import torch
+from cases import CASES
+from torch import nn
+
+import fastcl.functional as F
+from fastcl import losses
+
+MODULES = {
+    "info_nce": losses.InfoNCELoss, "info_nce_unpaired": losses.InfoNCELoss,
+    "info_nce_paired": losses.InfoNCELoss, "nt_xent": losses.NTXentLoss, "dcl": losses.DCLLoss,
+    "dclw": losses.DCLWLoss, "flat_nce": losses.FlatNCELoss, "sup_con": losses.SupConLoss,
+    "clip": losses.CLIPLoss, "siglip": losses.SigLIPLoss, "moco": losses.MoCoLoss,
+    "moco_v3": losses.MoCoV3Loss, "byol": losses.BYOLLoss, "simsiam": losses.SimSiamLoss,
+    "barlow_twins": losses.BarlowTwinsLoss, "inst_disc": losses.InstDiscLoss,
+    "nce": losses.NCELoss, "inva_spread": losses.InvaSpreadLoss,
+    "inva_spread_weighted": losses.InvaSpreadLoss, "dim_jsd": losses.DIMJSDLoss,
+    "dim_nce": losses.DIMNCELoss, "sim_cse": losses.SimCSELoss,
+    "sim_cse_hard": losses.SimCSELoss,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_module_is_its_function(name):
+    case = next(c for c in CASES if c.name == name)
+    tensors, kwargs = case.arguments(9, 5, 0.3)
+    module = copy.deepcopy(MODULES[name](**kwargs))
+    ours = module(**tensors)
+    torch.testing.assert_close(ours, case.function(**tensors, **kwargs), rtol=1e-6, atol=1e-6)
+    for key, value in kwargs.items():
+        if isinstance(value, float) and key != "normalizer":
+            assert getattr(module, key) == value
+    assert repr(module)
+
+
+def test_defaults_are_those_of_the_functions():
+    views = list(torch.randn(2, 6, 4))
+    for module, function in (
+        (losses.InfoNCELoss, F.info_nce), (losses.NTXentLoss, F.nt_xent), (losses.DCLLoss, F.dcl),
+        (losses.DCLWLoss, F.dclw), (losses.FlatNCELoss, F.flat_nce),
+        (losses.InvaSpreadLoss, F.inva_spread), (losses.SimCSELoss, F.sim_cse),
+        (losses.BarlowTwinsLoss, F.barlow_twins),
+    ):  # fmt: skip
+        assert torch.equal(module()(*views), function(*views)), function.__name__
+    four = torch.randn(4, 6, 4)
+    assert torch.equal(losses.MoCoV3Loss()(*four), F.moco_v3(*four))
+    assert torch.equal(losses.SwAVLoss()(list(four)), F.swav(list(four)))
+    assert torch.equal(losses.MoCoLoss()(*four[:3]), F.moco(*four[:3]))
+    local, summary = torch.randn(3, 4, 5), torch.randn(3, 4, 2)
+    assert torch.equal(losses.DIMNCELoss()(local, summary), F.dim_nce(local, summary))
+
+
+def test_swav_with_a_queue():
+    views, queue = torch.rand(2, 4, 3), torch.rand(1, 5, 3)
+    module = losses.SwAVLoss(0.2, assign=1, epsilon=0.1, iterations=2)
+    want = F.swav(views, assign=1, temperature=0.2, epsilon=0.1, iterations=2, queue=queue)
+    assert torch.equal(module(views, queue), want)
+
+
+def test_cpc_learns_its_predictions():
+    module = losses.CPCLoss(2, 4, 3)
+    future, context = torch.randn(2, 6, 4), torch.randn(6, 3)
+    loss = module(future, context)
+    assert torch.equal(loss, F.cpc(future, context, module.weight))
+    loss.backward()
+    assert module.weight.grad.abs().sum() > 0
+    reference = nn.Linear(3, 4).weight.abs().max()
+    assert 0.5 * reference < module.weight.abs().max() <= 3**-0.5
+
+
+def test_the_normalizer_is_that_of_the_first_batch():
+    x, bank = torch.randn(2, 6, 4), torch.nn.functional.normalize(torch.randn(9, 4), dim=1)
+    index = F.noise_indices(torch.arange(6), 9, 5)
+    module = losses.NCELoss(0.3)
+    z = F.nce_normalizer(x[0], bank, temperature=0.3)
+    for rows in x:
+        want = F.nce(rows, bank, index, temperature=0.3, normalizer=z)
+        torch.testing.assert_close(module(rows, bank, index), want)
+    twin = losses.NCELoss(0.3)
+    twin.load_state_dict(module.state_dict())
+    assert torch.equal(twin(x[1], bank, index), module(x[1], bank, index))
+
+
+def test_cmc_has_a_normalizer_per_view():
+    l, ab = torch.randn(2, 6, 4)  # noqa: E741
+    bank_l, bank_ab = torch.nn.functional.normalize(torch.randn(2, 9, 4), dim=2)
+    index = F.noise_indices(torch.arange(6), 9, 5)
+    want = F.cmc(
+        l, ab, bank_l, bank_ab, index, temperature=0.3,
+        normalizer_l=F.nce_normalizer(l, bank_ab, temperature=0.3),
+        normalizer_ab=F.nce_normalizer(ab, bank_l, temperature=0.3),
+    )  # fmt: skip
+    torch.testing.assert_close(losses.CMCLoss(0.3)(l, ab, bank_l, bank_ab, index), want)
+
+
+def test_bad_hyper_parameters():
+    for call, message in (
+        (lambda: losses.NTXentLoss(0), "temperature must be"),
+        (lambda: losses.DCLWLoss(sigma=-1), "sigma must be"),
+        (lambda: losses.NCELoss(normalizer=0.0), "normalizer must be"),
+        (lambda: losses.SwAVLoss(assign=0), "assign must be"),
+        (lambda: losses.CPCLoss(0, 3, 3), "steps must be"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()

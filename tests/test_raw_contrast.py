@@ -1,0 +1,129 @@
+"""The contrast of raw rows: equal to unit rows and their contrast, without storing unit rows."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fastcl.functional as F
+from fastcl import composite
+from fastcl._library import COMPILED, ops
+from fastcl.contrast import contrast, raw_contrast
+
+FORMS = ("views", "both", "rows")
+PARTS = ((5,), (300,), (130, 7, 200), (1, 1))  # one tile, several, parts within a tile, single rows
+
+
+def problem(form, parts, d, dtype=torch.float64):
+    """Parts of q, of k (none for views), ids of both and the losses' gradients."""
+    make = torch.Generator().manual_seed(len(parts) + d)
+    q = [3 * torch.randn(n, d, generator=make, dtype=torch.float64) for n in parts]
+    n = sum(parts)
+    k = [] if form == "views" else [torch.randn(n + 3, d, generator=make, dtype=torch.float64)]
+    ids = torch.arange(n) % max(n // 2, 1)
+    cols = ids if form == "views" else torch.arange(n + 3) % max(n // 2, 1)
+    grads = [torch.randn(size, generator=make, dtype=torch.float64) for size in (n, n + 3)]
+    accumulate = torch.float64 if dtype == torch.float64 else torch.float32
+    grads = [g.to(accumulate) for g in grads]
+    to = [x.to(dtype) for x in q], [x.to(dtype) for x in k]
+    return *to, ids, cols, grads[0], grads[1] if form == "both" else None
+
+
+def run(module, form, parts, d, dtype=torch.float64, positives_in=True):
+    q, k, ids, cols, grad, grad_col = problem(form, parts, d, dtype)
+    scale = torch.tensor(5.0, dtype=torch.float64)
+    out = module.raw_info_nce_forward(q, k, 2.0, scale, ids, cols, form == "both", positives_in)
+    rows, columns, *lengths = out
+    return *out, *module.raw_info_nce_backward(
+        grad, grad_col, q, k, *lengths, 2.0, scale, ids, cols, rows, columns, positives_in,
+        True, True,
+    )  # fmt: skip
+
+
+@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@pytest.mark.parametrize("d", [1, 24, 300])
+@pytest.mark.parametrize("parts", PARTS, ids=str)
+@pytest.mark.parametrize("form", FORMS)
+def test_kernel_equals_the_composite(form, parts, d):
+    for x, y in zip(run(ops, form, parts, d), run(composite, form, parts, d), strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9, equal_nan=True)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("form", FORMS)
+def test_opcheck(form, dtype):
+    q, k, ids, cols, grad, grad_col = problem(form, (9, 4), 5, dtype)
+    first = (q, k, 2.0, torch.tensor(1.5), ids, cols, form == "both", True)
+    torch.library.opcheck(ops.raw_info_nce_forward, first)
+    rows, columns, *lengths = ops.raw_info_nce_forward(*first)
+    second = (grad, grad_col, q, k, *lengths, *first[2:6], rows, columns, True, True, True)
+    torch.library.opcheck(ops.raw_info_nce_backward, second)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_equals_the_contrast_of_unit_rows(form):
+    """Value and every gradient, that of the scale included, through autograd."""
+    q, k, ids, cols, *_ = problem(form, (40, 31), 8)
+    scale = torch.tensor(4.0, dtype=torch.float64)
+    results = []
+    for raw in (True, False):
+        inputs = [x.clone().requires_grad_() for x in (*q, *k, scale)]
+        views, columns, s = inputs[:2], inputs[2] if k else None, inputs[-1]
+        both = form == "both"
+        if raw:
+            loss, count, col_loss = raw_contrast(
+                *views, k=columns, scale=s, ids=(ids, cols), both=both
+            )
+        else:
+            unit = F.unit_rows(columns) if k else None
+            out = contrast(F.unit_rows(*views), unit, scale=s, ids=(ids, cols), both=both)
+            loss, count, col_loss = out.loss, out.count, out.col_loss
+        (loss.square().sum() + (col_loss.square().sum() if both else 0)).backward()
+        results.append((loss, count, *(x.grad for x in inputs)))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
+
+
+def test_a_zero_row_has_no_direction():
+    """Finite losses everywhere and no gradient for it, as for unit_rows."""
+    z = torch.randn(2, 20, 6)
+    z[0, 3] = 0
+    z.requires_grad_()
+    loss = F.nt_xent(z[0], z[1])
+    loss.backward()
+    assert loss.isfinite() and z.grad.isfinite().all()
+    assert (z.grad[0, 3] == 0).all() and (z.grad[1] != 0).any()
+
+
+def test_not_a_number_stays_so():
+    z = torch.randn(2, 20, 6)
+    z[1, 2, 0] = torch.nan
+    assert F.nt_xent(z[0], z[1]).isnan()
+    assert F.clip(z[0], z[1], 10.0).isnan()
+
+
+@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@pytest.mark.parametrize("loss", ["nt_xent(*z)", "clip(*z, 10.0)", "info_nce(*z)"])
+def test_no_copy_of_the_rows(loss):
+    """16 MB of rows and as much of gradients; a unit copy of either would show."""
+    program = f"""
+import resource, sys, torch
+sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+from fastcl.functional import *
+torch.set_num_threads(2)
+def step(n):
+    z = [torch.randn(n, 512, requires_grad=True) for _ in "12"]
+    outputs = torch.ones(2 * n, 512)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    del outputs
+    {loss}.backward()
+    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+step(300)
+print(step(4096))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert float(result.stdout) < 8
