@@ -1,11 +1,11 @@
 """The gradient cache: batches whose encoder activations do not fit, with the exact gradient."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.checkpoint import get_device_states, set_device_states
 
@@ -135,13 +135,19 @@ def _trains(encoder: Encoder) -> bool:
     return any(p.requires_grad for p in encoder.parameters())
 
 
+def _sharded(encoder: Encoder) -> bool:
+    # Importing FSDP takes longer than the rest of fastcl; who has a sharded module has done it.
+    fsdp = sys.modules.get("torch.distributed.fsdp")
+    return fsdp is not None and isinstance(encoder, fsdp.FSDPModule)
+
+
 @contextmanager
 def _no_sync(encoder: Encoder) -> Iterator[None]:
     """Gradients stay on their rank."""
     if isinstance(encoder, DistributedDataParallel):
         with encoder.no_sync():
             yield
-    elif isinstance(encoder, FSDPModule):
+    elif _sharded(encoder):
         encoder.set_requires_gradient_sync(False)
         try:
             yield
