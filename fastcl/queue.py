@@ -1,10 +1,11 @@
 """The ring of older keys of MoCo: a function over two tensors, and the module that holds them."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _check, distributed
+from . import _check, _ranks
 from ._library import ops
 from .reference import queue_push_ as _strided_push_
 
@@ -136,7 +137,14 @@ class Queue(nn.Module):
             return torch.zeros(size, width, dtype=dtype, device=device)
         return random_rows(size, width, dtype, device)
 
-    def push(self, rows: Tensor, *, equal: bool = False, normalize: bool = False) -> None:
+    def push(
+        self,
+        rows: Tensor,
+        *,
+        equal: bool = False,
+        normalize: bool = False,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
         """Overwrite the oldest rows with new ones.
 
         Where torch.distributed runs several ranks, the rows of all ranks are pushed in rank
@@ -147,12 +155,14 @@ class Queue(nn.Module):
             equal: Every rank pushes as many rows: saves exchanging the counts, for which the host
                 waits. Wrong where they differ.
             normalize: Divide every row by its length on the way in, in the same launch.
+            group: The ranks that take part; None: all.
 
         Raises:
             ValueError, TypeError: As for `queue_push_`.
         """
         _check_push(self.rows, self.pointer, rows)
-        _push_(self.rows, self.pointer, distributed.gather(rows, equal=equal), normalize)
+        everyone = _ranks.gather(rows, equal=equal, group=group)
+        _push_(self.rows, self.pointer, everyone, normalize)
 
     def forward(self) -> Tensor:
         """The rows `[K, d]` in place, in storage order."""
