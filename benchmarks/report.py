@@ -82,11 +82,17 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def predicted(path: Path = RESULTS / "predicted.csv") -> dict[str, float]:
+    """Milliseconds that `python -m benchmarks.predict` expects of every case of the GPU suite."""
+    return {r["case"]: float(r["predicted_ms"]) for r in read(path)} if path.exists() else {}
+
+
 def show(suite: str, folder: Path = RESULTS) -> None:
     """Tables and plots of a suite's rows; in the README too, for the committed ones."""
     rows = read(folder / f"{suite}.csv")
     scaling = suite.startswith("scaling")
-    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows)}
+    foretold = predicted() if suite == "gpu" else None
+    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows, foretold)}
     if not scaling and (libraries := tables.libraries(rows)):
         texts[f"{suite}_peers"] = libraries
     for name, text in texts.items():

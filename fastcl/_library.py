@@ -127,6 +127,12 @@ _define(
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _sigmoid_contrast_fake,
 )
+_define(
+    "info_nce_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor? row_range, Tensor? col_range, int first, int tiles, int strip, "
+    "int processors, Tensor(a!) row_part, Tensor(b!) col_part) -> ()",
+    lambda *_: None,
+)
 _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forward_fake)
 _define(
     "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",
@@ -151,8 +157,8 @@ _define(
     lambda bank, index, x, momentum: None,
 )
 _define(
-    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
-    lambda queue, pointer, rows: None,
+    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows, bool normalize=False) -> ()",
+    lambda queue, pointer, rows, normalize=False: None,
 )
 _define(
     "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "
@@ -161,7 +167,22 @@ _define(
 )
 
 
-def _triton(module: str, name: str):
+# The module under kernels that launches the Triton kernels of an operator.
+TRITON = {
+    "info_nce_forward": "info_nce",
+    "info_nce_backward": "info_nce",
+    "sigmoid_contrast": "sigmoid_contrast",
+    "unit_rows_forward": "unit_rows",
+    "unit_rows_backward": "unit_rows",
+    "nce": "nce",
+    "bank_update_": "bank",
+    "sinkhorn_columns": "sinkhorn",
+    "sinkhorn_masses": "sinkhorn",
+    "sinkhorn_assign": "sinkhorn",
+}
+
+
+def _triton(name: str, module: str):
     """The Triton launcher of an operator; the first call imports Triton."""
 
     def launch(*arguments):
@@ -171,16 +192,8 @@ def _triton(module: str, name: str):
 
 
 if kernels.available():
-    for _module, _name in (
-        ("info_nce", "info_nce_forward"),
-        ("info_nce", "info_nce_backward"),
-        ("nce", "nce"),
-        ("bank", "bank_update_"),
-        ("sinkhorn", "sinkhorn_columns"),
-        ("sinkhorn", "sinkhorn_masses"),
-        ("sinkhorn", "sinkhorn_assign"),
-    ):
-        library.impl(_name, _triton(_module, _name), "CUDA")
+    for _name, _module in TRITON.items():
+        library.impl(_name, _triton(_name, _module), "CUDA")
 
 COMPILED = Path(__file__).parent / "fastcl_ops.so"
 if COMPILED.exists():

@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "cpu/pairs.h"
 #include "cpu/schedule.h"
 
 namespace fastcl::cpu {
@@ -61,6 +62,9 @@ double lse_of(const T* statistics, int64_t size, int64_t i) {
   return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
 }
 
+// Depth of a product of pairs at a time, in elements: as many bytes as kSlice floats.
+constexpr int64_t kPairSlice = 512;
+
 // Where each row of a matrix begins, and what makes it a unit row.
 template <typename T>
 class RowTable {
@@ -107,10 +111,16 @@ class Tiles {
  private:
   struct Scratch {
     Buffer<T> tile;
-    Buffer<T> panels;    // a slice of a block, packed
-    Buffer<T> copy;      // a slice of the block of q, end to end
-    int64_t block = -1;  // whose slice it is, where one slice is the whole width
+    Buffer<T> panels;              // a slice of a block, packed
+    Buffer<T> copy;                // a slice of the block of q, end to end
+    int64_t block = -1;            // whose slice it is, where one slice is the whole width
+    Buffer<uint32_t> a, b, mixed;  // operands of pair products
   };
+
+  // The same three with pairs, for bfloat16 rows where the processor multiplies them.
+  void pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch);
+  void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+  void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
 
   int64_t slice() const { return std::min(x_.d, kSlice); }
   int64_t rows_of(int64_t block) const {
@@ -125,6 +135,7 @@ class Tiles {
 
   const InfoNce x_;
   const RowTable<T> q_, k_;
+  const PairKernel pairs_;  // null: float products
   std::vector<Scratch> scratch_;
   Buffer<Code<T>> row_codes_, col_codes_;  // ids as small numbers
   struct Range {

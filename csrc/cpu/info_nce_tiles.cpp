@@ -44,11 +44,20 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
       x_(x),
       q_(x.element, x.q, x.q_lengths, x.n, x.d),
       k_(x.element, x.k, x.k_lengths, x.m, x.d),
+      pairs_(x.element == Element::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
   const int64_t longer = std::max(rows, cols) + kPadding;
   for (Scratch& scratch : scratch_) {
     scratch.tile = Buffer<T>(rows * (cols + kPadding));
+    if (pairs_ != nullptr) {
+      const int64_t half = (std::max(rows, cols) + 1) / 2;
+      const int64_t wide = std::min(x.d, kPairSlice) + kPanel;
+      scratch.a = Buffer<uint32_t>(std::max(rows * wide / 2, half * std::max(rows, cols)));
+      scratch.b = Buffer<uint32_t>(std::max((cols + kPanel) * wide / 2, half * wide));
+      scratch.mixed = Buffer<uint32_t>(half * cols);
+      continue;
+    }
     scratch.panels = Buffer<T>(longer * (slice() + kPadding));
     if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
   }
@@ -143,7 +152,10 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
   const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
   const int64_t stride = schedule.cols_per_block + kPadding;
   const Tile<T> tile{scratch.tile.data(), rows_of(pair.row), cols_of(pair.col), stride};
-  for (int64_t from = 0; from < x_.d; from += kSlice) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
+  }
+  for (int64_t from = 0; pairs_ == nullptr && from < x_.d; from += kSlice) {
     const int64_t depth = std::min(kSlice, x_.d - from);
     int64_t row_stride;
     const T* q = left(pair.row, from, depth, scratch, &row_stride);
@@ -160,6 +172,9 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
 
 template <typename T>
 void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out);
+  }
   T* panels = scratch_[worker].panels.data();
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
@@ -171,6 +186,9 @@ void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T*
 
 template <typename T>
 void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out);
+  }
   T* panels = scratch_[worker].panels.data();
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);

@@ -112,6 +112,16 @@ struct Simd {
   void (*copy_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
   void (*pack_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
   void (*pack_columns)(const Block<T>&, int64_t from, int64_t cols, T* to);
+  // Operands of pair products, see pairs.h. Of bfloat16 rows, pairs from .. from + pairs of each:
+  // b [pairs, size]; of neighbouring rows, elements from .. from + cols: b [size / 2, cols]. Of a
+  // tile times factor [cols], rounded: a [rows, cols / 2]; of its transpose times factor [rows]: a
+  // [cols, rows / 2], by way of mixed. Odd sizes are filled up with zeros.
+  void (*pack_pair_columns)(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                            uint32_t* to);
+  void (*pack_pair_rows)(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                         uint32_t* to);
+  void (*narrow_rows)(Tile<float>, const float* factor, uint32_t* to);
+  void (*narrow_columns)(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
   // Whole rows, see kernels.h.
   void (*unit_rows)(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
   void (*unit_rows_gradient)(Element, const void* grad, const void* x, const T* lengths,

@@ -20,8 +20,7 @@ def siglip(
     """SigLIP loss: every pair of the batch is classified as matching or not.
 
     Equal to ``-F.logsigmoid(sign * (logit_scale * unit_rows(image) @ unit_rows(text).T +
-    logit_bias)).sum() / n`` with ``sign = 2 * eye(n) - 1``. On CUDA the reference runs so far,
-    which forms the matrix.
+    logit_bias)).sum() / n`` with ``sign = 2 * eye(n) - 1``.
 
     Args:
         image: `[n, d]`.

@@ -72,6 +72,13 @@ void pack_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
 template <typename T>
 void pack_columns(const Block<T>&, int64_t from, int64_t cols, T* to);
 
+void pack_pair_columns(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                       uint32_t* to);
+void pack_pair_rows(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                    uint32_t* to);
+void narrow_rows(Tile<float>, const float* factor, uint32_t* to);
+void narrow_columns(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
+
 template <typename T>
 void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
 template <typename T>

@@ -6,6 +6,7 @@
 // Every sum runs over depth in order, so its bits do not depend on the tile it belongs to.
 #include "cpu/float16.h"
 #include "cpu/simd/passes.h"
+#include "cpu/simd/transpose.h"
 
 namespace fastcl::FASTCL_SIMD {
 namespace {
@@ -124,30 +125,6 @@ inline void panel(const T* a, int64_t row, int64_t step, int64_t rows, const T* 
     i += 2;
   }
   if (rows > i) block<T, 1, W>(a + i * row, row, step, b, depth, at(i), valid);
-}
-
-// Exchanges the blocks of kApart x kApart off the diagonal of rows a and b, kApart apart.
-template <typename T, int kApart>
-inline void exchange(Vector<T>& a, Vector<T>& b) {
-  Integer<T> upper{}, lower{};
-  for (int l = 0; l < kWidth<T>; ++l) {
-    const bool from_b = (l & kApart) != 0;
-    upper[l] = from_b ? kWidth<T> + l - kApart : l;
-    lower[l] = from_b ? kWidth<T> + l : l + kApart;
-  }
-  const Vector<T> first = __builtin_shuffle(a, b, upper);
-  b = __builtin_shuffle(a, b, lower);
-  a = first;
-}
-
-// Rows become columns, one bit of their numbers after the other.
-template <typename T, int kApart = kWidth<T> / 2>
-inline void transpose(Vector<T>* rows) {
-#pragma GCC unroll 16
-  for (int l = 0; l < kWidth<T>; ++l) {
-    if ((l & kApart) == 0) exchange<T, kApart>(rows[l], rows[l + kApart]);
-  }
-  if constexpr (kApart > 1) transpose<T, kApart / 2>(rows);
 }
 
 template <typename E, typename T>
