@@ -86,7 +86,7 @@ AMPERE = {
 SINGLE = Tiles(Tile(64, 64, 32, 8, 2), None, None, Tile(64, 64, 32, 8, 2))
 TENSOR_FLOAT = Tiles(Tile(128, 128, 32, 8, 2), None, None, Tile(128, 128, 32, 8, 2))
 
-POSITIVES = Tile(64, 64, 64, 8, 2)
+POSITIVES = Tile(64, 64, 32, 8, 2)
 
 
 def supported(q: Tensor) -> bool:
