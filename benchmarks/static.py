@@ -91,6 +91,20 @@ def _with_rank(n: int, m: int, d: int, both_trained: bool) -> torch.Tensor:
     return contrast(q, k, scale=10.0, ids=ids, extra=extra, pivot=positive).loss.sum()
 
 
+# A scale on the device: what repairs a shift that fails is launched as well. Width, whether text is
+# trained: without, dq alone is kept in registers up to 256.
+LEARNT = {"learnt scale": (128, True), "learnt, wide": (512, True), "learnt, LiT": (256, False)}
+
+
+def _with_learnt_scale(d: int, text_trained: bool) -> torch.Tensor:
+    """Both directions of CLIP, with or without a gradient for the text."""
+    q, k = _meta(4096, d), _meta(4096, d)
+    ids, scale = torch.arange(4096, device="meta"), torch.empty((), device="meta")
+    k = k if text_trained else k.detach()
+    result = contrast(q, k, scale=scale, ids=ids, both=True)
+    return result.loss.sum() + result.col_loss.sum()
+
+
 def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     """What is recorded: dtype and step by name."""
     # Of one loss and width, any size launches the same kernels.
@@ -110,6 +124,8 @@ def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     found = {case.name: (case.dtype, partial(run, case)) for case in cases}
     for name, size in RANKED.items():
         found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
+    for name, case in LEARNT.items():
+        found[name] = torch.bfloat16, lambda case=case: _with_learnt_scale(*case).backward()
     return found
 
 

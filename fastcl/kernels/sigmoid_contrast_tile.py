@@ -48,7 +48,7 @@ def _join(a, b):
 
 @triton.jit
 def _total(x):
-    """Sum of [BM, BN] as [1]: a number of rank 0 out of a tile does not pass Triton 3.6 on sm_100."""
+    """Sum of [BM, BN] as [1]: Triton 3.6 makes no number of rank 0 out of a tile of sm_100."""
     return tl.sum(tl.sum(x, 1, keep_dims=True), 0)
 
 
