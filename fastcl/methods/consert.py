@@ -32,8 +32,9 @@ def augment(
     """
     b, length, width = x.shape
     if kind == "shuffle":
-        # Padding gets the highest keys and stays at the end.
-        key = torch.rand(b, length, device=x.device) + 2 * ~real
+        # Padding has the highest keys, in order: it stays.
+        place = torch.arange(1, length + 1, device=x.device, dtype=torch.float32)
+        key = torch.rand(b, length, device=x.device).where(real, place)
         return x.gather(1, key.argsort(1)[:, :, None].expand_as(x))
     if kind == "token_cutoff":
         return x * (torch.rand(b, length, 1, device=x.device) >= rate)
