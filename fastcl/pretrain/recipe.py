@@ -156,5 +156,6 @@ def _options(recipe: Recipe, n: int, steps: int, given: dict) -> dict:
     if "queue_size" in options:
         options["queue_size"] = min(options["queue_size"], n)
     known = {"steps": steps, "samples": n}
-    options |= {name: value for name, value in known.items() if name in options}
+    open_ones = [name for name, value in options.items() if value is None and name in known]
+    options |= {name: known[name] for name in open_ones}
     return options | asked
