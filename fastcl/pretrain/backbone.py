@@ -40,6 +40,10 @@ class SmallConvNet(nn.Module):
         """The layer whose output is a map of local features, and their number."""
         return self.layers[-6], self.width
 
+    def maps(self, x: Tensor) -> Tensor:
+        """What `forward` averages, `[b, width, h', w']`."""
+        return self.layers[:-2](x)
+
     def forward(self, x: Tensor) -> Tensor:  # [b, channels, h, w] -> [b, width]
         return self.layers(x)
 
