@@ -10,7 +10,7 @@ from .. import _check
 
 
 class Auxiliary(nn.Module):
-    """A main loss plus weighted losses of pretext tasks: ``main + sum_i weight_i * task_i(images)``.
+    """A main loss plus pretext tasks: ``main + sum_i weight_i * task_i(images)``.
 
     Args:
         tasks: By name; built around the backbone of the main loss.

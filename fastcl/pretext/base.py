@@ -30,7 +30,7 @@ class Pretext(nn.Module):
         """The loss of a batch of images, a scalar."""
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a tensor, got {type(images).__name__}")
-        # Colour is converted in the precision of the images also where the networks run in bfloat16.
+        # Colour is converted in the images' precision also where networks run in bfloat16.
         with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
             drawn = self.draw(images)
         return self.loss(*drawn)

@@ -75,7 +75,7 @@ class Jigsaw(Pretext):
         shift: Largest shift of a channel either way, in pixels.
 
     Raises:
-        ValueError: A choice out of range, or in the forward images smaller than two pixels per tile.
+        ValueError: A choice out of range, or in the forward images below two pixels per tile.
 
     Source: Noroozi and Favaro 2016, "Unsupervised Learning of Visual Representations by Solving
     Jigsaw Puzzles", sections 3.2 and 3.3.
