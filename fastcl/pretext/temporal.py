@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .. import _check
 from ..functional import unit_rows
+from ..reference import accumulate_dtype
 from .base import Pretext
 
 # Of frames a < b < c < d < e: in order, and with the middle one from before or after.
@@ -144,7 +145,7 @@ class TimeContrastive(Pretext):
 
     def loss(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         z = self.projector(self.backbone(torch.cat([anchor, positive, negative])))
-        a, p, n = unit_rows(z).float().chunk(3)
+        a, p, n = unit_rows(z).to(accumulate_dtype(z.dtype)).chunk(3)
         near, far = ((a - x).square().sum(1) for x in (p, n))
         self.rank = (far <= near).long().detach()
         return F.relu(near - far + self.margin).mean()
