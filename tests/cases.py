@@ -194,6 +194,8 @@ CASES = (
          any_length=False),
     Case("dim_nce", F.dim_nce, plain.dim_nce, _locations, smallest=2, temperature=False,
          any_length=False, kwargs={"self_logit": -3.0}),
+    Case("dim_dv", F.dim_dv, plain.dim_dv, _locations, smallest=2, temperature=False,
+         any_length=False),
     Case("sim_cse", F.sim_cse, plain.sim_cse, _two("z0", "z1")),
     Case("sim_cse_hard", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": 0.5}),
     Case("sim_cse_light", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": -2.0}),

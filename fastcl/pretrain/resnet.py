@@ -83,7 +83,7 @@ class ResNet(nn.Module):
 
     @property
     def local(self) -> tuple[nn.Module, int]:
-        """The block whose output is a map of local features, the third stage's, and their number."""
+        """The last block of the third stage, a map of local features, and their number."""
         return self.layers[-3 - self._last_stage], self.width // 2
 
     def maps(self, x: Tensor) -> Tensor:
