@@ -141,7 +141,7 @@ def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"method": "best"}, "method must be one of instdisc, .*, barlowtwins, got 'best'"),
+        ({"method": "best"}, "method must be one of instdisc, .*, inpainting, got 'best'"),
         ({"method": "cmc"}, "cmc has no recipe for digits"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 97}, "batch-size must be a multiple of the 1 devices from 2 to the 96"),

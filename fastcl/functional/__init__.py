@@ -39,6 +39,6 @@ __all__ = [
     "Contrast", "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl",
     "dclw", "dim_dv", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread",
     "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "negative_sampling",
-    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast", "sim_cse", "simsiam",
-    "sinkhorn", "sup_con", "swav", "unit_rows",
+    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast",
+    "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

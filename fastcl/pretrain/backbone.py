@@ -57,7 +57,8 @@ def build_backbone(
 
     Args:
         name: small, resnet18, resnet50, timm:NAME or torchvision:NAME. "lab:" before a name means
-            two such networks, one of lightness and one of colour (`lab.LabPair`), "lightness:" one of lightness.
+            two such networks, one of lightness and one of colour (`lab.LabPair`); "lightness:"
+            before it one of lightness.
         channels: Of the images, 1 or 3.
         size: Side of the images in pixels.
         stem: Of the ResNets: "cifar" (3x3, stride 1), "imagenet" (7x7 and pooling, stride 4), or

@@ -52,9 +52,6 @@ RISING = {"steps": None}
 HOLES = {"size": None, "channels": None}
 
 DIGITS = {
-    "rotation": _digits(learning_rate=0.1),
-    "jigsaw": _digits(learning_rate=0.1, grid=2, permutations=24),
-    "inpainting": _digits(learning_rate=0.05, **HOLES),
     "instdisc": _digits(temperature=0.1, noise=None, momentum=0.5, **OWN),
     "invaspread": _digits(temperature=0.1),
     "moco": _digits(temperature=0.2, queue_size=512, momentum=0.97),
@@ -73,14 +70,11 @@ DIGITS = {
     "byol": _digits(momentum=0.97, **SMALL, **RISING),
     "simsiam": _digits(hidden=256, dim=256, prediction=64, layers=2),
     "barlowtwins": _digits(learning_rate=0.05, hidden=256, dim=256, off_diagonal=0.0051),
+    "rotation": _digits(learning_rate=0.1),
+    "jigsaw": _digits(learning_rate=0.1, grid=2, permutations=24),
+    "inpainting": _digits(learning_rate=0.05, **HOLES),
 }
 THUMBNAILS = {
-    "rotation": _thumbnails(0.1, 128),
-    "jigsaw": _thumbnails(0.05, 128),
-    "relative_patch": _thumbnails(0.05, 128),
-    "colorization": _thumbnails(0.05, 128, space="lightness"),
-    "split_brain": _thumbnails(0.05, 128, space="lab"),
-    "inpainting": _thumbnails(0.05, 128, **HOLES),
     "instdisc": _thumbnails(0.06, 128, 0.0, temperature=0.1, noise=None, momentum=0.5, **OWN),
     "invaspread": _thumbnails(0.06, 128, 0.0, temperature=0.1),
     "moco": _thumbnails(0.03, 512, 0.0, temperature=0.1, queue_size=4096, momentum=0.99, groups=8),
@@ -106,15 +100,14 @@ THUMBNAILS = {
     "byol": _thumbnails(momentum=0.99, hidden=1024, dim=256, **RISING),
     "simsiam": _thumbnails(0.03, dim=2048, hidden=2048, prediction=512, layers=2),
     "barlowtwins": _thumbnails(hidden=2048, dim=2048, off_diagonal=0.0051),
+    "rotation": _thumbnails(0.1, 128),
+    "jigsaw": _thumbnails(0.05, 128),
+    "relative_patch": _thumbnails(0.05, 128),
+    "colorization": _thumbnails(0.05, 128, space="lightness"),
+    "split_brain": _thumbnails(0.05, 128, space="lab"),
+    "inpainting": _thumbnails(0.05, 128, **HOLES),
 }
 PHOTOGRAPHS = {
-    # Pretext tasks: our own, near the papers' (Gidaris et al. 2018: SGD 0.1, batch 192, 5e-4).
-    "rotation": Recipe(100, 192, "sgd", 0.1, 5e-4, 0.05),
-    "jigsaw": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
-    "relative_patch": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
-    "colorization": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lightness"),
-    "split_brain": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lab"),
-    "inpainting": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, HOLES),
     # Wu et al. 2018, section 4; the authors' ImageNet commands.
     "instdisc": Recipe(
         200, 256, "sgd", 0.03, 1e-4, 0.0,
@@ -165,6 +158,13 @@ PHOTOGRAPHS = {
     "simsiam": Recipe(100, 512, "sgd", 0.05, 1e-4, 0.0, {"prediction": 512}),
     # Zbontar et al. 2021, section 2.2.
     "barlowtwins": Recipe(300, 2048, "lars", 0.2, 1e-6, 0.033, {"off_diagonal": 0.0051}),
+    # Pretext tasks: our own, near the papers' (Gidaris et al. 2018: SGD 0.1, batch 192, 5e-4).
+    "rotation": Recipe(100, 192, "sgd", 0.1, 5e-4, 0.05),
+    "jigsaw": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
+    "relative_patch": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
+    "colorization": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lightness"),
+    "split_brain": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lab"),
+    "inpainting": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, HOLES),
 }  # fmt: skip
 RECIPES = {
     (method, kind): recipe
