@@ -43,10 +43,17 @@ OPTIONS = {
     "byol": {"momentum": 0.97, **SMALL, **STEPS},
     "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
     "barlowtwins": {"hidden": 512, "dim": 512},
+    "inpainting": {"size": 32, "channels": 3},
 }
-RATES = {"cpc": 0.01, "dim": 0.02, "barlowtwins": 0.05}  # of SGD; the others: RATE
+RATES = {
+    "inpainting": 0.02,
+    "cpc": 0.01,
+    "dim": 0.02,
+    "barlowtwins": 0.05,
+}  # of SGD; the others: RATE
 RATE = 0.1
 FEWER = {"cpc": 3}  # epochs, as its patches take longer; the others: EPOCHS
+SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
     "instance discrimination": (
         "instdisc", "instdisc-nce", "invaspread", "mocov1", "moco", "mocov3", "simclr",
@@ -55,6 +62,9 @@ FAMILIES = {
     "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
     "clustering": ("swav",),
     "without negatives": ("byol", "simsiam", "barlowtwins"),
+    "pretext": (
+        "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
+    ),
 }  # fmt: skip
 VARIANTS = {"instdisc-nce": "instdisc", "dim-nce": "dim", "dim-dv": "dim"}
 OPTIONS |= {f"dim-{name}": {"units": 512, "estimator": name} for name in ("nce", "dv")}
@@ -164,7 +174,7 @@ def _run(name: str) -> dict:
         entry.inputs,
         rate=RATES.get(VARIANTS.get(name, name), RATE),
         crops=2 if name == "swav" else 0,
-        backbone="lab:resnet18" if name == "cmc" else "resnet18",
+        backbone=SPACES.get(name, "") + "resnet18",
         epochs=FEWER.get(name, EPOCHS),
     )
 

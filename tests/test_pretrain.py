@@ -53,7 +53,7 @@ def small_run(folder, method="moco", *, images=None, **choices):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, method):
-    images = some_photographs() if method == "cmc" else None
+    images = some_photographs() if (method, "digits") not in RECIPES else None
     whole = small_run(tmp_path / "whole", method, images=images, backbone="small")
     assert whole.train()
     first = small_run(tmp_path / "parts", method, images=images, backbone="small")
@@ -141,7 +141,7 @@ def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"method": "best"}, "method must be one of instdisc, .*, barlowtwins, got 'best'"),
+        ({"method": "best"}, "method must be one of instdisc, .*, inpainting, got 'best'"),
         ({"method": "cmc"}, "cmc has no recipe for digits"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 97}, "batch-size must be a multiple of the 1 devices from 2 to the 96"),

@@ -25,6 +25,7 @@ from .inva_spread import inva_spread
 from .moco import moco
 from .moco_v3 import moco_v3
 from .nce import nce, nce_normalizer
+from .negative_sampling import negative_sampling
 from .nt_xent import dcl, flat_nce, nt_xent
 from .rows import row_products, unit_rows
 from .siglip import siglip
@@ -37,7 +38,7 @@ from .swav import swav
 __all__ = [
     "Contrast", "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl",
     "dclw", "dim_dv", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread",
-    "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "noise_indices", "nt_xent",
-    "queue_push_", "row_products", "siglip", "sigmoid_contrast", "sim_cse", "simsiam",
-    "sinkhorn", "sup_con", "swav", "unit_rows",
+    "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "negative_sampling",
+    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast",
+    "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pretext.base import crop
+
 
 class DigitViews(nn.Module):
     """Views of small grey drawings: one random affine map, brightness and noise.
@@ -122,6 +124,19 @@ class Views(nn.Module):
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:  # uint8 [b, c, h, w] -> float [b, c, h, w]
         return (self.views(images) - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def light(self, images: Tensor) -> Tensor:  # uint8 [b, c, h, w] -> float [b, c, h, w]
+        """Moved by up to an eighth of the side, photographs also mirrored; colours and lines stay
+        what they are, as pretext tasks need them."""
+        b, side = len(images), images.shape[2]
+        room = side // 8
+        padded = F.pad(images.float() / 255, [room] * 4, mode="replicate")
+        top, left = torch.randint(2 * room + 1, (2, b), device=images.device)
+        x = crop(padded, top, left, side)
+        if not isinstance(self.views, DigitViews):
+            x = torch.where(torch.rand(b, 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
+        return (x - self.mean) / self.deviation
 
     @torch.no_grad()
     def small_crops(self, images: Tensor) -> list[Tensor]:  # uint8 [b, c, h, w]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .augment import Views
-from .lab import split_lab
+from .lab import DEVIATION, MEAN, split_lab
 
 
 class Batch(NamedTuple):
@@ -49,3 +49,13 @@ def lab_views_and_index(views: Views, batch: Batch) -> tuple:
 def crops(views: Views, batch: Batch) -> tuple:
     """Two views of full size, then as many small crops as the recipe wants."""
     return *two_views(views, batch), *views.small_crops(batch.images)
+
+
+def light_view(views: Views, batch: Batch) -> tuple:
+    """The image moved a little, for a pretext task."""
+    return (views.light(batch.images),)
+
+
+def light_view_in_color(views: Views, batch: Batch) -> tuple:
+    """The same in [0, 1], by the numbers that networks of lightness and colour see it with."""
+    return ((views.light(batch.images) * DEVIATION + MEAN).clamp(0, 1),)

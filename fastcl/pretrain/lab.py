@@ -51,3 +51,19 @@ class LabPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # [b, 3, h, w] -> [b, 2 width]
         views = split_lab(x)
         return torch.cat([part(v) for part, v in zip(self.parts, views, strict=True)], 1)
+
+
+class Lightness(nn.Module):
+    """A network that sees the lightness of colour images alone.
+
+    Args:
+        network: Maps `[b, 1, h, w]` to `[b, width]`.
+        width: Of its features.
+    """
+
+    def __init__(self, network: nn.Module, width: int) -> None:
+        super().__init__()
+        self.network, self.width = network, width
+
+    def forward(self, x: Tensor) -> Tensor:  # [b, 3, h, w] -> [b, width]
+        return self.network(split_lab(x)[0])

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-from .. import methods
+from .. import methods, pretext
 from . import inputs
 
 
@@ -26,6 +26,14 @@ def _deep_info_max(backbone: nn.Module, *, width: int, **options) -> nn.Module:
 
 def _cmc(backbone: nn.Module, *, width: int, **options) -> nn.Module:
     return methods.CMC(backbone.parts, width=width // 2, **options)
+
+
+def _colorization(backbone: nn.Module, *, width: int) -> nn.Module:
+    return pretext.Colorization(backbone.network, width=width)
+
+
+def _split_brain(backbone: nn.Module, *, width: int) -> nn.Module:
+    return pretext.SplitBrain(*backbone.parts, width=width // 2)
 
 
 # In the order of the papers' families: instances, predictions and views, clusters, no negatives.
@@ -49,4 +57,10 @@ ENTRIES = {
     "byol": Entry(methods.BYOL),
     "simsiam": Entry(methods.SimSiam),
     "barlowtwins": Entry(methods.BarlowTwins),
+    "rotation": Entry(pretext.Rotation, inputs.light_view),
+    "jigsaw": Entry(pretext.Jigsaw, inputs.light_view),
+    "relative_patch": Entry(pretext.RelativePatch, inputs.light_view),
+    "colorization": Entry(_colorization, inputs.light_view_in_color),
+    "split_brain": Entry(_split_brain, inputs.light_view_in_color),
+    "inpainting": Entry(pretext.Inpainting, inputs.light_view),
 }

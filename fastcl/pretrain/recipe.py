@@ -121,10 +121,11 @@ def resolve(
     if not learning_rate > 0:
         raise ValueError(f"lr must be above 0, got {learning_rate}")
     backbone = backbone or BACKBONES[kind]
-    if recipe.lab:
+    if recipe.space:
         if images.channels != 3:
             raise ValueError(f"{method} needs images in colour, got {images.channels} channel")
-        backbone = backbone if backbone.startswith("lab:") else f"lab:{backbone}"
+        prefix = f"{recipe.space}:"
+        backbone = backbone if backbone.startswith(prefix) else prefix + backbone
     return Config(
         method=method,
         data=data,
@@ -140,22 +141,22 @@ def resolve(
         precision=precision,
         devices=devices,
         seed=seed,
-        options=_options(recipe, n, epochs * (n // batch_size), options),
+        options=_options(recipe, images, epochs * (n // batch_size), options),
         limit=limit,
         crops=recipe.crops,
     )
 
 
-def _options(recipe: Recipe, n: int, steps: int, given: dict) -> dict:
+def _options(recipe: Recipe, images, steps: int, given: dict) -> dict:
     """The method's arguments. A queue longer than the data would hold a query's own image."""
     asked = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(asked.keys() - recipe.options.keys())
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: this method has no such setting")
-    options = dict(recipe.options)
+    options, n = dict(recipe.options), len(images.train)
     if "queue_size" in options:
         options["queue_size"] = min(options["queue_size"], n)
-    known = {"steps": steps, "samples": n}
+    known = {"steps": steps, "samples": n, "size": images.size, "channels": images.channels}
     open_ones = [name for name, value in options.items() if value is None and name in known]
     options |= {name: known[name] for name in open_ones}
     return options | asked

@@ -16,10 +16,10 @@ class Recipe:
     Args:
         learning_rate: Per 256 images of a batch; grows with the batch in proportion.
         warmup: Share of the steps in which the learning rate rises from zero.
-        options: Arguments of the method's class. `samples` and `steps`, where it has them, are
-            those of the run.
+        options: Arguments of the method's class. `samples`, `steps`, `size` and `channels`, where
+            it has them, are those of the run.
         crops: Small ones beside two full views.
-        lab: Two backbones, of lightness and of colour.
+        space: "lab": two backbones, of lightness and of colour; "lightness": one of lightness.
     """
 
     epochs: int
@@ -30,7 +30,7 @@ class Recipe:
     warmup: float
     options: dict = field(default_factory=dict)
     crops: int = 0
-    lab: bool = False
+    space: str = ""
 
 
 def _digits(crops: int = 0, learning_rate: float = 0.2, **options) -> Recipe:
@@ -39,16 +39,17 @@ def _digits(crops: int = 0, learning_rate: float = 0.2, **options) -> Recipe:
 
 def _thumbnails(
     learning_rate: float = 0.12, batch_size: int = 512, warmup: float = 0.05, crops: int = 0,
-    lab: bool = False, **options,
+    space: str = "", **options,
 ) -> Recipe:  # fmt: skip
     return Recipe(
-        200, batch_size, "sgd", learning_rate, 5e-4, warmup, options, crops=crops, lab=lab
+        200, batch_size, "sgd", learning_rate, 5e-4, warmup, options, crops=crops, space=space
     )
 
 
 SMALL = {"hidden": 256, "dim": 64}  # heads for the digits
 OWN = {"samples": None}  # filled in by the run
 RISING = {"steps": None}
+HOLES = {"size": None, "channels": None}
 
 DIGITS = {
     "instdisc": _digits(temperature=0.1, noise=None, momentum=0.5, **OWN),
@@ -69,6 +70,9 @@ DIGITS = {
     "byol": _digits(momentum=0.97, **SMALL, **RISING),
     "simsiam": _digits(hidden=256, dim=256, prediction=64, layers=2),
     "barlowtwins": _digits(learning_rate=0.05, hidden=256, dim=256, off_diagonal=0.0051),
+    "rotation": _digits(learning_rate=0.1),
+    "jigsaw": _digits(learning_rate=0.1, grid=2, permutations=24),
+    "inpainting": _digits(learning_rate=0.05, **HOLES),
 }
 THUMBNAILS = {
     "instdisc": _thumbnails(0.06, 128, 0.0, temperature=0.1, noise=None, momentum=0.5, **OWN),
@@ -86,7 +90,9 @@ THUMBNAILS = {
     "dclw": _thumbnails(temperature=0.1),
     "supcon": _thumbnails(temperature=0.1),
     "cpc": _thumbnails(0.03, 128, patch=8, steps=3),
-    "cmc": _thumbnails(0.06, 128, 0.0, lab=True, temperature=0.07, noise=4096, momentum=0.5, **OWN),
+    "cmc": _thumbnails(
+        0.06, 128, 0.0, space="lab", temperature=0.07, noise=4096, momentum=0.5, **OWN
+    ),
     "dim": _thumbnails(0.03, 128, units=1024),
     "swav": _thumbnails(
         crops=4, temperature=0.1, prototypes=512, freeze=100, queue_size=0, epsilon=0.05, hidden=512
@@ -94,6 +100,12 @@ THUMBNAILS = {
     "byol": _thumbnails(momentum=0.99, hidden=1024, dim=256, **RISING),
     "simsiam": _thumbnails(0.03, dim=2048, hidden=2048, prediction=512, layers=2),
     "barlowtwins": _thumbnails(hidden=2048, dim=2048, off_diagonal=0.0051),
+    "rotation": _thumbnails(0.1, 128),
+    "jigsaw": _thumbnails(0.05, 128),
+    "relative_patch": _thumbnails(0.05, 128),
+    "colorization": _thumbnails(0.05, 128, space="lightness"),
+    "split_brain": _thumbnails(0.05, 128, space="lab"),
+    "inpainting": _thumbnails(0.05, 128, **HOLES),
 }
 PHOTOGRAPHS = {
     # Wu et al. 2018, section 4; the authors' ImageNet commands.
@@ -131,7 +143,7 @@ PHOTOGRAPHS = {
     # Tian et al. 2020 and the authors' command.
     "cmc": Recipe(
         240, 128, "sgd", 0.06, 1e-4, 0.0,
-        {"temperature": 0.07, "noise": 16384, "momentum": 0.5, **OWN}, lab=True,
+        {"temperature": 0.07, "noise": 16384, "momentum": 0.5, **OWN}, space="lab",
     ),
     "dim": Recipe(100, 64, "adamw", 4e-4, 0.0, 0.0, {"units": 2048}),
     # The authors' recipe for 400 epochs at batch 256.
@@ -146,6 +158,13 @@ PHOTOGRAPHS = {
     "simsiam": Recipe(100, 512, "sgd", 0.05, 1e-4, 0.0, {"prediction": 512}),
     # Zbontar et al. 2021, section 2.2.
     "barlowtwins": Recipe(300, 2048, "lars", 0.2, 1e-6, 0.033, {"off_diagonal": 0.0051}),
+    # Pretext tasks: our own, near the papers' (Gidaris et al. 2018: SGD 0.1, batch 192, 5e-4).
+    "rotation": Recipe(100, 192, "sgd", 0.1, 5e-4, 0.05),
+    "jigsaw": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
+    "relative_patch": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
+    "colorization": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lightness"),
+    "split_brain": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lab"),
+    "inpainting": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, HOLES),
 }  # fmt: skip
 RECIPES = {
     (method, kind): recipe

@@ -86,6 +86,10 @@ class ResNet(nn.Module):
         """The last block of the third stage, a map of local features, and their number."""
         return self.layers[-3 - self._last_stage], self.width // 2
 
+    def maps(self, x: Tensor) -> Tensor:
+        """What `forward` averages, `[b, width, h', w']`."""
+        return self.layers[:-2](x)
+
     def forward(self, x: Tensor) -> Tensor:  # [b, channels, h, w] -> [b, width]
         return self.layers(x)
 

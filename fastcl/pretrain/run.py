@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..evaluate.collapse import CollapseWatch, Diagnosis
 from ..evaluate.report import initial_backbone
+from ..pretext import Colorization
 from . import checkpoint
 from .augment import Views
 from .data import Images
@@ -24,6 +25,7 @@ from .optimizer import build_optimizer, learning_rate_at
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
 
+REBALANCE_WITH = 2048  # images that give the frequencies of colours
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")
 
 
@@ -81,6 +83,8 @@ class Run:
         fabric.barrier()
         self.method, self.backbone = build_method(config, images.channels)
         self.inputs = ENTRIES[config.method].inputs
+        if isinstance(self.method, Colorization):
+            self.method.rebalance(images.train[:REBALANCE_WITH].float() / 255)
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             if config.devices > 1 and not config.method.startswith("moco"):
