@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 
 from .doctor import EXTRAS, report
+from .pretrain.recipes import METHODS
 from .version import __version__
 
 app = typer.Typer(
@@ -22,9 +23,8 @@ app = typer.Typer(
 console = Console()
 
 
-class Method(StrEnum):
-    moco = "moco"
-    simclr = "simclr"
+Method = StrEnum("Method", [(name, name) for name in METHODS])
+MOCO = Method("moco")
 
 
 class Precision(StrEnum):
@@ -78,7 +78,7 @@ def _fail(message: object) -> None:
 
 @app.command()
 def pretrain(
-    method: Annotated[Method, typer.Option(help="Which method.")] = Method.moco,
+    method: Annotated[Method, typer.Option(help="Which method.")] = MOCO,
     data: Annotated[
         str, typer.Option(help="digits, a folder of images, or an .npz of images or JPEG files.")
     ] = "digits",
@@ -97,8 +97,8 @@ def pretrain(
     batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
-    queue_size: Annotated[int | None, typer.Option(help="Keys in MoCo's queue.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of MoCo's twin.")] = None,
+    queue_size: Annotated[int | None, typer.Option(help="Rows in the method's queue.")] = None,
+    momentum: Annotated[float | None, typer.Option(help="Of the method's twin or bank.")] = None,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on a GPU that has it, else 32.")
     ] = Precision.auto,

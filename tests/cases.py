@@ -97,6 +97,11 @@ def _sampled(n: int, d: int) -> dict[str, Tensor]:
     return {"x": x, "bank": bank, "index": index}
 
 
+def _partners(n: int, d: int) -> dict[str, Tensor]:
+    x, bank = _rows(n, d), _rows(n + 3, d)
+    return {"x": x, "bank": bank, "index": torch.randint(n + 3, (n, 6))}
+
+
 def _sampled_unevenly(n: int, d: int) -> dict[str, Tensor]:
     tensors = _sampled(n, d)
     weights = 0.1 + torch.rand(len(tensors["bank"]), dtype=torch.float64)
@@ -175,6 +180,8 @@ CASES = (
          any_length=False, kwargs={"assign": 1, "epsilon": 0.02, "iterations": 1}),
     Case("inst_disc", F.inst_disc, plain.inst_disc, _bank, ("bank",)),
     Case("nce", F.nce, plain.nce, _sampled, ("bank",), kwargs={"normalizer": 50.0}),
+    Case("negative_sampling", F.negative_sampling, plain.negative_sampling, _partners,
+         temperature=False, any_length=False),
     Case("nce_noise", F.nce, plain.nce, _sampled_unevenly, ("bank", "noise"),
          kwargs={"normalizer": 2000.0}),
     Case("cmc", F.cmc, plain.cmc, _multiview, ("bank_l", "bank_ab"),
@@ -187,6 +194,8 @@ CASES = (
          any_length=False),
     Case("dim_nce", F.dim_nce, plain.dim_nce, _locations, smallest=2, temperature=False,
          any_length=False, kwargs={"self_logit": -3.0}),
+    Case("dim_dv", F.dim_dv, plain.dim_dv, _locations, smallest=2, temperature=False,
+         any_length=False),
     Case("sim_cse", F.sim_cse, plain.sim_cse, _two("z0", "z1")),
     Case("sim_cse_hard", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": 0.5}),
     Case("sim_cse_light", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": -2.0}),

@@ -186,3 +186,13 @@ def sim_cse(z0, z1, hard=None, *, temperature, hard_weight=0.0):
         eye = torch.eye(len(q), dtype=q.dtype)
         s = torch.cat([s, q @ unit(hard).T / temperature + hard_weight * eye], 1)
     return F.cross_entropy(s, rows)
+
+
+def dim_dv(local, summary):
+    own, others = _own_and_others(local, summary)
+    return others.exp().mean().log() - own.mean()
+
+
+def negative_sampling(x, bank, index):
+    s = torch.einsum("bd,bkd->bk", x, bank[index])
+    return -(F.logsigmoid(s[:, 0]) + F.logsigmoid(-s[:, 1:]).sum(1)).mean()

@@ -19,7 +19,7 @@ MODULES = {
     "barlow_twins": losses.BarlowTwinsLoss, "inst_disc": losses.InstDiscLoss,
     "nce": losses.NCELoss, "inva_spread": losses.InvaSpreadLoss,
     "inva_spread_weighted": losses.InvaSpreadLoss, "dim_jsd": losses.DIMJSDLoss,
-    "dim_nce": losses.DIMNCELoss, "sim_cse": losses.SimCSELoss,
+    "dim_nce": losses.DIMNCELoss, "dim_dv": losses.DIMDVLoss, "sim_cse": losses.SimCSELoss,
     "sim_cse_hard": losses.SimCSELoss,
 }  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The run: resumed equal to one that never stopped, recipes, optimisers, several processes."""
 
+import copy
 import os
 import random
 import subprocess
@@ -15,7 +16,7 @@ for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "rich", "ma
     pytest.importorskip(name)
 
 from fastcl.pretrain import checkpoint  # noqa: E402
-from fastcl.pretrain.data import load_images  # noqa: E402
+from fastcl.pretrain.data import Images, load_images  # noqa: E402
 from fastcl.pretrain.optimizer import LARS, learning_rate_at  # noqa: E402
 from fastcl.pretrain.recipe import METHODS, RECIPES, resolve  # noqa: E402
 from fastcl.pretrain.run import Run, build_fabric, build_method, device_count  # noqa: E402
@@ -31,6 +32,14 @@ def some_digits(n: int = 96):
     )  # fmt: skip
 
 
+def some_photographs(n: int = 96):
+    """Noise in colour."""
+    pixels = np.random.default_rng(0).integers(0, 256, (n, 3, 16, 16), dtype=np.uint8)
+    images = torch.from_numpy(pixels)
+    labels = torch.arange(n) % 4
+    return Images("noise", "photographs", images, images[:40], labels, labels[:40], tuple("abcd"))
+
+
 def small_run(folder, method="moco", *, images=None, **choices):
     """A run of three steps per epoch, on the CPU."""
     images = images or some_digits()
@@ -44,12 +53,13 @@ def small_run(folder, method="moco", *, images=None, **choices):
 
 @pytest.mark.parametrize("method", METHODS)
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, method):
-    whole = small_run(tmp_path / "whole", method)
+    images = some_photographs() if (method, "digits") not in RECIPES else None
+    whole = small_run(tmp_path / "whole", method, images=images, backbone="small")
     assert whole.train()
-    first = small_run(tmp_path / "parts", method)
+    first = small_run(tmp_path / "parts", method, images=images, backbone="small")
     assert not first.train(stop_after=2)
     random.random(), np.random.rand(), torch.rand(9)  # whatever happens between two sessions
-    second = small_run(tmp_path / "parts", method)
+    second = small_run(tmp_path / "parts", method, images=images, backbone="small")
     second.resume(tmp_path / "parts" / checkpoint.NAME)
     assert second.epoch == 2 and second.train()
 
@@ -131,7 +141,8 @@ def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
 @pytest.mark.parametrize(
     ("choice", "message"),
     [
-        ({"method": "byol"}, "method must be one of moco, simclr"),
+        ({"method": "best"}, "method must be one of instdisc, .*, inpainting, got 'best'"),
+        ({"method": "cmc"}, "cmc has no recipe for digits"),
         ({"epochs": 0}, "epochs must be at least 1"),
         ({"batch_size": 97}, "batch-size must be a multiple of the 1 devices from 2 to the 96"),
         ({"batch_size": 1}, "batch-size"),
@@ -159,8 +170,8 @@ def test_recipe_adapts_to_batch_and_data():
 def test_same_seed_same_weights(tmp_path):
     config = small_run(tmp_path).config
     torch.rand(3)
-    one, two = (build_method(config, 1).state_dict() for _ in range(2))
-    other = build_method(replace(config, seed=6), 1).state_dict()
+    one, two = (build_method(config, 1)[0].state_dict() for _ in range(2))
+    other = build_method(replace(config, seed=6), 1)[0].state_dict()
     assert all(torch.equal(one[name], two[name]) for name in one)
     name = "head.0.weight"
     assert not torch.equal(one[name], other[name])
@@ -216,6 +227,17 @@ for method in ("moco", "simclr"):
     state = {"state": run.method.state_dict(), "torch": torch.get_rng_state()}
     torch.save(state, out / f"{method}{fabric.global_rank}.pt")
 """
+
+
+def test_every_method_trains_on_colour(tmp_path):
+    for method in METHODS:
+        run = small_run(
+            tmp_path / method, method, images=some_photographs(32), epochs=1, batch_size=16,
+            backbone="small",
+        )  # fmt: skip
+        before = copy.deepcopy(run.backbone.state_dict())
+        run.train()
+        assert all(not torch.equal(v, run.backbone.state_dict()[k]) for k, v in before.items())
 
 
 @pytest.mark.slow

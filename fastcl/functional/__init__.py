@@ -18,13 +18,14 @@ from .clip import clip
 from .cmc import cmc
 from .cpc import cpc
 from .dclw import dclw
-from .dim import dim_jsd, dim_nce
+from .dim import dim_dv, dim_jsd, dim_nce
 from .info_nce import info_nce
 from .inst_disc import inst_disc
 from .inva_spread import inva_spread
 from .moco import moco
 from .moco_v3 import moco_v3
 from .nce import nce, nce_normalizer
+from .negative_sampling import negative_sampling
 from .nt_xent import dcl, flat_nce, nt_xent
 from .rows import row_products, unit_rows
 from .siglip import siglip
@@ -36,8 +37,8 @@ from .swav import swav
 
 __all__ = [
     "Contrast", "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl",
-    "dclw", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread", "moco",
-    "moco_v3", "momentum_update_", "nce", "nce_normalizer", "noise_indices", "nt_xent",
-    "queue_push_", "row_products", "siglip", "sigmoid_contrast", "sim_cse", "simsiam", "sinkhorn",
-    "sup_con", "swav", "unit_rows",
+    "dclw", "dim_dv", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread",
+    "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "negative_sampling",
+    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast",
+    "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

@@ -1,4 +1,4 @@
-"""Local against global features: Deep InfoMax, with two estimators of mutual information."""
+"""Local against global features: Deep InfoMax, with three estimators of mutual information."""
 
 import math
 
@@ -99,3 +99,32 @@ def dim_nce(
     if self_logit != -math.inf:
         others = torch.logaddexp(others, others.new_tensor(self_logit + math.log(own.shape[2])))
     return F.softplus(others - own).mean()
+
+
+def dim_dv(
+    local: Tensor,  # [n, d, locations]
+    summary: Tensor,  # [n, d, vectors]
+) -> Tensor:
+    """Deep InfoMax loss with the Donsker-Varadhan estimator.
+
+    Equal to ``u[different].exp().mean().log() - u[same].mean()`` with ``u`` as in `dim_jsd`.
+
+    Args:
+        local: Features of every location `[n, d, locations]`.
+        summary: Global features `[n, d, vectors]`, usually one vector per sample.
+
+    Returns:
+        A scalar; minus the estimate of the mutual information.
+
+    Raises:
+        ValueError: Shapes do not fit, or less than two samples.
+        TypeError: Dtypes differ or are not floating point.
+
+    Source: Hjelm et al. 2019, "Learning Deep Representations by Mutual Information Estimation and
+    Maximization", equation 3.
+    """
+    q, k, ids, own = _rows(local, summary)
+    result = contrast(q, k, scale=1.0, ids=ids, positives_in=False, unit=False)
+    others = (result.loss + result.positive).logsumexp(0)
+    pairs = own.numel() * (local.shape[0] - 1)
+    return others - math.log(pairs) - own.mean()

@@ -104,3 +104,10 @@ class DIMNCELoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"self_logit={self.self_logit}"
+
+
+class DIMDVLoss(nn.Module):
+    """`functional.dim_dv`: local against global features, Donsker-Varadhan estimator."""
+
+    def forward(self, local: Tensor, summary: Tensor) -> Tensor:  # [n, d, l], [n, d, m]
+        return F.dim_dv(local, summary)

@@ -1,10 +1,13 @@
-"""Projection heads with the papers' depths and normalisation."""
+"""Projection and prediction heads with the papers' depths and normalisation."""
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+
+from .. import _check
 
 
 def linear_head(width: int, dim: int) -> nn.Module:
-    """MoCo v1: one linear layer, `[n, width]` to `[n, dim]`."""
+    """InstDisc, InvaSpread, CMC, MoCo v1: one linear layer, `[n, width]` to `[n, dim]`."""
     return nn.Linear(width, dim)
 
 
@@ -13,12 +16,64 @@ def mlp_head(width: int, hidden: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, hidden), nn.ReLU(inplace=True), nn.Linear(hidden, dim))
 
 
-def batch_norm_head(width: int, hidden: int, dim: int, *, layers: int) -> nn.Sequential:
-    """SimCLR: bias-free linear layers, each batch-normalised, the last without a shift."""
+def batch_norm_head(
+    width: int, hidden: int, dim: int, *, layers: int, last: str = "scale"
+) -> nn.Sequential:
+    """Linear layers with batch normalisation and ReLU between them.
+
+    A layer that is normalised has no bias: the normalisation would take it off again.
+
+    Args:
+        width: Of the input.
+        hidden: Of all layers but the last.
+        dim: Of the last layer.
+        layers: Linear layers.
+        last: What the last one has: "scale", a norm without shift (SimCLR); "norm", a norm
+            (NNCLR); "unit", a norm without parameters (SimSiam, MoCo v3 on ViT); "bias" (SimSiam
+            and NNCLR's predictors, SwAV); or "none" (BYOL, MoCo v3 on ResNets, Barlow Twins).
+    """
+    _check.count("layers", layers)
+    _check.one_of("last", last, ("scale", "norm", "unit", "bias", "none"))
     body: list[nn.Module] = []
     for inner in [hidden] * (layers - 1):
         body += [nn.Linear(width, inner, bias=False), nn.BatchNorm1d(inner), nn.ReLU(inplace=True)]
         width = inner
-    last = nn.BatchNorm1d(dim)
-    last.register_parameter("bias", None)
-    return nn.Sequential(*body, nn.Linear(width, dim, bias=False), last)
+    body.append(nn.Linear(width, dim, bias=last == "bias"))
+    if last in ("scale", "norm", "unit"):
+        norm = nn.BatchNorm1d(dim, affine=last != "unit")
+        if last == "scale":
+            norm.register_parameter("bias", None)
+        body.append(norm)
+    return nn.Sequential(*body)
+
+
+class InformationHead(nn.Module):
+    """Deep InfoMax: a hidden layer beside a linear shortcut that starts as a noisy copy.
+
+    Args:
+        width: Of the input.
+        units: Of the hidden layer and the output.
+        local: For a map `[n, width, h, w]`, position by position and with layer normalisation at
+            the end; otherwise for rows `[n, width]`.
+    """
+
+    def __init__(self, width: int, units: int, *, local: bool) -> None:
+        super().__init__()
+        layer = (lambda a, b, bias: nn.Conv2d(a, b, 1, bias=bias)) if local else nn.Linear
+        norm = nn.BatchNorm2d if local else nn.BatchNorm1d
+        self.layers = nn.Sequential(
+            layer(width, units, False),
+            norm(units),
+            nn.ReLU(inplace=True),
+            layer(units, units, True),
+        )
+        self.shortcut = layer(width, units, not local)
+        self.norm = nn.LayerNorm(units) if local else None
+        if units >= width:
+            nn.init.uniform_(self.shortcut.weight, -0.01, 0.01)
+            with torch.no_grad():
+                self.shortcut.weight.view(units, width).fill_diagonal_(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.layers(x) + self.shortcut(x)
+        return h if self.norm is None else self.norm(h.movedim(1, -1)).movedim(-1, 1)

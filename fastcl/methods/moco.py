@@ -6,9 +6,11 @@ from torch.profiler import record_function
 
 from .. import _check
 from ..contrast import contrast
+from ..distributed import world_size
 from ..functional import row_products, unit_rows
 from ..momentum import Momentum
 from ..queue import Queue
+from .batch_norm import shuffled, split_batch_norm
 from .heads import linear_head, mlp_head
 
 
@@ -25,6 +27,12 @@ class MoCo(nn.Module):
         queue_size: Keys kept as negatives.
         momentum: Share of its own weights that the twin keeps at each update.
         temperature: Positive; divides the cosine similarities. The version's by default.
+        groups: Of a batch that are batch-normalised by themselves, where one process must do
+            without the devices of the paper (8 in its CIFAR-10 demonstration). The batch
+            normalisation of the backbone is replaced. 1: the whole batch of a device.
+
+    Keys pass through the twin in another order, on other ranks or in other groups, so that their
+    batch statistics do not tell which query they belong to. Every rank has as many images.
     """
 
     def __init__(
@@ -38,12 +46,15 @@ class MoCo(nn.Module):
         queue_size: int = 65536,
         momentum: float = 0.999,
         temperature: float | None = None,
+        groups: int = 1,
     ) -> None:
         super().__init__()
+        _check.count("groups", groups)
         _check.one_of("version", version, (1, 2))
         temperature = {1: 0.07, 2: 0.2}[version] if temperature is None else temperature
         self.temperature = _check.positive("temperature", temperature)
-        self.backbone = backbone
+        self.groups = groups
+        self.backbone = split_batch_norm(backbone, groups) if groups > 1 else backbone
         self.head = (
             mlp_head(width, hidden or width, dim) if version == 2 else linear_head(width, dim)
         )
@@ -56,7 +67,8 @@ class MoCo(nn.Module):
         """The loss of queries from view1 `[n, ...]` against keys from view2 `[n, ...]`."""
         q = unit_rows(self.head(self.backbone(view1)))
         with torch.no_grad():
-            k = unit_rows(self.target(view2))
+            company = self.groups > 1 or world_size() > 1
+            k = unit_rows(shuffled(self.target, view2) if company else self.target(view2))
         if self.training:
             self._keys.append(k)
         with record_function("fastcl::loss"):

@@ -4,11 +4,13 @@ import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
 
-from .. import _check
+from .. import _check, functional
 from ..contrast import contrast
-from ..distributed import gather_with_gradient
+from ..distributed import gather, gather_with_gradient
 from ..functional import row_products, unit_rows
 from .heads import batch_norm_head
+
+LOSSES = ("nt_xent", "flat_nce", "dcl", "dclw", "sup_con")
 
 
 class SimCLR(nn.Module):
@@ -22,6 +24,9 @@ class SimCLR(nn.Module):
         hidden: Width inside the head; the backbone's by default.
         dim: Width of the embedding.
         temperature: Positive; divides the cosine similarities.
+        loss: "nt_xent"; "flat_nce" (Chen et al. 2021, arXiv 2107.01152); "dcl" or "dclw", without
+            the positive in the denominator (Yeh et al. 2022, arXiv 2110.06848); "sup_con", where
+            all images of a label attract each other (Khosla et al. 2020, arXiv 2004.11362).
     """
 
     def __init__(
@@ -33,24 +38,47 @@ class SimCLR(nn.Module):
         hidden: int | None = None,
         dim: int = 128,
         temperature: float = 0.1,
+        loss: str = "nt_xent",
     ) -> None:
         super().__init__()
         _check.one_of("version", version, (1, 2))
+        _check.one_of("loss", loss, LOSSES)
+        self.loss = loss
         self.temperature = _check.positive("temperature", temperature)
         self.backbone = backbone
         self.head = batch_norm_head(width, hidden or width, dim, layers=version + 1)
-        self.rank: Tensor | None = None  # [2n] other rows that score above the positive
+        self.rank: Tensor | None = None  # [2n] rows above the positive; NT-Xent only
 
-    def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The NT-Xent loss of two views `[n, ...]`, over the global batch when distributed."""
+    def forward(self, view1: Tensor, view2: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The loss of two views `[n, ...]`, over the global batch when distributed.
+
+        Args:
+            view1: `[n, ...]`.
+            view2: `[n, ...]`.
+            labels: `[n]` int64, for the loss "sup_con" alone.
+
+        Raises:
+            ValueError: Labels are missing, or given to another loss.
+        """
+        if (labels is None) == (self.loss == "sup_con"):
+            raise ValueError(f"labels must be given for loss sup_con alone, loss is {self.loss}")
         z = unit_rows(self.head(self.backbone(torch.cat([view1, view2]))))
         z1, z2 = (gather_with_gradient(view) for view in z.chunk(2))
         with record_function("fastcl::loss"):
-            ids = torch.arange(z1.shape[0], device=z.device).repeat(2)
-            pivot = row_products(z1.detach(), z2.detach()).repeat(2)
-            result = contrast(torch.cat([z1, z2]), scale=1 / self.temperature, ids=ids, pivot=pivot)
-            self.rank = result.rank
-            return result.loss.mean()
+            if self.loss == "nt_xent":
+                return self._nt_xent(z1, z2)
+            options = {"temperature": self.temperature, "normalize": False}
+            if self.loss == "sup_con":
+                return functional.sup_con(torch.cat([z1, z2]), gather(labels).repeat(2), **options)
+            return getattr(functional, self.loss)(z1, z2, **options)
+
+    def _nt_xent(self, z1: Tensor, z2: Tensor) -> Tensor:
+        """`functional.nt_xent`, with the ranks of the positives."""
+        ids = torch.arange(z1.shape[0], device=z1.device).repeat(2)
+        pivot = row_products(z1.detach(), z2.detach()).repeat(2)
+        result = contrast(torch.cat([z1, z2]), scale=1 / self.temperature, ids=ids, pivot=pivot)
+        self.rank = result.rank
+        return result.loss.mean()
 
     def update(self) -> None:
         """Nothing moves outside the optimiser."""

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..pretext.base import crop
+
 
 class DigitViews(nn.Module):
     """Views of small grey drawings: one random affine map, brightness and noise.
@@ -66,16 +68,19 @@ class PhotographViews(nn.Module):
     Args:
         size: Side of the images in pixels.
         jitter: Strength of the colour jitter; 0.5 gives MoCo v2's 0.4, 0.4, 0.4, 0.1.
+        scale: Smallest and largest part of the area that a crop takes.
     """
 
-    def __init__(self, size: int, jitter: float = 0.5) -> None:
+    def __init__(
+        self, size: int, jitter: float = 0.5, scale: tuple[float, float] = (0.2, 1.0)
+    ) -> None:
         super().__init__()
         import kornia.augmentation as K
 
         light, hue = 0.8 * jitter, 0.2 * jitter
         chain = [
             # "resample" crops the whole batch at once; the default "slice" goes image by image.
-            K.RandomResizedCrop((size, size), scale=(0.2, 1.0), cropping_mode="resample"),
+            K.RandomResizedCrop((size, size), scale=scale, cropping_mode="resample"),
             K.RandomHorizontalFlip(),
             K.ColorJitter(light, light, light, hue, p=0.8),
             K.RandomGrayscale(p=0.2),
@@ -99,14 +104,41 @@ class Views(nn.Module):
         kind: "digits" or "photographs".
         size: Side of the images in pixels.
         statistics: Mean and standard deviation of each channel, in [0, 1].
+        crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
+
+    Source of the small crops: Caron et al. 2020, "Unsupervised Learning of Visual Features by
+    Contrasting Cluster Assignments", section 3.3: 96 pixels beside views of 224.
     """
 
-    def __init__(self, kind: str, size: int, statistics: tuple[Tensor, Tensor]) -> None:
+    def __init__(
+        self, kind: str, size: int, statistics: tuple[Tensor, Tensor], crops: int = 0
+    ) -> None:
         super().__init__()
         self.views = DigitViews() if kind == "digits" else PhotographViews(size)
+        self.crops = crops
+        if crops:
+            self.small = PhotographViews(round(size * 3 / 7), scale=(0.05, 0.2))
         for name, value in zip(("mean", "deviation"), statistics, strict=True):
             self.register_buffer(name, value.view(1, -1, 1, 1))
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:  # uint8 [b, c, h, w] -> float [b, c, h, w]
         return (self.views(images) - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def light(self, images: Tensor) -> Tensor:  # uint8 [b, c, h, w] -> float [b, c, h, w]
+        """Moved by up to an eighth of the side, photographs also mirrored; colours and lines stay
+        what they are, as pretext tasks need them."""
+        b, side = len(images), images.shape[2]
+        room = side // 8
+        padded = F.pad(images.float() / 255, [room] * 4, mode="replicate")
+        top, left = torch.randint(2 * room + 1, (2, b), device=images.device)
+        x = crop(padded, top, left, side)
+        if not isinstance(self.views, DigitViews):
+            x = torch.where(torch.rand(b, 1, 1, 1, device=x.device) < 0.5, x.flip(3), x)
+        return (x - self.mean) / self.deviation
+
+    @torch.no_grad()
+    def small_crops(self, images: Tensor) -> list[Tensor]:  # uint8 [b, c, h, w]
+        """`crops` views, each float `[b, c, side, side]`."""
+        return [(self.small(images) - self.mean) / self.deviation for _ in range(self.crops)]

@@ -5,12 +5,15 @@ import importlib
 import torch
 from torch import Tensor, nn
 
+from .lab import LabPair, Lightness
 from .resnet import resnet18, resnet50
 
 # Below this side the ImageNet stem (stride 4 before the first block) leaves too few positions.
 IMAGENET_STEM_FROM = 96
 
-CHOICES = "small, resnet18, resnet50, timm:NAME or torchvision:NAME"
+CHOICES = (
+    "small, resnet18, resnet50, timm:NAME or torchvision:NAME, or lab: or lightness: before one"
+)
 
 
 class SmallConvNet(nn.Module):
@@ -34,6 +37,15 @@ class SmallConvNet(nn.Module):
             ]
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
+    @property
+    def local(self) -> tuple[nn.Module, int]:
+        """The layer whose output is a map of local features, and their number."""
+        return self.layers[-6], self.width
+
+    def maps(self, x: Tensor) -> Tensor:
+        """What `forward` averages, `[b, width, h', w']`."""
+        return self.layers[:-2](x)
+
     def forward(self, x: Tensor) -> Tensor:  # [b, channels, h, w] -> [b, width]
         return self.layers(x)
 
@@ -44,7 +56,9 @@ def build_backbone(
     """The network of that name with random weights, and the width of its features.
 
     Args:
-        name: small, resnet18, resnet50, timm:NAME or torchvision:NAME.
+        name: small, resnet18, resnet50, timm:NAME or torchvision:NAME. "lab:" before a name means
+            two such networks, one of lightness and one of colour (`lab.LabPair`); "lightness:"
+            before it one of lightness.
         channels: Of the images, 1 or 3.
         size: Side of the images in pixels.
         stem: Of the ResNets: "cifar" (3x3, stride 1), "imagenet" (7x7 and pooling, stride 4), or
@@ -60,6 +74,17 @@ def build_backbone(
     if stem not in ("auto", "cifar", "imagenet"):
         raise ValueError(f"stem must be auto, cifar or imagenet, got {stem!r}")
     library, _, model = name.partition(":")
+    if library in ("lab", "lightness"):
+        if channels != 3:
+            raise ValueError(f"backbone {name} needs images of 3 channels, got {channels}")
+        if library == "lightness":
+            one, width = build_backbone(model, channels=1, size=size, stem=stem)
+            return Lightness(one, width), width
+        (one, width), (two, _) = (
+            build_backbone(model, channels=c, size=size, stem=stem) for c in (1, 2)
+        )
+        pair = LabPair(one, two, width)
+        return pair, pair.width
     if model:
         return _from_library(library, model, channels, size)
     if stem == "auto":

@@ -25,7 +25,7 @@ class Images:
         kind: "digits" or "photographs": which views and which recipe fit.
         train: uint8 `[n, channels, size, size]`.
         test: The same for the images held out.
-        train_labels: int64 `[n]`, or None. Training never reads them.
+        train_labels: int64 `[n]`, or None. Only SupCon trains with them.
         test_labels: int64, or None.
         classes: The name of each label.
     """

@@ -22,6 +22,11 @@ REFRESH_SECONDS = 0.2
 LINES = 10
 
 
+def _top1(value: float | None) -> str:
+    """Empty for methods that rank nothing."""
+    return "" if value is None or value != value else f"  top-1 {value:.1%}"
+
+
 class Display:
     """A live bar on a terminal, a line now and then elsewhere.
 
@@ -37,7 +42,7 @@ class Display:
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}  top-1 {task.fields[top1]:.1%}"),
+            TextColumn("loss {task.fields[loss]:.3f}{task.fields[top1]}"),
             TextColumn("{task.fields[speed]:,.0f} images/s"),
             TimeElapsedColumn(),
             TextColumn("left"),
@@ -47,7 +52,7 @@ class Display:
         )
         self._task = self._progress.add_task(
             "", total=epochs * steps, completed=done * steps, epoch=done, epochs=epochs,
-            loss=float("nan"), top1=float("nan"), speed=0.0,
+            loss=float("nan"), top1="", speed=0.0,
         )  # fmt: skip
         self._next = 0.0
 
@@ -62,11 +67,13 @@ class Display:
         """Whether the next step is to be shown."""
         return self._console.is_terminal and time.monotonic() >= self._next
 
-    def show_step(self, epoch: int, step: int, loss: float, top1: float, speed: float) -> None:
+    def show_step(
+        self, epoch: int, step: int, loss: float, top1: float | None, speed: float
+    ) -> None:
         self._next = time.monotonic() + REFRESH_SECONDS
         self._progress.update(
             self._task, completed=epoch * self._steps + step, epoch=epoch + 1,
-            loss=loss, top1=top1, speed=speed,
+            loss=loss, top1=_top1(top1), speed=speed,
         )  # fmt: skip
 
     def warn(self, text: str) -> None:
@@ -78,8 +85,8 @@ class Display:
             self.show_step(epoch - 1, self._steps, row["loss"], row["top1"], speed)
         elif epoch == self._epochs or epoch % max(1, self._epochs // LINES) == 0:
             self._console.print(
-                f"epoch {epoch}/{self._epochs}  loss {row['loss']:.3f}  "
-                f"top-1 {row['top1']:.1%}  {speed:,.0f} images/s"
+                f"epoch {epoch}/{self._epochs}  loss {row['loss']:.3f}"
+                f"{_top1(row['top1'])}  {speed:,.0f} images/s"
             )
 
 

@@ -1,10 +1,6 @@
 """The settings of a run: what each method and kind of data starts from, in one place.
 
-"thumbnails" are photographs below 96 pixels. Where the recipes come from: SimCLR on photographs,
-Chen et al. 2020 (arXiv 2002.05709) section 2.2; on thumbnails the SGD of lightly's CIFAR-10
-benchmark (0.06 per 128 images) with the paper's temperature. MoCo v2, Chen et al. 2020 (arXiv
-2003.04297), and on thumbnails its CIFAR-10 demonstration (SGD 0.06 at batch 512, queue 4096,
-momentum 0.99, temperature 0.1). The digits are our own.
+"thumbnails" are photographs below 96 pixels. The numbers themselves are in `recipes`.
 """
 
 import dataclasses
@@ -13,45 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from .backbone import IMAGENET_STEM_FROM
+from .recipes import METHODS, RECIPES, Recipe
 
-METHODS = ("moco", "simclr")
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a method starts from on one kind of data.
-
-    Args:
-        learning_rate: Per 256 images of a batch; grows with the batch in proportion.
-        warmup: Share of the steps in which the learning rate rises from zero.
-        options: Arguments of the method's class.
-    """
-
-    epochs: int
-    batch_size: int
-    optimizer: str
-    learning_rate: float
-    weight_decay: float
-    warmup: float
-    options: dict
-
-
-RECIPES = {
-    ("simclr", "digits"): Recipe(60, 256, "sgd", 0.2, 5e-4, 0.1, {"temperature": 0.5}),
-    ("moco", "digits"): Recipe(
-        60, 256, "sgd", 0.2, 5e-4, 0.1, {"temperature": 0.2, "queue_size": 512, "momentum": 0.97}
-    ),
-    ("simclr", "thumbnails"): Recipe(200, 512, "sgd", 0.12, 5e-4, 0.05, {"temperature": 0.5}),
-    ("moco", "thumbnails"): Recipe(
-        200, 512, "sgd", 0.03, 5e-4, 0.0, {"temperature": 0.1, "queue_size": 4096, "momentum": 0.99}
-    ),
-    ("simclr", "photographs"): Recipe(100, 1024, "lars", 0.3, 1e-6, 0.1, {"temperature": 0.1}),
-    ("moco", "photographs"): Recipe(
-        200, 256, "sgd", 0.03, 1e-4, 0.0,
-        {"temperature": 0.2, "queue_size": 65536, "momentum": 0.999},
-    ),
-}  # fmt: skip
 BACKBONES = {"digits": "small", "thumbnails": "resnet18", "photographs": "resnet50"}
 
 
@@ -75,6 +35,7 @@ class Config:
     seed: int
     options: dict = field(default_factory=dict)
     limit: int | None = None  # images of each split
+    crops: int = 0  # small ones, beside two full views
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -134,11 +95,14 @@ def resolve(
     if precision not in PRECISIONS:
         raise ValueError(f"precision must be auto, 32 or bf16, got {precision!r}")
     kind = kind_of(images.kind, images.size)
+    if (method, kind) not in RECIPES:
+        raise ValueError(f"{method} has no recipe for {kind}")
     recipe = RECIPES[method, kind]
     n = len(images.train)
     epochs = recipe.epochs if epochs is None else epochs
+    multiple = devices * recipe.options.get("groups", 1)
     batch_size = (
-        min(recipe.batch_size, n // devices * devices) if batch_size is None else batch_size
+        min(recipe.batch_size, n // multiple * multiple) if batch_size is None else batch_size
     )
     if learning_rate is None:
         learning_rate = recipe.learning_rate * batch_size / 256
@@ -149,12 +113,23 @@ def resolve(
             f"batch-size must be a multiple of the {devices} devices from {2 * devices} to the "
             f"{n} training images, got {batch_size}"
         )
+    if batch_size % multiple:
+        raise ValueError(
+            f"batch-size must be a multiple of {multiple}, the groups of {method} on {devices} "
+            f"devices, got {batch_size}"
+        )
     if not learning_rate > 0:
         raise ValueError(f"lr must be above 0, got {learning_rate}")
+    backbone = backbone or BACKBONES[kind]
+    if recipe.space:
+        if images.channels != 3:
+            raise ValueError(f"{method} needs images in colour, got {images.channels} channel")
+        prefix = f"{recipe.space}:"
+        backbone = backbone if backbone.startswith(prefix) else prefix + backbone
     return Config(
         method=method,
         data=data,
-        backbone=backbone or BACKBONES[kind],
+        backbone=backbone,
         stem=stem,
         image_size=images.size,
         epochs=epochs,
@@ -166,18 +141,22 @@ def resolve(
         precision=precision,
         devices=devices,
         seed=seed,
-        options=_options(recipe, n, options),
+        options=_options(recipe, images, epochs * (n // batch_size), options),
         limit=limit,
+        crops=recipe.crops,
     )
 
 
-def _options(recipe: Recipe, n: int, given: dict) -> dict:
+def _options(recipe: Recipe, images, steps: int, given: dict) -> dict:
     """The method's arguments. A queue longer than the data would hold a query's own image."""
     asked = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(asked.keys() - recipe.options.keys())
     if unknown:
         raise ValueError(f"{', '.join(unknown)}: this method has no such setting")
-    options = dict(recipe.options)
+    options, n = dict(recipe.options), len(images.train)
     if "queue_size" in options:
         options["queue_size"] = min(options["queue_size"], n)
+    known = {"steps": steps, "samples": n, "size": images.size, "channels": images.channels}
+    open_ones = [name for name, value in options.items() if value is None and name in known]
+    options |= {name: known[name] for name in open_ones}
     return options | asked

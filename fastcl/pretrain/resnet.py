@@ -76,9 +76,19 @@ class ResNet(nn.Module):
                 width = planes * (4 if bottleneck else 1)
         self.layers = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
         self.width = width
+        self._last_stage = depths[-1]
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    @property
+    def local(self) -> tuple[nn.Module, int]:
+        """The last block of the third stage, a map of local features, and their number."""
+        return self.layers[-3 - self._last_stage], self.width // 2
+
+    def maps(self, x: Tensor) -> Tensor:
+        """What `forward` averages, `[b, width, h', w']`."""
+        return self.layers[:-2](x)
 
     def forward(self, x: Tensor) -> Tensor:  # [b, channels, h, w] -> [b, width]
         return self.layers(x)

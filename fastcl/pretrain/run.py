@@ -4,7 +4,6 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,17 +12,20 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .. import methods
 from ..evaluate.collapse import CollapseWatch, Diagnosis
 from ..evaluate.report import initial_backbone
+from ..pretext import Colorization
 from . import checkpoint
 from .augment import Views
 from .data import Images
 from .files import replace_file
+from .inputs import Batch
+from .methods import ENTRIES
 from .optimizer import build_optimizer, learning_rate_at
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
 
+REBALANCE_WITH = 2048  # images that give the frequencies of colours
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")
 
 
@@ -65,6 +67,7 @@ class Run:
 
     Attributes:
         method: The method, unwrapped.
+        backbone: What it trains for.
         epoch: Epochs done.
         history: One row per epoch, with the columns of metrics.csv.
         shares: Profile of a few steps.
@@ -78,11 +81,15 @@ class Run:
         if fabric.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
         fabric.barrier()
-        self.method = build_method(config, images.channels)
+        self.method, self.backbone = build_method(config, images.channels)
+        self.inputs = ENTRIES[config.method].inputs
+        if isinstance(self.method, Colorization):
+            self.method.rebalance(images.train[:REBALANCE_WITH].float() / 255)
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
-            if config.devices > 1 and config.method == "simclr":
-                # Statistics of one device would tell the two views of its images from the rest.
+            if config.devices > 1 and not config.method.startswith("moco"):
+                # Statistics of one device would tell the two views of its images from the rest;
+                # MoCo shuffles its keys instead.
                 self.method = nn.SyncBatchNorm.convert_sync_batchnorm(self.method)
         # Convolutions are faster with channels last: 1.3 times on a CPU, more on tensor cores.
         self.method.to(memory_format=torch.channels_last)
@@ -90,7 +97,8 @@ class Run:
             config.optimizer, self.method, config.learning_rate, config.weight_decay
         )
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
-        self.views = Views(images.kind, images.size, images.statistics()).to(fabric.device)
+        self.views = Views(images.kind, images.size, images.statistics(), config.crops)
+        self.views.to(fabric.device)
         self.order = torch.Generator().manual_seed(config.seed)  # equal on all ranks
         # Different views on every rank; the networks are built already, equal on all.
         fabric.seed_everything(config.seed * config.devices + fabric.global_rank, verbose=False)
@@ -168,7 +176,7 @@ class Run:
             "step": (self.epoch + 1) * self.steps,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "loss": loss,
-            "top1": top1,
+            "top1": None if math.isnan(top1) else top1,  # not every method has one
             "spread": None if found is None else found.spread,
             "effective_rank": None if found is None else found.effective_rank,
         }
@@ -189,17 +197,18 @@ class Run:
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        images = self.images.train[index]
-        view1, view2 = (
-            self.views(images).contiguous(memory_format=torch.channels_last) for _ in range(2)
-        )
-        loss = self.model(view1, view2)
+        labels = self.images.train_labels
+        batch = Batch(
+            self.images.train[index], index, None if labels is None else labels[index]
+        )  # fmt: skip
+        loss = self.model(*self.inputs(self.views, batch))
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)
         self.optimizer.step()
         self.method.update()
-        top1 = (self.method.rank == 0).float().mean()
-        return torch.stack([loss.detach().float(), top1])
+        rank = getattr(self.method, "rank", None)
+        top1 = loss.new_full((), math.nan) if rank is None else (rank == 0).float().mean()
+        return torch.stack([loss.detach().float(), top1.float()])
 
     def _average_statistics(self) -> None:
         """Make the running statistics, which each rank took of its own images, one."""
@@ -254,14 +263,11 @@ class Run:
         checkpoint.set_random_state(state["random"][self.fabric.global_rank], self.fabric.device)
 
 
-def build_method(config: Config, channels: int) -> nn.Module:
-    """The method around its untrained backbone; the seed alone decides the weights."""
+def build_method(config: Config, channels: int) -> tuple[nn.Module, nn.Module]:
+    """The method and its untrained backbone; the seed alone decides the weights."""
     backbone, width = initial_backbone(config, channels)
-    classes: dict[str, Callable[..., nn.Module]] = {
-        "moco": methods.MoCo,
-        "simclr": methods.SimCLR,
-    }
-    return classes[config.method](backbone, width=width, **config.options)
+    method = ENTRIES[config.method].build(backbone, width=width, **config.options)
+    return method, backbone
 
 
 def write_metrics(path: Path, history: list[dict]) -> None:

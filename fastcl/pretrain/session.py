@@ -41,7 +41,7 @@ def pretrain(
 
     Args:
         console: Where progress and table appear.
-        method: "moco" or "simclr".
+        method: One of `recipes.METHODS`.
         data: "digits" or a path, see `load_images`.
         image_size: Side that folder images are resized to.
         limit: Images of each split at most.
@@ -130,7 +130,7 @@ def _train(run: Run, console: Console, stop_after: int | None) -> bool:
 @torch.no_grad()
 def _finish(run: Run) -> Report:
     """Weights, pictures and results of a finished run."""
-    folder, images, backbone = run.folder, run.images, run.method.backbone
+    folder, images, backbone = run.folder, run.images, run.backbone
     save_model(backbone, str(folder / WEIGHTS))
     plot_curves(run.history, folder / "curves.png")
     features = extract(backbone, images.test, images.statistics())

@@ -1,0 +1,184 @@
+"""The image methods of the table: each on the same backbone, images and number of epochs."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import cache, partial
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from fastcl.evaluate.features import extract
+from fastcl.evaluate.geometry import effective_rank
+from fastcl.evaluate.knn import knn_predict
+from fastcl.pretrain.augment import Views
+from fastcl.pretrain.backbone import build_backbone
+from fastcl.pretrain.data import Images, load_images
+from fastcl.pretrain.inputs import Batch
+from fastcl.pretrain.methods import ENTRIES
+from fastcl.pretrain.optimizer import learning_rate_at
+
+from .report_methods import DATA, Entry
+
+TRAIN, TEST = 5000, 2000
+EPOCHS, BATCH = 6, 256
+# 37 million multiplications per image of 32 pixels; the CIFAR stem has 555.
+STEM = "imagenet"
+# Heads, queue and temperature for few images and epochs; the rest is the class's default.
+SMALL = {"hidden": 512, "dim": 128}
+STEPS = {"steps": EPOCHS * (TRAIN // BATCH)}
+OPTIONS = {
+    "instdisc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
+    "instdisc-nce": {"samples": TRAIN, "noise": 1024, "temperature": 0.1},
+    "moco": {"queue_size": 1024, "momentum": 0.97, "groups": 8},
+    "mocov1": {"queue_size": 1024, "momentum": 0.97, "groups": 8},
+    "mocov3": {"temperature": 0.2, "momentum": 0.97, **SMALL, **STEPS},
+    "simclr": {"temperature": 0.2},
+    "simclrv2": {"temperature": 0.2},
+    "nnclr": {"queue_size": 2048, "prediction": 512, **SMALL},
+    "cpc": {"patch": 16, "steps": 2},  # 9 patches; 49 of 8 pixels would cost ten times two views
+    "cmc": {"samples": TRAIN, "noise": 1024},
+    "dim": {"units": 512},
+    "swav": {"prototypes": 256, "freeze": 20, **SMALL},
+    "byol": {"momentum": 0.97, **SMALL, **STEPS},
+    "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
+    "barlowtwins": {"hidden": 512, "dim": 512},
+    "inpainting": {"size": 32, "channels": 3},
+}
+RATES = {
+    "inpainting": 0.02,
+    "cpc": 0.01,
+    "dim": 0.02,
+    "barlowtwins": 0.05,
+}  # of SGD; the others: RATE
+RATE = 0.1
+FEWER = {"cpc": 3}  # epochs, as its patches take longer; the others: EPOCHS
+SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
+FAMILIES = {
+    "instance discrimination": (
+        "instdisc", "instdisc-nce", "invaspread", "mocov1", "moco", "mocov3", "simclr",
+        "simclrv2", "nnclr", "flatnce", "dcl", "dclw", "supcon",
+    ),
+    "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
+    "clustering": ("swav",),
+    "without negatives": ("byol", "simsiam", "barlowtwins"),
+    "pretext": (
+        "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
+    ),
+}  # fmt: skip
+VARIANTS = {"instdisc-nce": "instdisc", "dim-nce": "dim", "dim-dv": "dim"}
+OPTIONS |= {f"dim-{name}": {"units": 512, "estimator": name} for name in ("nce", "dv")}
+
+
+@cache
+def images() -> Images:
+    """5,000 training and 2,000 test images, the same for all methods."""
+    found = load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"), limit=TRAIN)
+    return replace(found, test=found.test[:TEST], test_labels=found.test_labels[:TEST])
+
+
+def measure(backbone: nn.Module) -> tuple[float, float]:
+    """Accuracy of 20 nearest neighbours on the test images, and the features' effective rank."""
+    data = images()
+    train, test = (extract(backbone, x, data.statistics()) for x in (data.train, data.test))
+    predicted = knn_predict(test, train, data.train_labels, k=20, classes=len(data.classes))
+    accuracy = (predicted == data.test_labels).float().mean().item()
+    return accuracy, effective_rank(test.double(), center=True)
+
+
+def mflop(backbone: nn.Module) -> float:
+    """Of the forward pass of one image."""
+    data = images()
+    with FlopCounterMode(display=False) as counter:
+        extract(backbone, data.test[:1], data.statistics())
+    return counter.get_total_flops() / 1e6
+
+
+def train(
+    method: nn.Module,
+    inputs: Callable[[Views, Batch], tuple],
+    *,
+    rate: float = RATE,
+    crops: int = 0,
+    epochs: int = EPOCHS,
+) -> list[float]:
+    """SGD with warmup and half a cosine; the mean loss of every epoch.
+
+    Args:
+        method: A module whose forward takes `inputs` of a batch and returns the loss, with
+            `update()` for after the step.
+        inputs: As in `fastcl.pretrain.inputs`.
+        rate: The highest learning rate.
+        crops: Small crops per image.
+        epochs: Passes over the training images.
+    """
+    data = images()
+    views = Views(data.kind, data.size, data.statistics(), crops)
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, rate, momentum=0.9, weight_decay=5e-4)
+    method.train().to(memory_format=torch.channels_last)
+    steps, losses = len(data.train) // BATCH, []
+    for epoch in range(epochs):
+        order = torch.randperm(len(data.train))[: steps * BATCH].view(steps, BATCH)
+        total = 0.0
+        for step, index in enumerate(order):
+            now = learning_rate_at(epoch * steps + step, epochs * steps, rate, 0.1)
+            for group in optimizer.param_groups:
+                group["lr"] = now
+            batch = Batch(data.train[index], index, data.train_labels[index])
+            loss = method(*inputs(views, batch))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.update()
+            total += loss.item()
+        losses.append(total / steps)
+    if not torch.isfinite(torch.tensor(losses)).all():
+        raise FloatingPointError(f"the loss is not finite: {losses}")
+    return losses
+
+
+def run(
+    build: Callable[[nn.Module, int], nn.Module],
+    inputs: Callable[[Views, Batch], tuple],
+    *,
+    rate: float = RATE,
+    crops: int = 0,
+    backbone: str = "resnet18",
+    epochs: int = EPOCHS,
+) -> dict:
+    """Measure an untrained backbone, train it, measure again: a row of the table.
+
+    Args:
+        build: The method around a backbone and its width.
+        inputs, rate, crops, epochs: As for `train`.
+        backbone: As for `build_backbone`.
+    """
+    torch.manual_seed(0)
+    network, width = build_backbone(backbone, channels=3, size=32, stem=STEM)
+    before, rank_before = measure(network)
+    losses = train(build(network, width), inputs, rate=rate, crops=crops, epochs=epochs)
+    after, rank_after = measure(network)
+    return {
+        "figure": "20-NN accuracy", "epochs": epochs, "before": before, "after": after,
+        "rank_before": rank_before, "rank_after": rank_after, "loss_first": losses[0],
+        "loss_last": losses[-1], "mflop_per_image": mflop(network),
+    }  # fmt: skip
+
+
+def _run(name: str) -> dict:
+    entry = ENTRIES[VARIANTS.get(name, name)]
+    options = OPTIONS.get(name, {})
+    return run(
+        lambda backbone, width: entry.build(backbone, width=width, **options),
+        entry.inputs,
+        rate=RATES.get(VARIANTS.get(name, name), RATE),
+        crops=2 if name == "swav" else 0,
+        backbone=SPACES.get(name, "") + "resnet18",
+        epochs=FEWER.get(name, EPOCHS),
+    )
+
+
+IMAGE_ENTRIES = [
+    Entry(name, family, partial(_run, name)) for family, names in FAMILIES.items() for name in names
+]

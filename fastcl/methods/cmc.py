@@ -1,0 +1,105 @@
+"""CMC: contrastive multiview coding."""
+
+from collections.abc import Sequence
+from itertools import permutations
+
+import torch
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from .. import _check
+from ..bank import Bank
+from ..functional import inst_disc, nce, noise_indices, unit_rows
+from .heads import linear_head
+from .state import Normalizer
+
+
+class CMC(nn.Module):
+    """The views of an image, each with a network and a memory bank, recognise each other.
+
+    With two views, lightness and colour, this is the paper's main form; with more, all pairs of
+    views are contrasted ("full graph").
+
+    Args:
+        backbones: One for each view; maps a batch of it to features `[b, width]`.
+        width: Features of each backbone.
+        samples: Images of the data set.
+        dim: Width of the embeddings.
+        noise: Noise samples per image of noise-contrastive estimation; None: the full softmax over
+            the data set.
+        momentum: From 0 to 1, what an old entry of a bank counts in its update.
+        temperature: Positive; divides the cosine similarities.
+
+    Source: Tian et al. 2020, "Contrastive Multiview Coding" (arXiv 1906.05849), equations 6 to 8.
+    """
+
+    def __init__(
+        self,
+        backbones: Sequence[nn.Module],
+        *,
+        width: int,
+        samples: int,
+        dim: int = 128,
+        noise: int | None = 16384,
+        momentum: float = 0.5,
+        temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        if len(backbones) < 2:
+            raise ValueError(f"backbones must be 2 at least, one per view, got {len(backbones)}")
+        if noise is not None:
+            _check.count("noise", noise)
+        self.noise = noise
+        self.temperature = _check.positive("temperature", temperature)
+        self.backbone = nn.ModuleList(backbones)
+        self.heads = nn.ModuleList(linear_head(width, dim) for _ in backbones)
+        self.banks = nn.ModuleList(
+            Bank(samples, dim, momentum=momentum, fill="uniform") for _ in backbones
+        )
+        pairs = len(backbones) * (len(backbones) - 1)
+        self.normalizers = nn.ModuleList(Normalizer() for _ in range(pairs))
+        self._seen: list[tuple[Tensor, list[Tensor]]] = []  # since the last update
+
+    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+        """The loss of the views `[n, ...]` of images number index `[n]` of the data set.
+
+        Raises:
+            ValueError: Not one view for each backbone.
+        """
+        if len(views) != len(self.backbone):
+            raise ValueError(
+                f"views must be {len(self.backbone)}, one for each backbone, got {len(views)}"
+            )
+        x = [
+            unit_rows(head(backbone(view)))
+            for head, backbone, view in zip(self.heads, self.backbone, views, strict=True)
+        ]
+        with record_function("fastcl::loss"):
+            loss = self._loss(x, index)
+        if self.training:
+            self._seen.append((index, [rows.detach() for rows in x]))
+        return loss
+
+    def _loss(self, x: list[Tensor], index: Tensor) -> Tensor:
+        """Rows of every view against the bank of every other, with one draw of noise for all."""
+        options = {"temperature": self.temperature, "normalize": False}
+        pairs = list(permutations(range(len(x)), 2))
+        if self.noise is None:
+            losses = [inst_disc(x[a], self.banks[b].rows, index, **options) for a, b in pairs]
+            return torch.stack(losses).sum()
+        drawn = noise_indices(index, self.banks[0].rows.shape[0], self.noise)
+        losses = []
+        for normalizer, (a, b) in zip(self.normalizers, pairs, strict=True):
+            bank = self.banks[b].rows
+            z = normalizer(x[a], bank, self.temperature)
+            losses.append(nce(x[a], bank, drawn, normalizer=z, **options))
+        return torch.stack(losses).sum()
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After the optimiser step: move the entries of the images seen since the last update."""
+        with record_function("fastcl::queue"):
+            for index, views in self._seen:
+                for bank, x in zip(self.banks, views, strict=True):
+                    bank.update(index, x)
+        self._seen.clear()

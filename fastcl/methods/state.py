@@ -1,0 +1,74 @@
+"""What methods count and estimate on the host; all of it in the state_dict."""
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+from .. import _check, distributed
+from ..functional import nce_normalizer
+
+
+class Steps(nn.Module):
+    """The number of optimiser steps so far, `count`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.count = 0
+
+    def get_extra_state(self) -> Tensor:
+        return torch.tensor(self.count)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.count = int(state)
+
+    def extra_repr(self) -> str:
+        return f"count={self.count}"
+
+
+def check_schedule(momentum: float, steps: int | None) -> None:
+    """Raises ValueError or TypeError for what `rising_momentum` cannot take."""
+    _check.momentum(momentum, torch.device("cpu"))
+    if steps is not None:
+        _check.count("steps", steps)
+
+
+def rising_momentum(start: float, step: int, steps: int | None) -> float:
+    """A momentum that rises to one over the training, along half a cosine.
+
+    Equal to ``1 - (1 - start) * (cos(pi * step / steps) + 1) / 2``; `start` where steps is None.
+
+    Source: Grill et al. 2020, "Bootstrap Your Own Latent", section 3.2.
+    """
+    if steps is None:
+        return start
+    return 1 - (1 - start) * (math.cos(math.pi * min(step / steps, 1)) + 1) / 2
+
+
+class Normalizer(nn.Module):
+    """The constant of noise-contrastive estimation, estimated on the first batch and then kept.
+
+    The original code estimates it from the noise samples of that batch; this is their expectation.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: float | None = None
+
+    def forward(self, x: Tensor, bank: Tensor, temperature: float) -> float:
+        """The constant for rows x `[b, d]` of unit length, over all ranks where distributed."""
+        if self.value is None:
+            rows = distributed.gather(x)
+            estimate = nce_normalizer(rows, bank, temperature=temperature, normalize=False)
+            self.value = float(estimate)  # waits for the device, once
+        return self.value
+
+    def get_extra_state(self) -> Tensor:
+        # It is positive: 0 stands for none.
+        return torch.tensor(self.value or 0.0, dtype=torch.float64)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        self.value = float(state) or None
+
+    def extra_repr(self) -> str:
+        return f"value={self.value}"

@@ -1,0 +1,127 @@
+"""SwAV: unsupervised learning of visual features by contrasting cluster assignments."""
+
+from itertools import groupby
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.profiler import record_function
+
+from .. import _check, functional
+from ..distributed import gather, rank, world_size
+from ..functional import unit_rows
+from ..queue import Queue
+from .heads import batch_norm_head
+from .state import Steps
+
+
+class SwAV(nn.Module):
+    """Every crop of an image predicts the prototypes that its two full views are assigned to.
+
+    Args:
+        backbone: Maps a batch of images to features `[b, width]`, at any resolution of the crops.
+        width: Features of the backbone.
+        hidden: Width inside the projection head.
+        dim: Width of the embedding.
+        prototypes: How many.
+        queue_size: Older embeddings that take part in the assignments, of each full view; 0: none.
+        queue_from: Steps after which they do, if the queue is full by then.
+        freeze: Steps during which the prototypes stay.
+        temperature: Positive; divides the cosines in the predictions.
+        epsilon: Positive; divides the cosines in the assignments.
+        iterations: Of Sinkhorn's algorithm.
+
+    Source: Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster
+    Assignments" (arXiv 2006.09882), algorithm 1, with multi-crop.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        *,
+        width: int,
+        hidden: int = 2048,
+        dim: int = 128,
+        prototypes: int = 3000,
+        queue_size: int = 0,
+        queue_from: int = 0,
+        freeze: int = 313,
+        temperature: float = 0.1,
+        epsilon: float = 0.05,
+        iterations: int = 3,
+    ) -> None:
+        super().__init__()
+        _check.count("prototypes", prototypes)
+        self.temperature = _check.positive("temperature", temperature)
+        self.epsilon = _check.positive("epsilon", epsilon)
+        _check.count("iterations", iterations)
+        self.iterations = iterations
+        self.queue_from, self.freeze = queue_from, freeze
+        self.backbone = backbone
+        self.head = batch_norm_head(width, hidden, dim, layers=2, last="bias")
+        self.prototypes = nn.Parameter(F.normalize(torch.randn(prototypes, dim), dim=1))
+        self.queues = nn.ModuleList(
+            Queue(queue_size, dim, fill="empty") for _ in range(2 if queue_size else 0)
+        )
+        self.steps = Steps()
+        self._pushed = Steps()  # rows pushed to each queue, known without waiting for the device
+        self._keys: list[list[Tensor]] = []  # both full views of every forward since the update
+
+    def forward(self, *crops: Tensor) -> Tensor:
+        """The loss of crops `[n, ...]`: two full views, then small crops, if any.
+
+        Raises:
+            ValueError: Fewer than two crops.
+        """
+        if len(crops) < 2:
+            raise ValueError(f"crops must be 2 at least, got {len(crops)}")
+        z = unit_rows(self.head(self._features(crops)))
+        # While frozen the prototypes get a gradient of zero: data parallelism waits for one.
+        moving = float(self.steps.count >= self.freeze)
+        c = self.prototypes
+        c = c.detach() + moving * (c - c.detach())
+        with record_function("fastcl::loss"):
+            scores = list((z @ c.T).chunk(len(crops)))
+            loss = functional.swav(
+                scores, temperature=self.temperature, epsilon=self.epsilon,
+                iterations=self.iterations, queue=self._others(scores[:2]),
+            )  # fmt: skip
+        if self.training and self.queues:
+            self._keys.append([x.detach() for x in z.chunk(len(crops))[:2]])
+        return loss
+
+    def _features(self, crops: tuple[Tensor, ...]) -> Tensor:
+        """Of all crops below each other; crops of one size pass through the backbone together."""
+        sizes = groupby(crops, key=lambda crop: crop.shape[1:])
+        return torch.cat([self.backbone(torch.cat(list(group))) for _, group in sizes])
+
+    @torch.no_grad()
+    def _others(self, scores: list[Tensor]) -> list[Tensor] | None:
+        """Scores that take part in the assignments of each view: other ranks' and the queue's."""
+        parts: list[list[Tensor]] = [[], []]
+        if world_size() > 1:
+            n, own = scores[0].shape[0], rank()
+            for part, s in zip(parts, scores, strict=True):
+                everywhere = gather(s, equal=True)
+                part += [everywhere[: own * n], everywhere[(own + 1) * n :]]
+        if self._queue_counts():
+            for part, queue in zip(parts, self.queues, strict=True):
+                part.append(queue.rows.to(self.prototypes.dtype) @ self.prototypes.T)
+        return [torch.cat(part) for part in parts] if parts[0] else None
+
+    def _queue_counts(self) -> bool:
+        if not self.queues or self.steps.count < self.queue_from:
+            return False
+        return self._pushed.count >= self.queues[0].rows.shape[0]
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """After the optimiser step: unit prototypes, and queue the views since the last update."""
+        self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
+        with record_function("fastcl::queue"):
+            for views in self._keys:
+                for queue, x in zip(self.queues, views, strict=True):
+                    queue.push(x)
+                self._pushed.count += views[0].shape[0] * world_size()
+        self._keys.clear()
+        self.steps.count += 1

@@ -1,0 +1,61 @@
+"""What a method is given of a batch: views of the images, their numbers, their labels."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .augment import Views
+from .lab import DEVIATION, MEAN, split_lab
+
+
+class Batch(NamedTuple):
+    """Some images of a data set."""
+
+    images: Tensor  # uint8 [b, channels, size, size]
+    index: Tensor  # [b] int64, their places in the data set
+    labels: Tensor | None  # [b] int64
+
+
+def _view(views: Views, batch: Batch) -> Tensor:
+    # Convolutions are faster with channels last: 1.3 times on a CPU, more on tensor cores.
+    return views(batch.images).contiguous(memory_format=torch.channels_last)
+
+
+def one_view(views: Views, batch: Batch) -> tuple:
+    return (_view(views, batch),)
+
+
+def two_views(views: Views, batch: Batch) -> tuple:
+    return _view(views, batch), _view(views, batch)
+
+
+def two_views_and_labels(views: Views, batch: Batch) -> tuple:
+    """Raises ValueError where the data have no labels."""
+    if batch.labels is None:
+        raise ValueError("this method learns from labels, which the data do not have")
+    return *two_views(views, batch), batch.labels
+
+
+def view_and_index(views: Views, batch: Batch) -> tuple:
+    return _view(views, batch), batch.index
+
+
+def lab_views_and_index(views: Views, batch: Batch) -> tuple:
+    """Lightness and colour of one view."""
+    return split_lab(_view(views, batch)), batch.index
+
+
+def crops(views: Views, batch: Batch) -> tuple:
+    """Two views of full size, then as many small crops as the recipe wants."""
+    return *two_views(views, batch), *views.small_crops(batch.images)
+
+
+def light_view(views: Views, batch: Batch) -> tuple:
+    """The image moved a little, for a pretext task."""
+    return (views.light(batch.images),)
+
+
+def light_view_in_color(views: Views, batch: Batch) -> tuple:
+    """The same in [0, 1], by the numbers that networks of lightness and colour see it with."""
+    return ((views.light(batch.images) * DEVIATION + MEAN).clamp(0, 1),)
