@@ -2,6 +2,7 @@
 
 from . import functional, losses, methods
 from .bank import Bank
+from .compat._patch import patch, unpatch
 from .momentum import Momentum
 from .noise import AliasTable
 from .queue import Queue
@@ -16,4 +17,6 @@ __all__ = [
     "functional",
     "losses",
     "methods",
+    "patch",
+    "unpatch",
 ]

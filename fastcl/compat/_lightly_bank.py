@@ -40,9 +40,7 @@ class MemoryBankModule(nn.Module):
         super().__init__()
         sizes = (size,) if isinstance(size, int) else tuple(size)
         if any(x < 0 for x in sizes):
-            raise ValueError(
-                f"Illegal memory bank size {size}, all entries must be non-negative."
-            )
+            raise ValueError(f"Illegal memory bank size {size}, all entries must be non-negative.")
         if isinstance(size, int) and size > 0:
             warnings.warn(
                 f"Memory bank size 'size={size}' does not specify the feature dimension, which "

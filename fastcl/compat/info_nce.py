@@ -87,9 +87,7 @@ def _check(query, positive_key, negative_keys, mode):
                     f"<negative_keys> must have {dims} dimensions if <negative_mode> == '{name}'."
                 )
     if len(query) != len(positive_key):
-        raise ValueError(
-            "<query> and <positive_key> must must have the same number of samples."
-        )
+        raise ValueError("<query> and <positive_key> must must have the same number of samples.")
     if negative_keys is not None and mode == "paired" and len(query) != len(negative_keys):
         raise ValueError(
             "If negative_mode == 'paired', then <negative_keys> must have the same number of "
