@@ -110,7 +110,7 @@ def negative_mises_fisher_weights(
     out1: Tensor,  # [n, d]
     sigma: float = 0.5,
 ) -> Tensor:
-    """Constant weights of the positives of DCLW, ``2 - n * softmax((out0 * out1).sum(1) / sigma)``."""
+    """Constant weights of positives, ``2 - n * softmax((out0 * out1).sum(1) / sigma)``."""
     similarity = (out0.detach() * out1.detach()).sum(1) / sigma
     return 2 - out0.shape[0] * F.softmax(similarity, dim=0)
 
