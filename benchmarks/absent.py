@@ -6,6 +6,8 @@ never touch it. Any attribute of the stand-in is an empty class.
 
 import importlib.util
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -42,7 +44,25 @@ class _Finder(MetaPathFinder, Loader):
         pass
 
 
-def stand_in_for_torchvision() -> None:
-    """Let `import torchvision` succeed where it is not installed."""
-    if importlib.util.find_spec("torchvision") is None:
-        sys.meta_path.append(_Finder())
+@contextmanager
+def stand_in_for_torchvision() -> Iterator[None]:
+    """Let `import torchvision` succeed in this block where it is not installed.
+
+    Nothing of it stays behind, and transformers, which open_clip imports where it is there, looks
+    for torchvision before: it would take this one for real.
+    """
+    if importlib.util.find_spec("torchvision") is not None:
+        yield
+        return
+    if importlib.util.find_spec("transformers") is not None:
+        from transformers.utils import is_torchvision_available
+
+        is_torchvision_available()  # it keeps its first answer
+    finder = _Finder()
+    sys.meta_path.append(finder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(finder)
+        for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
+            del sys.modules[name]

@@ -1,29 +1,38 @@
-"""Results: CSV rows with their circumstances, a Markdown table, plots, and the README's copy."""
+"""Results: CSV rows with their circumstances, tables, plots, and the README's copy of the tables.
+
+`python -m benchmarks.report SUITE...` writes tables and plots again from the committed rows.
+"""
 
 import csv
 import datetime
-import importlib.util
+import os
 import platform
 import subprocess
+import sys
 from pathlib import Path
 
 import torch
 
 import fastcl
 
+from . import plots, tables
+
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 
 
-def circumstances(device: str) -> dict[str, str | int]:
-    """When, where and with what a row was measured."""
+def circumstances(device: str) -> dict[str, str | int | float]:
+    """When, where and with what a row was measured; asked for before anything is timed."""
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
     ).stdout.strip()
-    machine = torch.cuda.get_device_name() if device == "cuda" else _processor()
+    gpu = device == "cuda"
     return {
-        "date": datetime.date.today().isoformat(), "commit": commit, "machine": machine,
-        "threads": torch.get_num_threads(), "python": platform.python_version(),
+        "date": datetime.date.today().isoformat(), "commit": commit,
+        "machine": torch.cuda.get_device_name() if gpu else _processor(),
+        "bf16": "yes" if (torch.cuda.is_bf16_supported() if gpu else _bfloat16()) else "no",
+        "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "load": os.getloadavg()[0], "python": platform.python_version(),
         "torch": torch.__version__, "fastcl": fastcl.__version__,
     }  # fmt: skip
 
@@ -34,24 +43,38 @@ def _processor() -> str:
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
 
 
-def write(rows: list[dict], suite: str, device: str) -> None:
-    """Replace results/<suite>.csv, its table and its plots."""
-    RESULTS.mkdir(exist_ok=True)
-    where = circumstances(device)
-    path = RESULTS / f"{suite}.csv"
+def _bfloat16() -> bool:
+    """Whether the processor multiplies bfloat16, instead of converting it."""
+    flags = Path("/proc/cpuinfo").read_text()
+    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
+
+
+def line(row: dict) -> str:
+    """One row for the terminal."""
+    if "median_ms" not in row:
+        return f"  {row['variant']:28} {row['note']}"
+    return (
+        f"  {row['variant']:28} {row['median_ms']:10.3f} ms {row['fraction']:6.1%} of the ceiling"
+        f"  error {row['error']:.0e}"
+    )
+
+
+COLUMNS = (
+    "case", "loss", "n", "m", "d", "dtype", "variant", "version", "median_ms", "q20_ms", "q80_ms",
+    "samples", "extra_mb", "measure", "work", "rate", "ceiling", "fraction", "error", "note",
+    "remark",
+)  # fmt: skip
+
+
+def save(rows: list[dict], path: Path) -> None:
+    """Replace the file; called after every case, so an interrupted run keeps what it has."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fields = [k for k in rows[0] if k not in COLUMNS] + list(COLUMNS)
     with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, [*where, *rows[0]])
+        writer = csv.DictWriter(file, fields, restval="")
         writer.writeheader()
         for row in rows:
-            shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
-            writer.writerow({**where, **shown})
-    text = table(path)
-    path.with_suffix(".md").write_text(text)
-    readme = ROOT / "README.md"
-    if readme.exists():
-        readme.write_text(insert(readme.read_text(), suite, text))
-    plot(path)
-    print(f"\n{text}\nwritten to {path.relative_to(ROOT)}")
+            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
 def read(path: Path) -> list[dict[str, str]]:
@@ -59,44 +82,25 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def table(path: Path) -> str:
-    """One line per case: fastcl, and how many times as long every other variant takes."""
-    rows = read(path)
-    cases = list(dict.fromkeys(row["case"] for row in rows))
-    others = list(dict.fromkeys(r["variant"] for r in rows if r["variant"] != "fastcl"))
-    heads = [f"{name} / fastcl" for name in others]
-    lines = [
-        "| case | fastcl | of the product rate | " + " | ".join(heads)
-        + " | extra memory: fastcl | plain |",
-        "|" + " --- |" * (5 + len(others)),
-    ]  # fmt: skip
-    for case in cases:
-        by = {row["variant"]: row for row in rows if row["case"] == case}
-        ours = by["fastcl"]
-        ratios = [
-            f"{float(by[k]['median_ms']) / float(ours['median_ms']):.1f}x" if k in by else "-"
-            for k in others
-        ]
-        memory = [
-            f"{float(by[k]['extra_mb']):,.0f} MB" if k in by and by[k]["extra_mb"] else "-"
-            for k in ("fastcl", "plain")
-        ]
-        time = float(ours["median_ms"])
-        shown = f"{time:,.0f}" if time >= 100 else f"{time:.3g}"
-        cells = [case, f"{shown} ms", f"{float(ours['fraction']):.0%}"]
-        lines.append("| " + " | ".join(cells + ratios + memory) + " |")
-    first = rows[0]
-    lines += [
-        "",
-        f"{first['machine']}, {first['threads']} threads, torch {first['torch']}, "
-        f"commit {first['commit']}, {first['date']}. Forward and backward, "
-        f"{first['dtype']}, medians of interleaved rounds; memory above inputs and gradients.",
-    ]
-    return "\n".join(lines) + "\n"
+def show(suite: str, folder: Path = RESULTS) -> None:
+    """Tables and plots of a suite's rows; in the README too, for the committed ones."""
+    rows = read(folder / f"{suite}.csv")
+    scaling = suite.startswith("scaling")
+    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows)}
+    if not scaling and (libraries := tables.libraries(rows)):
+        texts[f"{suite}_peers"] = libraries
+    for name, text in texts.items():
+        (folder / f"{name}.md").write_text(text)
+        print(f"\n{text}")
+        if folder == RESULTS:
+            readme = ROOT / "README.md"
+            readme.write_text(insert(readme.read_text(), name, text))
+    (plots.scaling if scaling else plots.distances)(rows, folder / f"{suite}.png")
+    print(f"written to {folder}")
 
 
 def insert(readme: str, suite: str, text: str) -> str:
-    """Put a table between its markers."""
+    """Put a table between its markers; without them the text stays as it is."""
     start, end = f"<!-- {suite}: start -->\n", f"<!-- {suite}: end -->"
     if start not in readme:
         return readme
@@ -104,26 +108,6 @@ def insert(readme: str, suite: str, text: str) -> str:
     return before + start + text + end + rest.split(end)[1]
 
 
-def plot(path: Path) -> None:
-    """Time and memory against rows, both axes logarithmic, where matplotlib is installed."""
-    if importlib.util.find_spec("matplotlib") is None:
-        return
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    rows = [r for r in read(path) if r["loss"] == "nt_xent" and r["d"] == "128"]
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3.6), constrained_layout=True)
-    for axis, key, label in zip(axes, ("median_ms", "extra_mb"), ("ms", "MB"), strict=True):
-        for name in dict.fromkeys(r["variant"] for r in rows):
-            mine = [r for r in rows if r["variant"] == name and r[key]]
-            points = sorted((int(r["n"]), float(r[key])) for r in mine)
-            axis.loglog(*zip(*points, strict=True), marker="o", label=name) if points else None
-        axis.set(xlabel="rows", ylabel=label, title="NT-Xent, width 128")
-    ours = sorted((r for r in rows if r["variant"] == "fastcl"), key=lambda r: int(r["n"]))
-    limit = [float(r["median_ms"]) * float(r["fraction"]) for r in ours]
-    axes[0].loglog([int(r["n"]) for r in ours], limit, "k--", label="products alone")
-    axes[0].legend()
-    figure.savefig(path.with_suffix(".png"), dpi=120)
-    plt.close(figure)
+if __name__ == "__main__":
+    for name in sys.argv[1:]:
+        show(name)

@@ -1,27 +1,15 @@
-"""Time and memory of a forward and backward: interleaved, medians, peak above the inputs."""
+"""Seconds per call: interleaved rounds, warm-up, medians; and the rates to be held against."""
 
-import ctypes
-import gc
 import time
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
 
-from .cases import Case, Function
-
-
-def step(function: Function, inputs: dict[str, Tensor], trained: tuple[str, ...]) -> Tensor:
-    """One forward and backward; gradients are new tensors each time."""
-    for name in trained:
-        inputs[name].grad = None
-        inputs[name].requires_grad_()
-    loss = function(**inputs)
-    loss.backward()
-    return loss
+WARM = 20e-3  # a shorter call pays for the caches and threads that its predecessor left
+REPEAT = 4e-3  # and one shorter still is repeated up to this
 
 
-def _seconds(call: Callable[[], object], device: str) -> float:
+def seconds(call: Callable[[], object], device: str) -> float:
     if device == "cuda":
         start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         start.record()
@@ -34,73 +22,77 @@ def _seconds(call: Callable[[], object], device: str) -> float:
     return time.perf_counter() - before
 
 
+def _samples(cost: float, budget: float) -> int:
+    """How many of them: what the budget pays for, but enough for a median where one is bearable."""
+    least = 5 if cost < 2 * budget else 3 if cost < 10 * budget else 1
+    return max(least, min(100, int(budget / cost)))
+
+
 def interleaved(
-    calls: dict[str, Callable[[], object]], device: str, budget: float = 20.0
-) -> dict[str, tuple[float, float, float]]:
-    """Median and 20/80 quantiles of every call, in seconds, over rounds that run each in turn.
+    calls: dict[str, Callable[[], object]], device: str, budget: float = 2.0
+) -> dict[str, list[float]]:
+    """Every call's seconds, over rounds that run each in turn.
 
-    A call shorter than 20 ms is run once untimed before it is timed, so that it does not pay for
-    the caches and threads that its predecessor left, and is repeated for 4 ms. Rounds go on for
-    `budget` seconds, from 5 to 100 of them.
+    A call has `budget` seconds to itself, and 5 samples where one takes less than twice that: a
+    slow one takes part in some of the rounds, spread evenly, and takes no time from the others.
+    A call shorter than 20 ms is run once untimed before it is timed, and repeated for 4 ms.
     """
-    once = {}
+    once, repeats = {}, {}
     for name, call in calls.items():
-        call()
-        once[name] = min(_seconds(call, device) for _ in range(2))
-    repeats = {name: max(1, int(4e-3 / seconds)) for name, seconds in once.items()}
-    round_seconds = sum(once[name] * repeats[name] for name in calls)
-    rounds = max(5, min(100, int(budget / round_seconds)))
+        first = seconds(call, device)  # compiles, builds caches
+        slow = first > 10 * budget and device == "cpu"
+        once[name] = min(seconds(call, device) for _ in range(1 if slow else 2))
+        repeats[name] = max(1, int(REPEAT / max(once[name], 1e-7)))
+    wanted = {name: _samples(once[name] * repeats[name], budget) for name in calls}
+    rounds = max(wanted.values())
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(rounds):
+    for turn in range(rounds):
         for name, call in calls.items():
+            if (turn + 1) * wanted[name] // rounds == turn * wanted[name] // rounds:
+                continue
             count = repeats[name]
-            if once[name] < 20e-3:
+            if once[name] < WARM:
                 call()
-            total = _seconds(lambda call=call, count=count: [call() for _ in range(count)], device)
+            total = seconds(lambda call=call, count=count: [call() for _ in range(count)], device)
             times[name].append(total / count)
-    quantiles = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
-    return {
-        name: tuple(torch.tensor(t, dtype=torch.float64).quantile(quantiles).tolist())
-        for name, t in times.items()
-    }
+    return times
 
 
-def ceiling(device: str, dtype: torch.dtype) -> float:
-    """Operations per second of a large matrix product in this process: the rate to be held to."""
+def quantiles(times: list[float]) -> tuple[float, float, float]:
+    """Median, 20 % and 80 %: a pause of the machine in a few rounds moves none of them."""
+    points = torch.tensor([0.5, 0.2, 0.8], dtype=torch.float64)
+    return tuple(torch.tensor(times, dtype=torch.float64).quantile(points).tolist())
+
+
+def ceiling(measure: str, device: str, dtype: torch.dtype) -> tuple[Callable[[], object], float]:
+    """What the machine can do, to be timed among the variants: a call, and its operations or bytes.
+
+    A matrix product for cases that count operations, a copy for those that count bytes.
+    """
+    if measure == "B":
+        x = torch.randn(2**26, device=device)  # 268 MB: more than any cache
+        y = torch.empty_like(x)
+        return lambda: y.copy_(x), 2.0 * x.numel() * x.itemsize
     size = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    out = torch.empty(size, size, device=device, dtype=dtype)
-    (median, _, _) = interleaved({"mm": lambda: torch.mm(a, b, out=out)}, device, 2.0)["mm"]
-    return 2 * size**3 / median
+    out = torch.empty_like(a)
+    return lambda: torch.mm(a, b, out=out), 2.0 * size**3
 
 
-def extra_memory(case: Case, function: Function, device: str) -> int:
-    """Peak bytes above the inputs and the gradients while one step runs, measured in this process.
+def captured(step: Callable[[], object]) -> Callable[[], object]:
+    """A step as the replay of a CUDA graph; results stay in the tensors of the capture."""
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        result = step()
 
-    On the CPU this is the peak of the resident set, so run it in a process of its own.
-    """
-    inputs = case.inputs(device)
-    gradients = sum(inputs[k].numel() * inputs[k].element_size() for k in case.trained())
-    step(function, inputs, case.trained())  # compiles, builds caches
-    for name in case.trained():
-        inputs[name].grad = None
-    gc.collect()
-    if device == "cuda":
-        torch.cuda.synchronize()
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        step(function, inputs, case.trained())
-        torch.cuda.synchronize()
-        return torch.cuda.max_memory_allocated() - before - gradients
-    ctypes.CDLL(None).malloc_trim(0)  # or freed memory would hide what the step asks for
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # resets the peak
-    before = _status("VmRSS")
-    step(function, inputs, case.trained())
-    return max(0, _status("VmHWM") - before - gradients)
+    def replay():
+        graph.replay()
+        return result
 
-
-def _status(key: str) -> int:
-    with open("/proc/self/status") as file:
-        line = next(line for line in file if line.startswith(key))
-    return int(line.split()[1]) * 1024
+    return replay

@@ -1,0 +1,169 @@
+"""What is timed beside each other: fastcl, plain PyTorch and its own means, other libraries."""
+
+import functools
+import importlib.metadata
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+import fastcl
+import fastcl.functional
+
+from .cases import BIAS, LABELS, MOMENTUM, TEMPERATURE, Case, Function, Update
+from .memory import available
+from .plain import CHUNK, CHUNKED, LINEAR, PLAIN
+
+
+def anywhere(case: Case) -> str:
+    """The range of a variant that computes every size."""
+    return ""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to compute a case.
+
+    `matrices` is the peak in n x m matrices of the rows' dtype (measured), by loss where they
+    differ: a size that does not fit into memory is known before it is tried. `outside` says why a
+    case is out of its range.
+    """
+
+    name: str
+    losses: tuple[str, ...]
+    build: Callable[[Case], Function]
+    matrices: float | dict[str, float] = 0.0
+    package: str = ""  # on PyPI; "" for PyTorch and fastcl
+    module: str = ""
+    gpu: bool = False  # has kernels for NVIDIA GPUs only
+    graph: bool = False  # timed as the replay of a CUDA graph
+    dtype: torch.dtype | None = None  # of the rows, where not the case's
+    outside: Callable[[Case], str] = anywhere
+    remark: str = ""  # what a reader of its figures should know
+
+    def installed(self) -> bool:
+        return not self.module or importlib.util.find_spec(self.module) is not None
+
+    @property
+    def version(self) -> str:
+        if not self.package:
+            return fastcl.__version__ if self.name.startswith("fastcl") else torch.__version__
+        try:
+            return importlib.metadata.version(self.package)
+        except importlib.metadata.PackageNotFoundError:
+            return ""
+
+    def refusal(self, case: Case, device: str) -> str:
+        """Why it is not run, or ""."""
+        if (self.gpu or self.graph) and device != "cuda":
+            return "needs a GPU"
+        if case.alone and self.name != "fastcl":
+            return "takes minutes at this size"
+        if reason := self.outside(case):
+            return reason
+        # A quarter more than its tensors: allocators round up and keep blocks.
+        count = self.matrices
+        count = count[case.loss] if isinstance(count, dict) else count
+        needed = 1.25 * count * case.n * case.m * (self.dtype or case.dtype).itemsize
+        if needed > available(device):
+            return f"would need {needed / 1e9:.0f} GB"
+        return ""
+
+
+def _fused(case: Case) -> Function:
+    """The function of fastcl."""
+    functional = fastcl.functional
+    if case.loss == "clip":
+        return lambda image, text: functional.clip(image, text, 1 / TEMPERATURE)
+    if case.loss == "siglip":
+        return lambda image, text: functional.siglip(image, text, 1 / TEMPERATURE, BIAS)
+    if case.loss == "momentum":
+        return lambda target, online: functional.momentum_update_(target, online, MOMENTUM)
+    if case.loss == "moco_push":
+        return _fused_moco_push
+    function = getattr(functional, case.loss)
+    return lambda **tensors: function(**tensors, temperature=TEMPERATURE)
+
+
+def _fused_moco_push(query, key, queue, pointer):
+    """As in a training step: the gradient is finished before the queue changes."""
+    loss = fastcl.functional.moco(query, key, queue, temperature=TEMPERATURE)
+    fastcl.functional.queue_push_(queue, pointer, fastcl.functional.unit_rows(key))
+    return loss
+
+
+def _plain(case: Case) -> Function:
+    return PLAIN[case.loss]
+
+
+def _compiled(case: Case) -> Function:
+    return torch.compile(PLAIN[case.loss], dynamic=False)
+
+
+def _foreach(case: Update) -> Function:
+    def function(target, online):
+        torch._foreach_mul_(target, MOMENTUM)
+        torch._foreach_add_(target, online, alpha=1 - MOMENTUM)
+
+    return function
+
+
+LOSSES = tuple(LABELS)
+DIFFERENTIABLE = LOSSES[:-2]  # torch.compile has nothing to fuse in a push or an update
+
+HELD = {
+    "nt_xent": 3, "sup_con": 5.5, "clip": 4, "siglip": 5, "info_nce": 4, "moco": 3, "moco_push": 3,
+    "momentum": 0,
+}  # fmt: skip
+OURS = Variant("fastcl", LOSSES, _fused)
+TORCH = (
+    Variant("plain", LOSSES, _plain, HELD),
+    Variant("compiled", DIFFERENTIABLE, _compiled, HELD),
+    Variant(
+        "chunked", tuple(CHUNKED), lambda case: CHUNKED[case.loss],
+        remark=f"{CHUNK:,} rows at a time with torch.utils.checkpoint",
+        outside=lambda case: "" if case.n > CHUNK else "one chunk holds all rows",
+    ),
+    Variant("_foreach", ("momentum",), _foreach),
+    Variant(
+        "linear_cross_entropy", tuple(LINEAR) if hasattr(torch.nn, "LinearCrossEntropyOptions")
+        else (), lambda case: LINEAR[case.loss], remark="torch 2.13 and newer; no mask of the "
+        "row itself, so no NT-Xent",
+    ),
+)  # fmt: skip
+GRAPH = Variant("fastcl, CUDA graph", ("moco_push", "momentum"), _fused, graph=True)
+HALF = tuple(
+    Variant(f"{base.name} bf16", LOSSES, base.build, base.matrices, dtype=torch.bfloat16)
+    for base in (OURS, TORCH[0])
+)
+
+
+@functools.cache
+def peers() -> tuple[Variant, ...]:
+    """The other libraries; imported late, because only `--peers` needs them."""
+    from .peers import PEERS
+    from .peers_gpu import GPU_PEERS
+
+    return PEERS + GPU_PEERS
+
+
+def variants(case: Case | Update, *, libraries: bool = False, device: str = "cpu") -> list[Variant]:
+    """Every variant that knows the case's loss, fastcl first."""
+    found = [OURS, *TORCH]
+    if device == "cuda":
+        found.append(GRAPH)
+    if case.bfloat16:
+        found += HALF
+    if libraries:
+        found += [peer for peer in peers() if peer.installed()]
+    return [v for v in found if case.loss in v.losses]
+
+
+def named(case: Case | Update, name: str) -> Variant:
+    """The variant of that name; libraries are looked at last."""
+    every = [OURS, *TORCH, GRAPH, *HALF]
+    known = [v for v in every if v.name == name and case.loss in v.losses]
+    return (
+        known[0] if known else next(v for v in peers() if v.name == name and case.loss in v.losses)
+    )
