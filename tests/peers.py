@@ -28,11 +28,12 @@ def peer(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-def budgets(ours, theirs, tensors):
+def budgets(ours, theirs, tensors, size=1.0):
     """Value and gradients of both losses in the dtype of the tensors are within rounding.
 
     The library in float64 is the truth; ours may be twice as far from it as the library, plus
-    four roundings. tensors is a dict of arguments.
+    four roundings of the result and of its largest intermediate, of the given size: a logit of
+    size 1 / temperature is rounded by that times eps. tensors is a dict of arguments.
     """
 
     def run(function, dtype):
@@ -50,7 +51,7 @@ def budgets(ours, theirs, tensors):
             continue
         assert x.dtype == y.dtype and x.shape == y.shape
         eps = torch.finfo(dtype).eps
-        bound = 2 * (y.double() - truth).abs().max() + 4 * eps * (1 + truth.abs().max())
+        bound = 2 * (y.double() - truth).abs().max() + 4 * eps * (1 + size + truth.abs().max())
         error = (x.double() - truth).abs().max()
         same = torch.equal(x.double(), truth)  # both infinite
         assert same or error <= bound, f"{error} > {bound}"
