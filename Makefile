@@ -43,7 +43,7 @@ build/peers/.installed: benchmarks/peers.txt
 	touch $@
 
 test-peers: build build/peers/.installed
-	PYTHONPATH=build/peers $(RUN)/python -m pytest tests/test_compat_peers.py tests/test_compat_patch.py $(ARGS)
+	PYTHONPATH=build/peers $(RUN)/python -m pytest tests/test_compat_*.py $(ARGS)
 
 bench-peers: build build/peers/.installed
 	PYTHONPATH=build/peers $(RUN)/python -m benchmarks --peers $(ARGS)

@@ -50,8 +50,11 @@ def sup_contrast(features, mask, t=0.07, base=0.07, anchors="all"):
 def test_lightly(temperature):
     tensors = rows(9, 5, "out0", "out1")
     for ours, decoupled in ((lightly.NTXentLoss, False), (lightly.DCLLoss, True)):
-        budgets(ours(temperature), lambda d=decoupled, **x: nt_xent(**x, t=temperature, decoupled=d),
-                tensors, 2 / abs(temperature))  # fmt: skip
+
+        def plain(out0, out1, decoupled=decoupled):
+            return nt_xent(out0, out1, temperature, decoupled)
+
+        budgets(ours(temperature), plain, tensors, 2 / abs(temperature))
 
 
 def test_lightly_bank():
