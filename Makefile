@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast lint bench bench-scaling bench-peers bench-guard clean
+.PHONY: build pretrain test test-fast test-peers lint bench bench-scaling bench-peers bench-guard clean
 
 build: .venv/installed
 
@@ -41,6 +41,9 @@ bench-scaling: build
 build/peers/.installed: benchmarks/peers.txt
 	$(RUN)/python -m pip install --quiet --no-deps --upgrade --target build/peers -r benchmarks/peers.txt
 	touch $@
+
+test-peers: build build/peers/.installed
+	PYTHONPATH=build/peers $(RUN)/python -m pytest tests/test_compat_*.py $(ARGS)
 
 bench-peers: build build/peers/.installed
 	PYTHONPATH=build/peers $(RUN)/python -m benchmarks --peers $(ARGS)

@@ -2,6 +2,7 @@
 
 from . import distributed, functional, losses, methods
 from .bank import Bank
+from .compat._patch import patch, unpatch
 from .gradient_cache import cached_step
 from .momentum import Momentum
 from .noise import AliasTable
@@ -19,4 +20,6 @@ __all__ = [
     "functional",
     "losses",
     "methods",
+    "patch",
+    "unpatch",
 ]

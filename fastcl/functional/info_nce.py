@@ -18,6 +18,8 @@ def info_nce(
     temperature: float = 0.1,
     negative_mode: str = "unpaired",
     reduction: str = "mean",
+    ids: Tensor | None = None,  # [n] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """InfoNCE of every query against its key and the negatives.
@@ -33,6 +35,10 @@ def info_nce(
         temperature: Positive; divides the similarities.
         negative_mode: "unpaired" or "paired".
         reduction: "mean", "sum", or "none" for one loss per query, `[n]`.
+        ids: Optional integers `[n]` of the pairs, without negatives: keys of equal id are
+            duplicates.
+        duplicates: "positive": they are positives of each other, of which the mean counts; or
+            "ignore": they are no negatives.
         normalize: False where all rows have unit length already.
 
     Returns:
@@ -40,7 +46,7 @@ def info_nce(
 
     Raises:
         ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, an
-            unknown mode or reduction.
+            unknown mode, reduction or way with duplicates, or ids together with negatives.
         TypeError: Dtypes differ or are not floating point.
 
     Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive
@@ -50,13 +56,19 @@ def info_nce(
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = 1 / _check.positive("temperature", temperature)
-    ids = torch.arange(query.shape[0], device=query.device)
-    if negatives is None and key.requires_grad and normalize:
+    _check.one_of("duplicates", duplicates, ("positive", "ignore"))
+    ignore = ids is not None and duplicates == "ignore"
+    several = ids is not None and not ignore
+    if ids is None:
+        ids = torch.arange(query.shape[0], device=query.device)
+    elif negatives is not None:
+        raise ValueError("ids must be None where negatives are given: they replace the other keys")
+    if negatives is None and not ignore and (several or key.requires_grad) and normalize:
         loss, _, _ = raw_contrast(query, k=key, scale=scale, ids=ids)
         return reduced(loss, reduction)
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
     if negatives is None:
-        if k.requires_grad:
+        if several or (k.requires_grad and not ignore):
             loss = contrast(q, k, scale=scale, ids=ids).loss
         else:
             # Constant keys: with the positive apart, one pass yields loss and gradient.

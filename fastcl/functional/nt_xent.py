@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from .rows import self_contrast
+from ..contrast import contrast
+from .rows import row_products, self_contrast, unit_rows
 
 
 def _losses(
@@ -32,6 +33,8 @@ def nt_xent(
     z1: Tensor,  # [n, d]
     *,
     temperature: float = 0.5,
+    ids: Tensor | None = None,  # [n] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """NT-Xent, the loss of SimCLR: every row against the 2n - 1 other rows of both views.
@@ -43,6 +46,9 @@ def nt_xent(
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
         temperature: Positive; divides the similarities.
+        ids: Optional integers `[n]` of the pairs: pairs of equal id are duplicates.
+        duplicates: "positive": all their views are positives of each other, of which the mean
+            counts; or "ignore": they are no negatives.
         normalize: False where all rows have unit length already.
 
     Returns:
@@ -55,7 +61,19 @@ def nt_xent(
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
     Representations", equation 1.
     """
-    return _losses(z0, z1, temperature, normalize).mean()
+    _check.one_of("duplicates", duplicates, ("positive", "ignore"))
+    if ids is None:
+        return _losses(z0, z1, temperature, normalize).mean()
+    _check.pairs("z1", z1, "z0", z0)
+    scale = 1 / _check.positive("temperature", temperature)
+    _check.vector("ids", ids, z0.shape[0], z0.device, integer=True)
+    ids = ids.repeat(2)
+    if duplicates == "positive":
+        return self_contrast(z0, z1, scale=scale, ids=ids, normalize=normalize)[0].mean()
+    z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
+    # Columns of a row's id, itself among them, are left out; the other view comes back.
+    extra = row_products(z, z.roll(z0.shape[0], 0))
+    return contrast(z, z, scale=scale, ids=ids, extra=extra).loss.mean()
 
 
 def dcl(
@@ -70,8 +88,8 @@ def dcl(
     Equal to ``(s.masked_fill(self | positive, -inf).logsumexp(1) - s[positive]).mean()`` with
     ``s = z @ z.T / temperature`` and ``z = unit_rows(cat([z0, z1]))``.
 
-    Arguments, result and errors are those of `nt_xent`; a single pair, which has no negative, is
-    an error too.
+    Arguments but for ids and duplicates, result and errors are those of `nt_xent`; a single pair,
+    which has no negative, is an error too.
 
     Source: Yeh et al. 2022, "Decoupled Contrastive Learning", equation 6.
     """

@@ -1,0 +1,100 @@
+"""open_clip's SigLIP loss."""
+
+import torch
+from torch import Tensor, nn
+
+from .. import distributed
+from ..sigmoid_contrast import sigmoid_contrast
+from ._common import in_dtype_of
+
+
+class SigLipLoss(nn.Module):
+    """SigLIP: every pair is classified as matching or not.
+
+    Equal to open_clip's class of this name. Features are used as they are: normalise them before.
+
+    Args:
+        cache_labels: Kept; no labels are formed.
+        rank: Of this process.
+        world_size: How many processes there are.
+        dist_impl: "bidir", "shift", "reduce" or "gather". All gather the texts once here, which
+            gives the value and the gradients of each.
+        chunk_size: Kept; no logits are formed, whatever it is.
+    """
+
+    def __init__(
+        self,
+        cache_labels: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
+        dist_impl: str | None = None,
+        chunk_size: int = 0,
+    ) -> None:
+        super().__init__()
+        self.cache_labels = cache_labels
+        self.rank = rank
+        self.world_size = world_size
+        self.dist_impl = dist_impl or "bidir"
+        assert self.dist_impl in ("bidir", "shift", "reduce", "gather")
+        self.chunk_size = chunk_size
+        self.prev_num_logits = 0
+        self.labels = {}
+
+    def get_ground_truth(
+        self,
+        device: torch.device,
+        dtype: torch.dtype,
+        num_logits: int,
+        negative_only: bool = False,
+    ) -> Tensor:
+        """1 where a pair matches and -1 elsewhere, formed: `[num_logits, num_logits]`."""
+        labels = -torch.ones((num_logits, num_logits), device=device, dtype=dtype)
+        return labels if negative_only else labels.fill_diagonal_(1)
+
+    def get_logits(
+        self,
+        image_features: Tensor,  # [n, d]
+        text_features: Tensor,  # [n, d]
+        logit_scale: Tensor | float,  # []
+        logit_bias: Tensor | float | None = None,  # []
+    ) -> Tensor:
+        """The logits, formed; for those who want them."""
+        logits = logit_scale * image_features @ text_features.T
+        return logits if logit_bias is None else logits + logit_bias
+
+    def _loss(
+        self,
+        image_features: Tensor,  # [n, d]
+        text_features: Tensor,  # [n, d]
+        logit_scale: Tensor | float,  # []
+        logit_bias: Tensor | float | None = None,  # []
+        negative_only: bool = False,
+    ) -> Tensor:
+        """The loss of one block of pairs, of which none match where negative_only."""
+        n = image_features.shape[0]
+        ids = None if negative_only else torch.arange(n, device=image_features.device)
+        return self._streamed(image_features, text_features, logit_scale, logit_bias, ids)
+
+    def _streamed(self, images, texts, logit_scale, logit_bias, ids):
+        bias = 0.0 if logit_bias is None else logit_bias
+        loss = sigmoid_contrast(images, texts, scale=logit_scale, bias=bias, ids=ids)
+        return in_dtype_of(images, loss / images.shape[0])
+
+    def forward(
+        self,
+        image_features: Tensor,  # [n, d]
+        text_features: Tensor,  # [n, d]
+        logit_scale: Tensor | float,  # []
+        logit_bias: Tensor | float | None,  # []
+        output_dict: bool = False,
+    ) -> Tensor | dict[str, Tensor]:
+        """The sum over all pairs divided by n: a scalar, or ``{"contrastive_loss": scalar}``."""
+        if self.world_size == 1:
+            loss = self._loss(image_features, text_features, logit_scale, logit_bias)
+        else:
+            texts = distributed.gather_with_gradient(text_features, equal=True)
+            columns = torch.arange(texts.shape[0], device=texts.device)
+            first = self.rank * text_features.shape[0]
+            ids = columns[first : first + image_features.shape[0]], columns
+            loss = self._streamed(image_features, texts, logit_scale, logit_bias, ids)
+        return {"contrastive_loss": loss} if output_dict else loss

@@ -1,0 +1,6 @@
+"""open_clip: its CLIP, CoCa and SigLIP losses. Mimics version 3.3.0."""
+
+from ._open_clip_sigmoid import SigLipLoss
+from ._open_clip_softmax import ClipLoss, CoCaLoss
+
+__all__ = ["ClipLoss", "CoCaLoss", "SigLipLoss"]

@@ -1,0 +1,133 @@
+"""sentence-transformers: the multiple-negatives ranking loss, plain and cached.
+
+Subclasses of the library's own: only the step from embeddings to the loss differs. Mimics version
+6.2.0. Streamed where similarity_fct is cos_sim or dot_score; another takes the library's way.
+"""
+
+import torch
+from sentence_transformers.sentence_transformer import losses
+from sentence_transformers.util import cos_sim, dot_score
+from torch import Tensor
+
+from .. import distributed
+from ..contrast import contrast
+from ..functional import row_products, unit_rows
+from ._common import in_dtype_of, log_sum
+
+__all__ = ["CachedMultipleNegativesRankingLoss", "MultipleNegativesRankingLoss"]
+
+
+class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
+    """Every query against its document, the other documents of the batch and hard negatives.
+
+    Equal to the library's class of this name, with all its directions, partitions and hardness
+    modes, in memory linear in the number of rows.
+    """
+
+    def compute_loss_from_embeddings(
+        self,
+        embeddings: list[Tensor],  # queries, positives and hard negatives, [n, d] each
+        labels: Tensor | None,
+    ) -> Tensor:
+        """A scalar in the dtype of the embeddings; labels are not used."""
+        if self.similarity_fct not in (cos_sim, dot_score):
+            return super().compute_loss_from_embeddings(embeddings, labels)
+        if len(embeddings) < 2:
+            raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
+        unit = self.similarity_fct is cos_sim
+        queries, *docs = [unit_rows(x) if unit else x for x in embeddings]
+        rows, own = queries, [docs[0], *docs[1:]]
+        first, n = 0, queries.shape[0]
+        if self.gather_across_devices:
+            first = distributed.rank() * n
+            queries, *docs = (
+                distributed.gather_with_gradient(x, equal=True) for x in (queries, *docs)
+            )
+        columns = torch.arange(queries.shape[0], device=queries.device)
+        ids = columns[first : first + n]
+        if self._is_plain(docs):
+            loss = contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit).loss
+        else:
+            loss = self._losses(rows, own, queries, docs, ids, columns, unit)
+        return in_dtype_of(embeddings[0], loss.mean())
+
+    def _is_plain(self, docs):
+        return len(docs) == 1 and self.directions == ("query_to_doc",) and not self._alpha()
+
+    def _alpha(self) -> float:
+        return self.hardness_strength if self.hardness_mode else 0.0
+
+    def _losses(self, rows, own, queries, docs, ids, columns, unit):
+        """Minus the positive logit plus the log of the sums, [n]."""
+        docs_all, documents = torch.cat(docs), columns.repeat(len(docs))
+        positive = self.scale * row_products(rows, own[0])
+        sums = [self._query_to_doc(rows, own, docs_all, ids, documents, positive, unit)]
+        pairs = {  # the columns of one's own id are left out
+            "query_to_query": (rows, queries, (ids, columns)),
+            "doc_to_query": (own[0], queries, None),
+            "doc_to_doc": (own[0], docs_all, (ids, documents)),
+        }
+        for name, (q, k, same) in pairs.items():
+            if name in self.directions:
+                sums.append(log_sum(q, k, self.scale, same, unit))
+        stacked = torch.stack(sums)
+        if self.partition_mode == "joint":
+            return stacked.logsumexp(0) - positive
+        return stacked.mean(0) - positive
+
+    def _query_to_doc(self, rows, own, docs_all, ids, documents, positive, unit):
+        """The documents of other queries from one pass, the own ones row by row."""
+        others = ("in_batch_negatives", "all_negatives")
+        harder = self._alpha() if self.hardness_mode in others else 0.0
+        terms = [log_sum(rows, docs_all, self.scale + harder, (ids, documents), unit)]
+        # What is added is a constant, so gradients are those of the scale alone.
+        terms = [_with_gradient(x, self.scale / (self.scale + harder)) for x in terms]
+        terms.append(positive)
+        own_harder = self._alpha() if self.hardness_mode != "in_batch_negatives" else 0.0
+        for hard in own[1:]:
+            similarity = row_products(rows, hard)
+            terms.append(self.scale * similarity + own_harder * similarity.detach())
+        return torch.stack(terms).logsumexp(0)
+
+
+def _with_gradient(x: Tensor, share: float) -> Tensor:
+    """The same value, of whose gradient a share is left."""
+    return x if share == 1 else share * x + ((1 - share) * x).detach()
+
+
+class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLoss):
+    """The cached form: embeddings in mini-batches, the loss over all of them at once.
+
+    Equal to the library's class of this name. No part of the score matrix is formed, so the loss
+    stage needs no chunks and shows no progress bar.
+    """
+
+    def __init__(self, model, *args, **kwargs) -> None:
+        super().__init__(model, *args, **kwargs)
+        given = self.loss
+        self.loss = MultipleNegativesRankingLoss(
+            model,
+            scale=given.scale,
+            similarity_fct=given.similarity_fct,
+            gather_across_devices=given.gather_across_devices,
+            directions=given.directions,
+            partition_mode=given.partition_mode,
+            hardness_mode=given.hardness_mode,
+            hardness_strength=given.hardness_strength,
+        )
+
+    def calculate_loss(
+        self,
+        reps: list[list[Tensor]],  # mini-batches of queries, of positives, of hard negatives
+        labels: Tensor | None = None,
+        *,
+        with_backward: bool = False,
+    ) -> Tensor:
+        """A scalar, without a graph where with_backward."""
+        if self.similarity_fct not in (cos_sim, dot_score):
+            return super().calculate_loss(reps, labels, with_backward=with_backward)
+        loss = self.loss.compute_loss_from_embeddings([torch.cat(r) for r in reps], labels)
+        if with_backward:
+            loss.backward()
+            loss = loss.detach()
+        return loss

@@ -1,0 +1,199 @@
+"""solo-learn: its contrastive loss functions, Sinkhorn and momentum.
+
+Mimics version 1.0.8, the last on GitHub. Version 1.0.2, the last on PyPI, has another signature of
+simclr_loss_func, which is simclr_two_views_loss_func here, and calls mocov2plus_loss_func
+moco_loss_func.
+"""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .. import distributed
+from ..contrast import contrast, raw_contrast
+from ..functional import row_products, unit_rows
+from ..momentum import momentum_update_
+from ._common import in_dtype_of, log_sum, pair_losses
+from ._lightly_swav import sinkhorn
+from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
+
+__all__ = [
+    "MomentumUpdater",
+    "SinkhornKnopp",
+    "byol_loss_func",
+    "moco_loss_func",
+    "mocov2plus_loss_func",
+    "mocov3_loss_func",
+    "nnclr_loss_func",
+    "simclr_loss_func",
+    "simclr_two_views_loss_func",
+    "simsiam_loss_func",
+    "swav_loss_func",
+]
+
+
+def simclr_loss_func(
+    z: Tensor,  # [n, d]
+    indexes: Tensor,  # [n] int64
+    temperature: float = 0.1,
+) -> Tensor:
+    """Minus the log of the share of the positives, rows of the same index, in the sum over all
+    other rows; the mean over rows. Rows of all ranks are gathered with gradients."""
+    q = unit_rows(z)
+    columns = distributed.gather_with_gradient(q, equal=True)
+    col_ids = distributed.gather(indexes, equal=True)
+    a, p = matching_pairs(indexes, col_ids)
+    other = p != a + distributed.rank() * q.shape[0]
+    a, p = a[other], p[other]
+    positives = log_sum_by_row(pair_products(q, columns, a, p) / temperature, a, q.shape[0])
+    negatives = log_sum(q, columns, 1 / temperature, (indexes, col_ids))
+    return in_dtype_of(z, -F.logsigmoid(positives - negatives).mean())
+
+
+def simclr_two_views_loss_func(
+    z1: Tensor,  # [n, d]
+    z2: Tensor,  # [n, d]
+    temperature: float = 0.1,
+    extra_pos_mask: Tensor | None = None,  # [2n, 2n] bool
+) -> Tensor:
+    """NT-Xent of two views, with more positives where a mask marks them (simclr_loss_func of
+    version 1.0.2)."""
+    n = z1.shape[0]
+    if extra_pos_mask is None:
+        ids = torch.arange(n, device=z1.device).repeat(2)
+        return in_dtype_of(z1, raw_contrast(z1, z2, scale=1 / temperature, ids=ids)[0].mean())
+    z = unit_rows(z1, z2)
+    mask = extra_pos_mask.clone()
+    mask[torch.arange(2 * n), torch.arange(2 * n).roll(n)] = True
+    lse = contrast(z, scale=1 / temperature).loss
+    exact, weights = z.to(lse.dtype), mask.to(lse.dtype)
+    positive = (exact * (weights @ exact)).sum(1) / temperature / weights.sum(1)
+    return in_dtype_of(z1, (lse - positive).mean())
+
+
+def mocov2plus_loss_func(
+    query: Tensor,  # [n, d]
+    key: Tensor,  # [n, d]
+    queue: Tensor,  # [d, K]
+    temperature: float = 0.1,
+) -> Tensor:
+    """Every query against its key and the columns of the queue. Nothing is normalised here, and
+    query and key receive gradients."""
+    extra = row_products(query, key)
+    columns = queue.T.to(query.dtype)
+    loss = contrast(query, columns, scale=1 / temperature, extra=extra, unit=False).loss
+    return in_dtype_of(query, loss.mean())
+
+
+def moco_loss_func(
+    query: Tensor,  # [n, d]
+    key: Tensor,  # [n, d]
+    queue: Tensor,  # [d, K]
+    temperature: float = 0.1,
+) -> Tensor:
+    """The name of `mocov2plus_loss_func` in version 1.0.2."""
+    return mocov2plus_loss_func(query, key, queue, temperature)
+
+
+def mocov3_loss_func(
+    query: Tensor,  # [n, d]
+    key: Tensor,  # [n, d]
+    temperature: float = 0.2,
+) -> Tensor:
+    """Every query against the keys of all ranks, times twice the temperature. Across ranks the
+    keys receive no gradient; in one process they do unless detached."""
+    q, k = unit_rows(query), unit_rows(key)
+    if distributed.world_size() > 1:
+        k = distributed.gather(k, equal=True)
+    columns = torch.arange(k.shape[0], device=k.device)
+    first = distributed.rank() * q.shape[0]
+    ids = columns[first : first + q.shape[0]], columns
+    loss = contrast(q, k, scale=1 / temperature, ids=ids).loss
+    return in_dtype_of(query, loss.mean() * (2 * temperature))
+
+
+def nnclr_loss_func(
+    nn: Tensor,  # [n, d]
+    p: Tensor,  # [n, d]
+    temperature: float = 0.1,
+) -> Tensor:
+    """Every nearest neighbour against all predictions of the batch."""
+    return in_dtype_of(nn, pair_losses(nn, p, 1 / temperature).mean())
+
+
+def byol_loss_func(
+    p: Tensor,  # [n, d]
+    z: Tensor,  # [n, d]
+    simplified: bool = True,
+) -> Tensor:
+    """Two minus twice the mean cosine with constant z."""
+    return 2 + 2 * simsiam_loss_func(p, z, simplified)
+
+
+def simsiam_loss_func(
+    p: Tensor,  # [n, d]
+    z: Tensor,  # [n, d]
+    simplified: bool = True,
+) -> Tensor:
+    """Minus the mean cosine with constant z."""
+    if simplified:
+        return -F.cosine_similarity(p, z.detach(), dim=-1).mean()
+    return -(F.normalize(p, dim=-1) * F.normalize(z, dim=-1).detach()).sum(1).mean()
+
+
+def swav_loss_func(
+    preds: list[Tensor],  # [n, m] each
+    assignments: list[Tensor],  # [n, m] each
+    temperature: float = 0.1,
+) -> Tensor:
+    """The cross-entropy of every view's predictions with every other view's assignments."""
+    total = sum(assignments)
+    losses = [
+        F.cross_entropy(s / temperature, total - a) for s, a in zip(preds, assignments, strict=True)
+    ]
+    return sum(losses) / (len(losses) * (len(losses) - 1))
+
+
+class SinkhornKnopp(nn.Module):
+    """Assignments of samples to prototypes, over the samples of all ranks.
+
+    Args:
+        num_iters: How often both sides are scaled.
+        epsilon: Divides the scores.
+        world_size: Kept.
+    """
+
+    def __init__(self, num_iters: int = 3, epsilon: float = 0.05, world_size: int = 1) -> None:
+        super().__init__()
+        self.num_iters = num_iters
+        self.epsilon = epsilon
+        self.world_size = world_size
+
+    def forward(
+        self,
+        Q: Tensor,  # [n, m]
+    ) -> Tensor:
+        """`[n, m]`, rows that sum to one."""
+        return sinkhorn(Q.detach(), self.num_iters, self.epsilon, gather_distributed=True)
+
+
+class MomentumUpdater:
+    """The momentum update of solo-learn, in place and in one launch, with its cosine schedule."""
+
+    def __init__(self, base_tau: float = 0.996, final_tau: float = 1.0) -> None:
+        assert 0 <= base_tau <= 1
+        assert 0 <= final_tau <= 1 and base_tau <= final_tau
+        self.base_tau = base_tau
+        self.cur_tau = base_tau
+        self.final_tau = final_tau
+
+    def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:
+        """Move the parameters of momentum_net towards those of online_net."""
+        momentum_update_(momentum_net, online_net, self.cur_tau)
+
+    def update_tau(self, cur_step: int, max_steps: int) -> None:
+        """Take tau from base_tau to final_tau along a cosine."""
+        cosine = (math.cos(math.pi * cur_step / max_steps) + 1) / 2
+        self.cur_tau = self.final_tau - (self.final_tau - self.base_tau) * cosine

@@ -1,0 +1,88 @@
+"""SupContrast (github.com/HobbitLong/SupContrast): its loss. Mimics commit 66a8fe5."""
+
+import torch
+from torch import Tensor, nn
+
+from ..contrast import contrast
+
+__all__ = ["SupConLoss"]
+
+
+class SupConLoss(nn.Module):
+    """The supervised contrastive loss of several views per sample.
+
+    Equal to SupContrast's class of this name. Rows are used as they are: normalise them before. A
+    row without a positive counts as zero. The loss is multiplied by temperature / base_temperature.
+
+    Args:
+        temperature: Divides the products.
+        contrast_mode: "all" views are anchors, or "one", the first.
+        base_temperature: See above.
+    """
+
+    def __init__(
+        self,
+        temperature: float = 0.07,
+        contrast_mode: str = "all",
+        base_temperature: float = 0.07,
+    ) -> None:
+        super().__init__()
+        self.temperature = temperature
+        self.contrast_mode = contrast_mode
+        self.base_temperature = base_temperature
+
+    def forward(
+        self,
+        features: Tensor,  # [n, views, ...]
+        labels: Tensor | None = None,  # [n]
+        mask: Tensor | None = None,  # [n, n]
+    ) -> Tensor:
+        """The mean over anchors, a scalar, float32 (float64 for float64 features).
+
+        Neither labels nor mask: the views of a sample are its positives. mask: the weight of
+        sample j as a positive of sample i; soft and asymmetric ones work.
+
+        Raises:
+            ValueError: Less than 3 dimensions, labels and mask, as many labels as samples not
+                given, or an unknown mode.
+        """
+        if features.dim() < 3:
+            raise ValueError(
+                "`features` needs to be [bsz, n_views, ...],at least 3 dimensions are required"
+            )
+        n, views = features.shape[:2]
+        if labels is not None and mask is not None:
+            raise ValueError("Cannot define both `labels` and `mask`")
+        if labels is not None and labels.numel() != n:
+            raise ValueError("Num of labels does not match num of features")
+        if self.contrast_mode not in ("one", "all"):
+            raise ValueError(f"Unknown mode: {self.contrast_mode}")
+        rows = features.reshape(n, views, -1).transpose(0, 1).flatten(0, 1)  # view after view
+        anchors = n if self.contrast_mode == "one" else n * views
+        if mask is None:
+            losses = self._labelled(rows, labels, n, views)[:anchors]
+        else:
+            losses = self._masked(rows, mask, n, views, anchors)
+        return losses.mean() * (self.temperature / self.base_temperature)
+
+    def _labelled(self, rows, labels, n, views):
+        ids = torch.arange(n, device=rows.device)
+        if labels is not None:
+            # Labels of any dtype: equality is all that counts.
+            ids = labels.to(rows.device).reshape(-1).unique(return_inverse=True)[1]
+        result = contrast(rows, scale=1 / self.temperature, ids=ids.repeat(views), unit=False)
+        return torch.where(result.count > 0, result.loss, 0)
+
+    def _masked(self, rows, mask, n, views, anchors):
+        """The weighted positives of a row are one product with the sum over views."""
+        scale = 1 / self.temperature
+        lse = contrast(rows, scale=scale, unit=False).loss[:anchors]
+        exact = rows.to(lse.dtype)
+        weights = mask.to(lse)
+        own = weights.diagonal()[:, None]
+        sums = weights @ exact.view(views, n, -1).sum(0)
+        count = (weights.sum(1) * views - own[:, 0]).repeat(anchors // n)
+        anchor = exact[:anchors]
+        targets = sums.repeat(anchors // n, 1) - own.repeat(anchors // n, 1) * anchor
+        positive = (anchor * targets).sum(1) * scale
+        return (lse * count - positive) / torch.where(count < 1e-6, 1, count)

@@ -1,0 +1,106 @@
+"""One line swaps the losses inside a library; training goes the same way as before."""
+
+import importlib.metadata
+
+import pytest
+import torch
+from peers import peer
+
+import fastcl
+
+HOMES = {
+    "lightly": ("lightly.loss", "NTXentLoss"),
+    "open_clip": ("open_clip.loss", "ClipLoss"),
+    "pytorch_metric_learning": ("pytorch_metric_learning.losses", "NTXentLoss"),
+    "info_nce": ("info_nce", "InfoNCE"),
+    "sentence_transformers": (
+        "sentence_transformers.sentence_transformer.losses",
+        "MultipleNegativesRankingLoss",
+    ),
+    "solo": ("solo.losses", "simclr_loss_func"),
+}
+
+
+@pytest.mark.parametrize("library", HOMES)
+def test_patch_and_unpatch(library):
+    home, name = HOMES[library]
+    module = peer(home)
+    original = getattr(module, name)
+    try:
+        replaced = fastcl.patch(library)
+        assert f"{home}.{name}" in replaced and fastcl.patch(library) == replaced
+        ours = getattr(module, name)
+        assert ours is not original and ours.__module__.startswith("fastcl.compat")
+    finally:
+        restored = fastcl.unpatch(library)
+    assert restored == replaced and getattr(module, name) is original
+    assert fastcl.unpatch(library) == []
+
+
+def test_refuses_what_it_does_not_know(monkeypatch):
+    with pytest.raises(ValueError, match="library must be one of lightly"):
+        fastcl.patch("numpy")
+    monkeypatch.setattr(importlib.metadata, "version", lambda _: "9.9")
+    with pytest.raises(ImportError, match="checked against lightly 1.6.0 and not against 9.9"):
+        fastcl.patch("lightly")
+
+
+def test_says_what_is_missing(monkeypatch):
+    def missing(name):
+        raise importlib.metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", missing)
+    with pytest.raises(ImportError, match="lightly is not installed"):
+        fastcl.patch("lightly")
+
+
+def pairs(loss, a, b, _labels):
+    return loss(a, b)
+
+
+def labelled(loss, a, b, labels):
+    return loss(torch.cat([a, b]), labels.repeat(2))
+
+
+def unit(loss, a, b, _labels):
+    normalize = torch.nn.functional.normalize
+    return loss(normalize(a, dim=1), normalize(b, dim=1), torch.tensor(10.0), torch.tensor(-5.0))
+
+
+EXAMPLES = {
+    "lightly": [("NTXentLoss", {}, pairs), ("DCLLoss", {}, pairs), ("DCLWLoss", {}, pairs),
+                ("NTXentLoss", {"memory_bank_size": (40, 8)}, pairs)],
+    "open_clip": [("ClipLoss", {}, unit), ("SigLipLoss", {}, unit)],
+    "pytorch_metric_learning": [("NTXentLoss", {}, labelled), ("SupConLoss", {}, labelled)],
+    "info_nce": [("InfoNCE", {}, pairs)],
+}  # fmt: skip
+
+
+def curve(make, call):
+    """Ten steps of a small network on random data."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Linear(12, 16), torch.nn.ReLU(), torch.nn.Linear(16, 8))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.05)
+    loss, losses = make(), []
+    for _ in range(10):
+        x, labels = torch.randn(16, 12), torch.randint(0, 4, (16,))
+        value = call(loss, network(x), network(x + 0.1 * torch.randn_like(x)), labels)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.detach())
+    return torch.stack(losses)
+
+
+@pytest.mark.parametrize("library", EXAMPLES)
+def test_training_goes_the_same_way(library):
+    module = peer(HOMES[library][0])
+    for name, options, call in EXAMPLES[library]:
+        before = curve(lambda n=name, o=options: getattr(module, n)(**o), call)
+        fastcl.patch(library)
+        try:
+            after = curve(lambda n=name, o=options: getattr(module, n)(**o), call)
+        finally:
+            fastcl.unpatch(library)
+        torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+        assert not torch.equal(before, before[0].expand_as(before))

@@ -1,0 +1,331 @@
+"""fastcl.compat against the installed libraries: value, gradients, shape, dtype, errors."""
+
+import copy
+import importlib
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from peers import budgets, peer
+
+SHAPES = {"n": st.integers(2, 12), "d": st.integers(2, 9), "seed": st.integers(0, 2**31 - 1)}
+TEMPERATURES = st.floats(0.02, 2.0)
+DTYPES = st.sampled_from([torch.float32, torch.float64])
+
+HOMES = {
+    "lightly": "lightly.loss",
+    "open_clip": "open_clip.loss",
+    "pytorch_metric_learning": "pytorch_metric_learning.losses",
+    "info_nce": "info_nce",
+    "sentence_transformers": "sentence_transformers.sentence_transformer.losses",
+    "solo": "solo.losses",
+}
+
+
+def both(library):
+    theirs = peer(HOMES[library])
+    return importlib.import_module(f"fastcl.compat.{library}"), theirs
+
+
+def rows(n, d, dtype, *names):
+    """Rows of length 0.5 to 2: the gradient to a row of length 0 has no scale."""
+    lengths = (0.5 + 1.5 * torch.rand(n, 1)).to(dtype)
+    return {
+        name: torch.nn.functional.normalize(torch.randn(n, d, dtype=dtype)) * lengths
+        for name in names
+    }
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "DCLLoss", "DCLWLoss"])
+@given(t=TEMPERATURES, dtype=DTYPES, negative=st.booleans(), **SHAPES)
+def test_lightly_views(name, n, d, seed, t, dtype, negative):
+    ours, theirs = both("lightly")
+    torch.manual_seed(seed)
+    t = -t if negative else t
+    losses = [getattr(m, name)(temperature=t) for m in (ours, theirs)]
+    budgets(*losses, rows(n, d, dtype, "out0", "out1"), 2 / abs(t))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_lightly_in_16_bits(dtype):
+    ours, theirs = both("lightly")
+    for name in ("NTXentLoss", "DCLLoss"):
+        budgets(getattr(ours, name)(), getattr(theirs, name)(), rows(8, 5, dtype, "out0", "out1"))
+
+
+def test_lightly_weights_and_single_pair():
+    ours, theirs = both("lightly")
+
+    def weight(a, b):
+        return ((a - b) ** 2).sum(1)
+
+    tensors = rows(6, 4, torch.float64, "out0", "out1")
+    budgets(ours.DCLLoss(weight_fn=weight), theirs.DCLLoss(weight_fn=weight), tensors)
+    single = rows(1, 4, torch.float64, "out0", "out1")
+    for name, value in (("NTXentLoss", 0.0), ("DCLLoss", -torch.inf)):
+        for module in (ours, theirs):
+            assert getattr(module, name)()(**single).item() == value
+
+
+@given(t=TEMPERATURES, size=st.integers(1, 20), seed=st.integers(0, 2**31 - 1))
+def test_lightly_bank(t, size, seed):
+    """The same random bank, read before it is written, the tail of a batch dropped."""
+    ours, theirs = both("lightly")
+    losses = []
+    for module in (ours, theirs):
+        torch.manual_seed(seed)
+        losses.append(module.NTXentLoss(t, memory_bank_size=(size, 5)))
+        assert losses[-1].state_dict() == {}
+    for n in (3, 4, 7, 2):
+        tensors = rows(n, 5, torch.float32, "out0", "out1")
+        results = []
+        for loss in losses:
+            inputs = [x.clone().requires_grad_() for x in tensors.values()]
+            value = loss(*inputs)
+            value.backward()
+            results.append((value.detach(), *(x.grad for x in inputs)))
+            loss(*tensors.values())  # without gradient nothing is enqueued
+        torch.testing.assert_close(*results)
+        banks = [loss.memory_bank for loss in losses]
+        torch.testing.assert_close(banks[0].bank, banks[1].bank)
+        assert torch.equal(banks[0].bank_ptr, banks[1].bank_ptr)
+
+
+@given(seed=st.integers(0, 2**31 - 1), iterations=st.integers(0, 4), queue=st.booleans())
+def test_lightly_swav(seed, iterations, queue):
+    ours, theirs = both("lightly")
+    torch.manual_seed(seed)
+    crops = rows(6, 5, torch.float64, "a", "b", "c")
+    older = [torch.randn(4, 5, dtype=torch.float64) for _ in "ab"] if queue else None
+    losses = [m.SwaVLoss(0.3, iterations, 0.5) for m in (ours, theirs)]
+    budgets(*(lambda a, b, c, f=f: f([a, b], [c], older) for f in losses), crops)
+    assert losses[0]([crops["a"], crops["b"]], []).shape == (1,)
+
+
+def test_lightly_errors_and_momentum():
+    ours, theirs = both("lightly")
+    for module in (ours, theirs):
+        with pytest.raises(ValueError, match="Illegal temperature"):
+            module.NTXentLoss(temperature=0)
+        for size in (-1, (1, 2, 3), (-1, 4)):
+            with pytest.raises(ValueError, match="Illegal memory bank size"):
+                module.NTXentLoss(memory_bank_size=size)
+    with pytest.warns(UserWarning, match="does not specify the feature dimension"):
+        loss = ours.NTXentLoss(memory_bank_size=7)
+    loss(*(x.requires_grad_() for x in rows(3, 4, torch.float32, "a", "b").values()))
+    assert loss.memory_bank.bank.shape == (7, 4) and int(loss.memory_bank.bank_ptr) == 3
+    model = torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.BatchNorm1d(4))
+    slow = [copy.deepcopy(model) for _ in "12"]
+    for p in model.parameters():
+        torch.nn.init.normal_(p)
+    ours.update_momentum(model, slow[0], 0.9)
+    peer("lightly.models.utils").update_momentum(model, slow[1], 0.9)
+    for a, b in zip(slow[0].parameters(), slow[1].parameters(), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@given(scale=st.floats(0.5, 10), bias=st.booleans(), dtype=DTYPES, **SHAPES)
+def test_open_clip(n, d, seed, scale, bias, dtype):
+    ours, theirs = both("open_clip")
+    # A logit of 4 * scale is rounded, and moves a gradient of 2 * scale by that share.
+    size = 8 * scale**2 * n
+    torch.manual_seed(seed)
+    tensors = rows(n, d, dtype, "image_features", "text_features")
+    tensors["logit_scale"] = torch.tensor(scale, dtype=dtype)
+    if bias:
+        tensors["logit_bias"] = torch.tensor(-1.5, dtype=dtype)
+    budgets(ours.ClipLoss(), theirs.ClipLoss(), tensors, size)
+    tensors["logit_bias"] = torch.tensor(-1.5, dtype=dtype)
+    budgets(ours.SigLipLoss(), theirs.SigLipLoss(), tensors, size)
+    blocks = [
+        lambda f=f, **x: f._loss(**x, negative_only=True)
+        for f in (ours.SigLipLoss(), theirs.SigLipLoss())
+    ]
+    budgets(*blocks, tensors, size)
+
+
+def test_open_clip_for_subclasses():
+    ours, theirs = both("open_clip")
+    tensors = [*rows(5, 4, torch.float64, "a", "b").values(), torch.tensor(3.0)]
+    logits = [m.ClipLoss().get_logits(*tensors, 0.5) for m in (ours, theirs)]
+    torch.testing.assert_close(*logits)
+    assert set(ours.ClipLoss()(*tensors, output_dict=True)) == {"contrastive_loss"}
+    cached = ours.ClipLoss(cache_labels=True)
+    cached(*tensors)
+    assert cached.prev_num_logits == 5 and torch.device("cpu") in cached.labels
+
+    class Doubled(ours.ClipLoss):
+        def get_logits(self, *args, **kwargs):
+            return [2 * x for x in super().get_logits(*args, **kwargs)]
+
+    images, texts, scale = tensors
+    torch.testing.assert_close(Doubled()(*tensors), ours.ClipLoss()(images, texts, 2 * scale))
+    captions = torch.randn(5, 3, 7), torch.randint(0, 7, (5, 3))
+    results = [m.CoCaLoss(2.0, 1.0)(images, texts, *captions, scale) for m in (ours, theirs)]
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
+@pytest.mark.parametrize("form", ["labels", "reference", "pairs", "triplets"])
+@given(t=TEMPERATURES, classes=st.integers(1, 6), **SHAPES)
+def test_pytorch_metric_learning(name, form, n, d, seed, t, classes):
+    ours, theirs = both("pytorch_metric_learning")
+    utils = peer("pytorch_metric_learning.utils.loss_and_miner_utils")
+    torch.manual_seed(seed)
+    labels = torch.randint(0, classes, (n,))
+    tensors, extra = rows(n, d, torch.float64, "embeddings"), {}
+    if form == "reference":
+        tensors.update(rows(n, d, torch.float64, "ref_emb"))
+        extra["ref_labels"] = labels if seed % 2 else torch.randint(0, classes, (n,))
+    elif form != "labels":
+        pairs = utils.get_all_pairs_indices(labels)
+        if form == "pairs":
+            extra["indices_tuple"] = tuple(x[::2] for x in pairs)
+        else:
+            extra["indices_tuple"] = utils.get_all_triplets_indices(labels)
+    losses = [getattr(m, name)(temperature=t) for m in (ours, theirs)]
+    budgets(*(lambda f=f, **x: f(labels=labels, **x, **extra) for f in losses), tensors, 2 / t)
+
+
+def test_pytorch_metric_learning_wrappers():
+    ours, theirs = both("pytorch_metric_learning")
+    distances = peer("pytorch_metric_learning.distances")
+    reducers = peer("pytorch_metric_learning.reducers")
+    a, b = rows(6, 4, torch.float64, "a", "b").values()
+    for kwargs in (
+        {},
+        {"reducer": reducers.ThresholdReducer(low=0.5)},
+        {"distance": distances.LpDistance()},
+        {"distance": distances.DotProductSimilarity(normalize_embeddings=False)},
+    ):
+        for name in ("NTXentLoss", "SupConLoss"):
+            values = [
+                theirs.SelfSupervisedLoss(getattr(m, name)(**kwargs), symmetric)(a, b)
+                for m in (ours, theirs)
+                for symmetric in (True, False)
+            ]
+            torch.testing.assert_close(values[:2], values[2:])
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss"])
+@pytest.mark.parametrize("masked", [False, True])
+def test_cross_batch_memory(name, masked):
+    ours, theirs = both("pytorch_metric_learning")
+    memories = [m.CrossBatchMemory(getattr(m, name)(), 5, 10) for m in (ours, theirs)]
+    for n in (4, 4, 1, 5, 3, 10, 2):
+        x, labels = torch.randn(n, 5), torch.randint(0, 3, (n,))
+        mask = (torch.arange(n) % 2 == 0) if masked and n > 1 else None
+        results = []
+        for memory in memories:
+            z = x.clone().requires_grad_()
+            loss = memory(z, labels, enqueue_mask=mask)
+            loss.backward()
+            results.append((loss.detach(), z.grad, memory.embedding_memory, memory.label_memory))
+        torch.testing.assert_close(*results, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", ["none", "unpaired", "paired"])
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@given(t=TEMPERATURES, dtype=DTYPES, **SHAPES)
+@settings(max_examples=10)
+def test_info_nce(mode, reduction, n, d, seed, t, dtype):
+    ours, theirs = both("info_nce")
+    torch.manual_seed(seed)
+    tensors = rows(n, d, dtype, "query", "positive_key")
+    if mode != "none":
+        shape = (n, 4, d) if mode == "paired" else (4, d)
+        tensors["negative_keys"] = torch.randn(shape, dtype=dtype)
+    mode = "unpaired" if mode == "none" else mode
+    budgets(*(m.InfoNCE(t, reduction, mode) for m in (ours, theirs)), tensors, 2 * n / t)
+
+
+def test_info_nce_errors():
+    ours, theirs = both("info_nce")
+    x, y = torch.randn(4, 3), torch.randn(2, 3)
+    calls = [
+        ((x[0], x), {}), ((x, x[0]), {}), ((x, y), {}), ((x, x[:, :2]), {}),
+        ((x, x, x[0]), {}), ((x, x, y[:, :2]), {}), ((x, x, y), {"negative_mode": "paired"}),
+        ((x, x, y[:, None]), {"negative_mode": "paired"}), ((x, x), {"reduction": "max"}),
+    ]  # fmt: skip
+    for args, kwargs in calls:
+        messages = []
+        for module in (ours, theirs):
+            with pytest.raises(ValueError) as error:
+                module.info_nce(*args, **kwargs)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+DIRECTIONS = (
+    (("query_to_doc",), "joint"),
+    (("query_to_doc", "doc_to_query"), "per_direction"),
+    (("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc"), "joint"),
+)
+
+
+@pytest.mark.parametrize("directions,partition", DIRECTIONS)
+@pytest.mark.parametrize(
+    "hardness", [None, "in_batch_negatives", "hard_negatives", "all_negatives"]
+)
+@pytest.mark.parametrize("columns", [2, 4])
+def test_sentence_transformers(directions, partition, hardness, columns):
+    ours, theirs = both("sentence_transformers")
+    dot_score = peer("sentence_transformers.util").dot_score
+    model = torch.nn.Sequential(torch.nn.Identity())
+    options = {
+        "directions": directions,
+        "partition_mode": partition,
+        "hardness_mode": hardness,
+        "hardness_strength": 3.0,
+    }
+    tensors = rows(6, 5, torch.float64, *"abcd"[:columns])
+    for more in ({}, {"similarity_fct": dot_score, "scale": 1.0}):
+        losses = [m.MultipleNegativesRankingLoss(model, **options, **more) for m in (ours, theirs)]
+        assert losses[0].get_config_dict() == losses[1].get_config_dict()
+        forms = [
+            lambda f=f, **x: f.compute_loss_from_embeddings(list(x.values()), None) for f in losses
+        ]
+        budgets(*forms, tensors, 200)  # scale / shortest row, times the logits' share
+        cached = [
+            m.CachedMultipleNegativesRankingLoss(model, **options, **more) for m in (ours, theirs)
+        ]
+        forms = [
+            lambda f=f, **x: f.calculate_loss([v.split(4) for v in x.values()]) for f in cached
+        ]
+        budgets(*forms, tensors, 200)  # scale / shortest row, times the logits' share
+
+
+@given(t=st.floats(0.1, 2), dtype=DTYPES, **SHAPES)
+def test_solo(n, d, seed, t, dtype):
+    ours, theirs = both("solo")
+    size = 8 / t**2  # logits of 4 / t move gradients of 2 / t by their rounding
+    torch.manual_seed(seed)
+    pair = rows(n, d, dtype, "z1", "z2")
+    mask = torch.rand(2 * n, 2 * n).gt(0.7).fill_diagonal_(False)
+    for extra in (None, mask):
+        forms = [
+            lambda z1, z2, f=f, e=extra: f(z1, z2, t, e)
+            for f in (ours.simclr_two_views_loss_func, theirs.simclr_loss_func)
+        ]
+        budgets(*forms, pair, size)
+    queue = torch.randn(d, 7, dtype=torch.float64)
+    for name, more in (("moco_loss_func", [queue]), ("nnclr_loss_func", [])):
+        forms = [
+            lambda z1, z2, f=f, q=more: f(z1, z2, *(x.to(z1.dtype) for x in q), t)
+            for f in (getattr(ours, name), getattr(theirs, name))
+        ]
+        budgets(*forms, pair, size)
+    for name in ("byol_loss_func", "simsiam_loss_func"):
+        for simplified in (True, False):
+            forms = [
+                lambda z1, z2, f=f, s=simplified: f(z1, z2, s)
+                for f in (getattr(ours, name), getattr(theirs, name))
+            ]
+            budgets(*forms, pair, size)
+    targets = [x.double().softmax(1) for x in pair.values()]
+    forms = [
+        lambda z1, z2, f=m.swav_loss_func: f([z1, z2], [x.to(z1.dtype) for x in targets], t)
+        for m in (ours, theirs)
+    ]
+    budgets(*forms, pair, size)
