@@ -16,6 +16,7 @@ import torch
 import fastcl
 
 from . import plots, tables
+from .variants import bfloat16_products
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -30,7 +31,7 @@ def circumstances(device: str) -> dict[str, str | int | float]:
     return {
         "date": datetime.date.today().isoformat(), "commit": commit,
         "machine": torch.cuda.get_device_name() if gpu else _processor(),
-        "bf16": "yes" if (torch.cuda.is_bf16_supported() if gpu else _bfloat16()) else "no",
+        "bf16": "yes" if (torch.cuda.is_bf16_supported if gpu else bfloat16_products)() else "no",
         "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0], "python": platform.python_version(),
         "torch": torch.__version__, "fastcl": fastcl.__version__,
@@ -41,12 +42,6 @@ def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
     return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
-
-
-def _bfloat16() -> bool:
-    """Whether the processor multiplies bfloat16, instead of converting it."""
-    flags = Path("/proc/cpuinfo").read_text()
-    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
 
 
 def line(row: dict) -> str:
@@ -82,11 +77,17 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def predicted(path: Path = RESULTS / "predicted.csv") -> dict[str, float]:
+    """Milliseconds that `python -m benchmarks.predict` expects of every case of the GPU suite."""
+    return {r["case"]: float(r["predicted_ms"]) for r in read(path)} if path.exists() else {}
+
+
 def show(suite: str, folder: Path = RESULTS) -> None:
     """Tables and plots of a suite's rows; in the README too, for the committed ones."""
     rows = read(folder / f"{suite}.csv")
     scaling = suite.startswith("scaling")
-    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows)}
+    foretold = predicted() if suite == "gpu" else None
+    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows, foretold)}
     if not scaling and (libraries := tables.libraries(rows)):
         texts[f"{suite}_peers"] = libraries
     for name, text in texts.items():

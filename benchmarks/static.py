@@ -1,10 +1,14 @@
-"""What the kernels cost by their machine code alone: `python -m benchmarks.static`.
+"""What the GPU kernels cost by their machine code alone: `python -m benchmarks.static`.
 
-Compiles every Triton configuration ahead of time for sm_80 and sm_90, reads the CUDA kernels of
-the compiled part, and reports registers, spilled bytes, shared memory and tensor-core
-instructions. No GPU is needed.
+Records what the operators launch for the benchmark's cases and a few more (launches.py), compiles
+each kernel for sm_80 and sm_90 exactly as it is launched, reads the CUDA kernels of the compiled
+part, and reports registers, spilled bytes, shared memory, occupancy, and the instructions of the
+main loop by class. Then predict.py makes times of them. No GPU is needed.
+
+Rows go to results/static.csv and results/predicted.csv, the table to results/predicted.md.
 """
 
+import argparse
 import csv
 import itertools
 import re
@@ -12,202 +16,155 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 import triton
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from fastcl.kernels import info_nce_config as config
-from fastcl.kernels.info_nce_backward import coefficients_kernel, own_kernel, weights_kernel
-from fastcl.kernels.info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
-from fastcl.kernels.info_nce_forward import online_kernel, positives_kernel, sums_kernel
-from fastcl.kernels.info_nce_frozen import frozen_kernel
+from fastcl.contrast import contrast
+
+from . import model, predict
+from .cases import Case
+from .hardware import LIMITS, occupancy
+from .launches import Launch, noted
+from .machine_code import CLASSES, TOOLS, Code, compile_kernel, tool, usage
+from .suites import SUITES
+from .variants import OURS
 
 RESULTS = Path(__file__).parent / "results" / "static.csv"
-TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 COMPILED = Path(__file__).parent.parent / "fastcl" / "fastcl_ops.so"
-SHARED_LIMIT = {80: 163 * 1024, 90: 227 * 1024}  # bytes a block may have
-
-POINTERS = {
-    "q": "*{}", "k": "*{}", "logit_scale": "*fp32", "row_ids": "*i64", "col_ids": "*i64",
-    "row_range": "*i64", "col_range": "*i64", "pivot": "*fp32", "flags": "*i32", "only": "*i32",
-    "row_part": "*fp32", "col_part": "*fp32", "rank_part": "*i32", "weighted_part": "*fp32",
-    "row_coef": "*fp32", "col_coef": "*fp32", "wide_flag": "*i32", "wide": "*i32",
-    "grad_loss": "*fp32", "grad_positive": "*fp32", "stats": "*fp32", "lift": "*fp32",
-    "state": "*fp64", "positives": "*fp32", "extra": "*fp32", "part": "*fp32", "rows": "*fp32",
-    "rank": "*i64", "out": "*fp32", "scale": "fp64",
-    "row_top": "*fp32",
-}  # fmt: skip
+MULTIPROCESSORS = {80: 108, 90: 132}
+# Threads of a block of the CUDA kernels, and shared memory that only their launch names.
+BLOCK = (256, 0)
+BLOCKS = {"hopper_sums_kernel": (384, 4 * 48 * 1024 + 2 * 4 * 256 * 4 + 64)}
 
 
 class Row(NamedTuple):
-    """One kernel, one configuration, one architecture."""
+    """One kernel, one specialisation, one architecture."""
 
     kernel: str
-    case: str
+    case: str  # the first that launches it
     dtype: str
     architecture: int
     width: int
-    tile: str
+    tile: str  # rows x columns x features x warps x stages
     registers: int
     spilled: int  # bytes of local memory
-    shared: int  # bytes
-    tensor_core: int  # HGMMA on sm_90, HMMA on sm_80
-    product: bool  # whether it should have any
+    shared: int  # bytes per block
+    blocks: int  # per multiprocessor
+    warps: int
+    bound: str  # what allows no more blocks
+    instructions: dict[str, float]  # of a warp per tile; in the whole code where it has no tiles
+    product: bool  # whether the tensor cores should work
+
+    @property
+    def fits(self) -> bool:
+        return self.shared <= LIMITS[self.architecture].block_shared and self.blocks > 0
 
 
-class Build(NamedTuple):
-    """What to compile: a kernel with the options that launchers give it."""
+class Found(NamedTuple):
+    """A launch to compile, and what made it."""
 
-    kernel: object
+    launch: Launch
     case: str
-    dtype: str
+    dtype: torch.dtype
     architecture: int
-    width: int
-    tile: config.Tile
-    constants: dict
-    product: bool = True
-    bulk: bool = False  # tiles come through tensor descriptors
 
 
-def _tool(name: str, *arguments: str) -> str:
-    done = subprocess.run([TOOLS / name, *arguments], capture_output=True, text=True, check=True)
-    return done.stdout
+def _meta(n: int, d: int, dtype=torch.bfloat16) -> torch.Tensor:
+    return torch.empty(n, d, dtype=dtype, device="meta", requires_grad=True)
 
 
-def _usage(text: str) -> list[tuple[str, int, int, int]]:
-    """Function, registers, local and shared bytes out of `cuobjdump -res-usage`."""
-    pattern = r"Function (\S+?):?\s+REG:(\d+) STACK:(\d+) SHARED:(\d+) LOCAL:(\d+)"
-    return [
-        (name, int(registers), int(stack) + int(local), int(shared))
-        for name, registers, stack, shared, local in re.findall(pattern, text)
+RANKED = {"rank, frozen": (256, 65536, 128, False), "rank": (4096, 4096, 128, True)}
+
+
+def _with_rank(n: int, m: int, d: int, both_trained: bool) -> torch.Tensor:
+    """A loss that also counts the columns above the positive, as methods.MoCo does."""
+    q, k = _meta(n, d), _meta(m, d) if both_trained else _meta(m, d).detach()
+    positive = torch.empty(n, device="meta")
+    ids = torch.arange(n, device="meta") if both_trained else None
+    extra = None if both_trained else positive
+    return contrast(q, k, scale=10.0, ids=ids, extra=extra, pivot=positive).loss.sum()
+
+
+# A scale on the device: what repairs a shift that fails is launched as well. Width, whether text is
+# trained: without, dq alone is kept in registers up to 256.
+LEARNT = {"learnt scale": (128, True), "learnt, wide": (512, True), "learnt, LiT": (256, False)}
+
+
+def _with_learnt_scale(d: int, text_trained: bool) -> torch.Tensor:
+    """Both directions of CLIP, with or without a gradient for the text."""
+    q, k = _meta(4096, d), _meta(4096, d)
+    ids, scale = torch.arange(4096, device="meta"), torch.empty((), device="meta")
+    k = k if text_trained else k.detach()
+    result = contrast(q, k, scale=scale, ids=ids, both=True)
+    return result.loss.sum() + result.col_loss.sum()
+
+
+def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
+    """What is recorded: dtype and step by name."""
+    # Of one loss and width, any size launches the same kernels.
+    suite = {(c.loss, c.d): c for c in reversed(SUITES["gpu"]) if isinstance(c, Case)}
+    clip, nt_xent = suite["clip", 512], suite["nt_xent", 128]
+    cases = [
+        *suite.values(),
+        replace(clip, d=256),
+        replace(clip, d=64),
+        replace(clip, n=4096, m=4096, dtype=torch.float16),
+        replace(nt_xent, n=4096, m=4096, dtype=torch.float32),
     ]
 
+    def run(case: Case) -> None:
+        case.step(OURS.build(case), predict.inputs(case))
 
-def _compile(build: Build) -> Row:
-    kernel, tile = build.kernel, build.tile
-    names = kernel.arg_names
-    types = {name: POINTERS.get(name, "i32").format(build.dtype) for name in names}
-    if build.bulk:
-        types["q"] = f"tensordesc<{build.dtype}[{tile.rows},{tile.depth}]>"
-        types["k"] = f"tensordesc<{build.dtype}[{tile.columns},{tile.depth}]>"
-    if build.kernel is weights_kernel:
-        types["out"] = f"*{build.dtype}"
-    signature = {n: "constexpr" if n in build.constants else types[n] for n in names}
-    # As the launcher specialises them: torch aligns its buffers, d is a multiple of 16.
-    attributes = {
-        (i,): [["tt.divisibility", 16]]
-        for i, n in enumerate(names)
-        if signature[n].startswith("*") or (n == "d" and build.width % 16 == 0)
-    }
-    constants = {(names.index(n),): value for n, value in build.constants.items()}
-    compiled = triton.compile(
-        ASTSource(kernel, signature, constants, attributes),
-        target=GPUTarget("cuda", build.architecture, 32),
-        options={"num_warps": tile.warps, "num_stages": tile.stages, "enable_fp_fusion": True},
+    found = {case.name: (case.dtype, partial(run, case)) for case in cases}
+    for name, size in RANKED.items():
+        found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
+    for name, case in LEARNT.items():
+        found[name] = torch.bfloat16, lambda case=case: _with_learnt_scale(*case).backward()
+    return found
+
+
+def found(architecture: int, names: Iterable[str] | None = None) -> list[Found]:
+    """Distinct launches of the steps, in order."""
+    distinct: dict[str, Found] = {}
+    for name, (dtype, run) in steps().items():
+        if names is not None and name not in names:
+            continue
+        with noted(MULTIPROCESSORS[architecture], architecture // 10) as notes:
+            run()
+        for launch in notes:
+            if isinstance(launch, Launch):
+                key = repr((launch.name, launch.specialised(), launch.options))
+                distinct.setdefault(key, Found(launch, name, dtype, architecture))
+    return list(distinct.values())
+
+
+def _row(x: Found) -> Row:
+    launch, a = x.launch, x.launch.arguments
+    built = compile_kernel(
+        launch.kernel, *launch.specialised(), x.architecture, dict(launch.options)
     )
-    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
-        file.write(compiled.asm["cubin"])
-        file.flush()
-        ((_, registers, spilled, _),) = _usage(_tool("cuobjdump", "-res-usage", file.name))
-        code = _tool("nvdisasm", "-c", file.name)
-    return Row(
-        kernel.__name__, build.case, build.dtype, build.architecture, build.width,
-        "x".join(map(str, tile)), registers, spilled, compiled.metadata.shared,
-        len(re.findall(r"\bHGMMA\b" if build.architecture >= 90 else r"\bHMMA\b", code)),
-        build.product,
-    )  # fmt: skip
-
-
-NO_IDS = dict.fromkeys(("row_ids", "col_ids", "row_range", "col_range"))
-NO_RANK = {"pivot": None, "rank_part": None}
-
-
-def _product_builds(architecture: int, width: int, dtype: str) -> list[Build]:
-    """The kernels that multiply, in the cases of CLIP, SimCLR and MoCo."""
-    sums, own, weights = config.tiles(
-        architecture // 10, width, 4 if dtype == "fp32" else 2, "ieee"
-    )
-
-    def build(kernel, case, tile, **constants):
-        shape = {"BM": tile.rows, "BN": tile.columns, "DEPTH": tile.depth}
-        shape |= {"PRECISION": "ieee"}
-        if "WHOLE" in kernel.arg_names:
-            shape["WHOLE"] = config.whole(tile, width)
-        constants = {n: v for n, v in (shape | constants).items() if n in kernel.arg_names}
-        product = dtype != "fp32"  # IEEE float32 has no tensor cores
-        bulk = product and architecture >= 90
-        return Build(kernel, case, dtype, architecture, width, tile, constants, product, bulk)
-
-    pairs = {"SYMMETRIC": False}
-    mirror = {"SYMMETRIC": True}
-    builds = [
-        build(sums_kernel, "clip", sums, **NO_RANK, **pairs),
-        build(sums_kernel, "simclr", sums, **NO_RANK, **mirror),
-        build(sums_kernel, "one direction, rank", sums, col_part=None, **pairs),
-        build(online_kernel, "repair", sums, **NO_RANK, **mirror),
-    ]
-    if own is None:
-        builds += [
-            build(weights_kernel, "clip", weights, **pairs),
-            build(weights_kernel, "simclr", weights, **mirror),
-        ]
+    product = launch.name in model.PROGRAMS
+    rows, columns, depth = model.tile_shape(launch) if product else (0, 0, 0)
+    if product:
+        instructions = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps).all
     else:
-        builds += [
-            build(own_kernel, "clip", own, **pairs),
-            build(own_kernel, "simclr", own, **mirror),
-            build(own_kernel, "one direction", own, col_coef=None, wide_flag=None, **pairs),
-            build(frozen_kernel, "moco", own, **NO_IDS, **NO_RANK),
-            build(frozen_kernel, "moco ids, rank", own),
-        ]
-    return builds
-
-
-def _vector_builds(architecture: int) -> list[Build]:
-    """The kernels that do not multiply, and the positives' (which is small either way)."""
-    tile = config.Tile(128, 128, 0, 4, 3)
-    small = config.POSITIVES
-    positives = dict(BLOCK=small.rows, DEPTH=small.depth, SCAN=config.SCAN, PRECISION="ieee")
-    fold = dict(BN=128, PARTS=16, BLOCK=128, TRIANGLE=True)
-    finish = dict(PARTS=16, BLOCK=128, POSITIVES_IN=True, only=None, row_top=None)
-    given = dict(BLOCK=128, POSITIVES_IN=True, EXTRA=False)
-    parts = dict(PARTS=16, DEPTH=256)
-
-    def build(kernel, constants, tile=tile, dtype="fp32", product=False):
-        return Build(kernel, "", dtype, architecture, 128, tile, constants, product)
-
-    # A block below 128 rows of a warpgroup may use either instruction: not asked for.
-    return [
-        build(positives_kernel, positives | {"SYMMETRIC": True}, small, "bf16"),
-        build(fold_kernel, fold),
-        build(statistics_kernel, finish),
-        build(weighted_kernel, parts),
-        build(coefficients_kernel, given),
-    ]
-
-
-def builds() -> list[Build]:
-    """Every configuration of the table on both architectures; one for all widths it serves."""
-    every = []
-    for architecture in (80, 90):
-        for width in (128, 256, 512):  # one per line of the table; narrower ones cost less
-            every += _product_builds(architecture, width, "bf16")
-        every += _product_builds(architecture, 128, "fp32")[::4]
-        every += _vector_builds(architecture)
-    distinct = {repr(build._replace(width=0)): build for build in reversed(every)}
-    return list(reversed(distinct.values()))
-
-
-def quick_builds() -> list[Build]:
-    """One forward and one backward per architecture."""
-    return list(
-        itertools.chain.from_iterable(
-            (pick[0], pick[4]) for pick in (_product_builds(a, 128, "bf16") for a in (80, 90))
-        )
-    )
+        instructions = built.code.total
+    held = occupancy(x.architecture, built.registers, built.shared, built.warps)
+    stages = dict(launch.options).get("num_stages", "")
+    tile = f"{rows}x{columns}x{depth}x{built.warps}x{stages}" if product else f"x{built.warps}"
+    # IEEE float32 has no tensor cores; 64 rows may be too few for a warpgroup's instruction.
+    needed = product and x.dtype != torch.float32 and launch.name != "positives_kernel"
+    return Row(
+        launch.name, x.case, str(x.dtype).removeprefix("torch."), x.architecture, a.get("d", 0),
+        tile, built.registers, built.spilled, built.shared, *vars(held).values(), instructions,
+        needed,
+    )  # fmt: skip
 
 
 def readable(mangled: str) -> str:
@@ -218,45 +175,68 @@ def readable(mangled: str) -> str:
     return re.sub(r"^(void )?.*?(\w+_kernel(<.*?>)?)\(.*$", r"\2", full)
 
 
+def _functions(cubin: Path) -> dict[str, Code]:
+    parts = re.split(r"\.section\s+\.text\.(\w+)", tool("nvdisasm", "-c", cubin))
+    return {name: Code(text) for name, text in zip(parts[1::2], parts[2::2], strict=True)}
+
+
 def cuda_rows(library: Path = COMPILED) -> list[Row]:
     """The CUDA kernels of the compiled part; none where it has none."""
     if not library.exists():
         return []
-    listing = subprocess.run(
-        [TOOLS / "cuobjdump", "-res-usage", library], capture_output=True, text=True
-    ).stdout
-    rows, architecture = [], 0
-    for block in re.split(r"(?=Fatbin elf code)", listing):
-        found = re.search(r"arch = sm_(\d+)", block)
-        architecture = int(found.group(1)) if found else architecture
-        for name, *usage in _usage(block):
-            rows.append(Row(readable(name), "", "", architecture, 0, "", *usage, 0, False))
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run(
+            [TOOLS / "cuobjdump", "-xelf", "all", library], cwd=folder, capture_output=True
+        )
+        for cubin in sorted(Path(folder).glob("*.cubin")):
+            architecture = int(re.search(r"sm_(\d+)", cubin.name).group(1))
+            codes = _functions(cubin)
+            for name, registers, spilled, used in usage(tool("cuobjdump", "-res-usage", cubin)):
+                threads, dynamic = BLOCKS.get(readable(name), BLOCK)
+                shared = used + dynamic if architecture >= 90 else used
+                held = occupancy(architecture, registers, shared, threads // 32)
+                rows.append(Row(
+                    readable(name), "", "", architecture, 0, f"x{threads // 32}", registers,
+                    spilled, shared, *vars(held).values(), codes[name].total, False,
+                ))  # fmt: skip
     return rows
 
 
-def report(chosen: list[Build] | None = None) -> Iterator[Row]:
-    """Compile and measure, one row per build; all of them without an argument."""
-    return map(_compile, builds() if chosen is None else chosen)
+def report(chosen: Iterable[Found] | None = None) -> Iterator[Row]:
+    """Compile and measure, one row per launch; all of them without an argument."""
+    return map(_row, [*found(80), *found(90)] if chosen is None else chosen)
 
 
 def _print(row: Row) -> Row:
     print(
-        f"sm_{row.architecture} {row.kernel[:34]:34} {row.case:20} {row.dtype:5}"
-        f" d {row.width:<4} {row.tile:16} {row.registers:>4} registers {row.spilled:>5} spilled"
-        f" {row.shared:>7} shared {row.tensor_core:>4} tensor",
+        f"sm_{row.architecture} {row.kernel[:34]:34} {row.case[:24]:24} {row.tile:16}"
+        f" {row.registers:>4} registers {row.spilled:>5} spilled {row.shared:>7} shared"
+        f" {row.blocks:>2} blocks {row.instructions['tensor']:>5.0f} tensor"
+        f" {row.instructions['special']:>4.0f} special",
         flush=True,
     )
     return row
 
 
-def main() -> int:
-    rows = [_print(row) for row in itertools.chain(report(), cuda_rows())]
+def write(rows: list[Row]) -> None:
     RESULTS.parent.mkdir(exist_ok=True)
+    classes = [*CLASSES, "other"]
+    names = [name for name in Row._fields if name != "instructions"]
     with RESULTS.open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow([*Row._fields, "triton"])
-        writer.writerows([*row, triton.__version__] for row in rows)
-    return 0
+        writer.writerow([*names, *classes, "triton"])
+        for row in rows:
+            counts = [f"{row.instructions[name]:.0f}" for name in classes]
+            writer.writerow([*(getattr(row, k) for k in names), *counts, triton.__version__])
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.static", description=__doc__)
+    parser.add_argument("--no-predictions", action="store_true", help="the kernels alone")
+    options = parser.parse_args()
+    write([_print(row) for row in itertools.chain(report(), cuda_rows())])
+    return 0 if options.no_predictions else predict.main()
 
 
 if __name__ == "__main__":

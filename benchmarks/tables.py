@@ -73,20 +73,29 @@ def title(key: tuple[str, str], dtypes: set[str]) -> str:
     return name if len(dtypes) == 1 or name.startswith("momentum") else f"{name}, {short}"
 
 
-def headline(rows: list[Row]) -> str:
-    """fastcl's time per case, and how many times as long PyTorch and the best library take."""
+def headline(rows: list[Row], predicted: dict[str, float] | None = None) -> str:
+    """fastcl's time per case, and how many times as long PyTorch and the best library take.
+
+    `predicted`: milliseconds by case, shown beside the measured ones where there are any.
+    """
     cases = by_case(rows)
     dtypes = {dtype for _, dtype in cases}
     shown = [v for v in TORCH if any(v in c and c[v]["median_ms"] for c in cases.values())]
     names = {"linear_cross_entropy": "`F.linear_ cross_entropy`", "_foreach": "`_foreach_`"}
-    heads = ["case", "fastcl", "rate", "of the ceiling", *(names.get(v, v) for v in shown)]
+    foretold = predicted or {}
+    foretold = any(name in foretold for name, _ in cases) and foretold
+    heads = ["case", "fastcl", *["predicted"] * bool(foretold), "rate", "of the ceiling"]
+    heads += [names.get(v, v) for v in shown]
     some = any(is_library(r["variant"]) and r["median_ms"] for r in rows)
     heads += ["fastest other library"] * some + ["memory: fastcl", "plain"]
     lines = []
     for key, variants in cases.items():
         ours = variants["fastcl"]
-        cells = [title(key, dtypes), milliseconds(ours), rate(ours)]
-        cells.append(f"{float(ours['fraction']):.0%}")
+        cells = [title(key, dtypes), milliseconds(ours)]
+        if foretold:
+            guess = foretold.get(key[0])
+            cells.append("-" if guess is None else milliseconds({"median_ms": str(guess)}))
+        cells += [rate(ours), f"{float(ours['fraction']):.0%}"]
         cells += [times(variants.get(v), ours) for v in shown]
         cells += [_fastest(variants, ours)] * some
         lines.append([*cells, megabytes(ours), megabytes(variants.get("plain"))])

@@ -5,6 +5,7 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -133,10 +134,21 @@ TORCH = (
     ),
 )  # fmt: skip
 GRAPH = Variant("fastcl, CUDA graph", ("moco_push", "momentum"), _fused, graph=True)
-HALF = tuple(
-    Variant(f"{base.name} bf16", LOSSES, base.build, base.matrices, dtype=torch.bfloat16)
-    for base in (OURS, TORCH[0])
-)
+
+
+def bfloat16_products() -> bool:
+    """Whether the processor multiplies bfloat16, instead of converting it."""
+    flags = Path("/proc/cpuinfo").read_text()
+    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
+
+
+HALF = (
+    Variant("fastcl bf16", LOSSES, OURS.build, dtype=torch.bfloat16),
+    Variant(
+        "plain bf16", LOSSES, _plain, HELD, dtype=torch.bfloat16,
+        outside=lambda case: "" if bfloat16_products() else "takes minutes without bf16 products",
+    ),
+)  # fmt: skip
 
 
 @functools.cache

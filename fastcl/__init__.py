@@ -1,8 +1,9 @@
 """Contrastive learning at the speed of the hardware."""
 
-from . import functional, losses, methods
+from . import distributed, functional, losses, methods
 from .bank import Bank
 from .compat._patch import patch, unpatch
+from .gradient_cache import cached_step
 from .momentum import Momentum
 from .noise import AliasTable
 from .queue import Queue
@@ -14,6 +15,8 @@ __all__ = [
     "Momentum",
     "Queue",
     "__version__",
+    "cached_step",
+    "distributed",
     "functional",
     "losses",
     "methods",

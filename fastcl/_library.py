@@ -5,6 +5,7 @@ fallback of every operator, so all of them work, trace and compile with nothing 
 operators have no autograd: the functions over them own it.
 """
 
+from importlib import import_module
 from pathlib import Path
 
 import torch
@@ -120,11 +121,19 @@ _define(
     _raw_info_nce_backward_fake,
     composite,
 )
+for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
+    _define(
+        f"{_name}(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
+        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
+        "-> (Tensor, Tensor, Tensor, Tensor)",
+        _sigmoid_contrast_fake,
+        _fallback,
+    )
 _define(
-    "sigmoid_contrast(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
-    "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
-    "-> (Tensor, Tensor, Tensor, Tensor)",
-    _sigmoid_contrast_fake,
+    "info_nce_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor? row_range, Tensor? col_range, int first, int tiles, int strip, "
+    "int processors, Tensor(a!) row_part, Tensor(b!) col_part) -> ()",
+    lambda *_: None,
 )
 _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forward_fake)
 _define(
@@ -150,8 +159,8 @@ _define(
     lambda bank, index, x, momentum: None,
 )
 _define(
-    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows) -> ()",
-    lambda queue, pointer, rows: None,
+    "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows, bool normalize=False) -> ()",
+    lambda queue, pointer, rows, normalize=False: None,
 )
 _define(
     "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "
@@ -160,20 +169,33 @@ _define(
 )
 
 
-def _triton(name: str):
+# The module under kernels that launches the Triton kernels of an operator.
+TRITON = {
+    "info_nce_forward": "info_nce",
+    "info_nce_backward": "info_nce",
+    "sigmoid_contrast": "sigmoid_contrast",
+    "unit_rows_forward": "unit_rows",
+    "unit_rows_backward": "unit_rows",
+    "nce": "nce",
+    "bank_update_": "bank",
+    "sinkhorn_columns": "sinkhorn",
+    "sinkhorn_masses": "sinkhorn",
+    "sinkhorn_assign": "sinkhorn",
+}
+
+
+def _triton(name: str, module: str):
     """The Triton launcher of an operator; the first call imports Triton."""
 
     def launch(*arguments):
-        from .kernels import info_nce
-
-        return getattr(info_nce, name)(*arguments)
+        return getattr(import_module(f".kernels.{module}", __package__), name)(*arguments)
 
     return launch
 
 
 if kernels.available():
-    for _name in ("info_nce_forward", "info_nce_backward"):
-        library.impl(_name, _triton(_name), "CUDA")
+    for _name, _module in TRITON.items():
+        library.impl(_name, _triton(_name, _module), "CUDA")
 
 COMPILED = Path(__file__).parent / "fastcl_ops.so"
 if COMPILED.exists():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import _check, distributed
+from . import _check, _ranks
 from ._library import ops
 from .queue import random_rows
 from .reference import bank_update_ as _strided_update
@@ -124,7 +124,7 @@ class Bank(nn.Module):
             ValueError, TypeError: As for `bank_update_`.
         """
         _check_update(self.rows, index, x, self.momentum)
-        index, x = (distributed.gather(part, equal=equal) for part in (index, x))
+        index, x = (_ranks.gather(part, equal=equal) for part in (index, x))
         _update_(self.rows, index, x, self.momentum, True)
 
     def forward(

@@ -33,6 +33,12 @@ class Precision(StrEnum):
     bf16 = "bf16"
 
 
+class Embedding(StrEnum):
+    auto = "auto"
+    tsne = "tsne"
+    umap = "umap"
+
+
 class Stem(StrEnum):
     auto = "auto"
     cifar = "cifar"
@@ -85,6 +91,9 @@ def pretrain(
     image_size: Annotated[
         int | None, typer.Option(min=8, help="Side that images of a folder are resized to.")
     ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Images of each split at most, for quick runs.")
+    ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     temperature: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
@@ -113,8 +122,8 @@ def pretrain(
     try:
         start(
             console, method=method.value, data=data, epochs=epochs, backbone=backbone,
-            stem=stem.value, image_size=image_size, batch_size=batch_size, learning_rate=lr,
-            temperature=temperature, queue_size=queue_size, momentum=momentum,
+            stem=stem.value, image_size=image_size, limit=limit, batch_size=batch_size,
+            learning_rate=lr, temperature=temperature, queue_size=queue_size, momentum=momentum,
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after,
         )  # fmt: skip
@@ -127,22 +136,62 @@ def pretrain(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder made by fastcl pretrain.")],
+    knn_k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 20,
+    temperature: Annotated[float, typer.Option(help="Of the weights of their votes.")] = 0.07,
+    fractions: Annotated[
+        str, typer.Option(help="Of the labels to fine-tune with; '' fine-tunes nothing.")
+    ] = "0.01,0.1",
+    finetune_steps: Annotated[
+        int | None, typer.Option(min=1, help="Of SGD; default: 30 epochs, 150 at least.")
+    ] = None,
+    retrieval_k: Annotated[int, typer.Option(min=1, help="Neighbours retrieved.")] = 10,
+    embedding: Annotated[
+        Embedding, typer.Option(help="Of the plot; auto: UMAP where it is installed.")
+    ] = Embedding.auto,
+    limit: Annotated[
+        int | None, typer.Option(min=2, help="Images of each split at most; default: the run's.")
+    ] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of draws and augmentation.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
+    out: Annotated[Path | None, typer.Option(help="Where to write; default: the run.")] = None,
 ) -> None:
-    """Recompute the table of accuracies from a run folder."""
+    """Measure a run: table, pictures and one report.html."""
     _need("pretrain", "plot")
     import torch
 
-    from .evaluate.report import evaluate_run
-    from .pretrain.display import print_report
+    from .evaluate.measure import Choices
+    from .evaluate.session import REPORT, evaluate_run
+    from .pretrain.display import Steps, print_metrics
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        config, found = evaluate_run(run, device)
+        choices = Choices(
+            knn_k=knn_k, temperature=temperature, fractions=_numbers("fractions", fractions),
+            finetune_steps=finetune_steps, retrieval_k=retrieval_k, embedding=embedding.value,
+            seed=seed,
+        )  # fmt: skip
+        with Steps(console) as steps:
+            found = evaluate_run(
+                run, choices, device=device, out=out, limit=limit, tell=steps.tell
+            )  # fmt: skip
     except (ValueError, OSError, ImportError) as error:
         _fail(error)
+    except KeyboardInterrupt:
+        raise typer.Exit(130) from None
+    config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
     console.print(text, markup=False, soft_wrap=True)
-    print_report(console, found)
+    print_metrics(console, found.metrics)
+    console.print(f"report: {found.folder / REPORT}", markup=False, soft_wrap=True)
+
+
+def _numbers(name: str, text: str) -> tuple[float, ...]:
+    """Numbers between commas."""
+    try:
+        return tuple(float(part) for part in text.split(",") if part.strip())
+    except ValueError:
+        raise ValueError(f"{name} must be numbers between commas, got {text!r}") from None
 
 
 @app.command()

@@ -1,7 +1,7 @@
 """Operators that are others in a row, where no kernel does all of it at once.
 
-raw_info_nce is the contrast of rows that are normalised on the way: a kernel for it stores no unit
-rows, and the gradients are those of the rows as they came.
+The raw contrasts normalise their rows on the way: a kernel for one stores no unit rows, and the
+gradients are those of the rows as they came.
 """
 
 import torch
@@ -73,3 +73,34 @@ def raw_info_nce_backward(
     if need_k and k:
         dy = torch.ops.fastcl.unit_rows_backward(dy.to(y.dtype), k, k_lengths).to(dy.dtype)
     return dz, dy, dot
+
+
+def raw_sigmoid_contrast(
+    q: Tensor,  # [n, d]
+    k: Tensor,  # [m, d]
+    scale: float,
+    logit_scale: Tensor | None,  # [] multiplies scale
+    bias: float,
+    logit_bias: Tensor | None,  # [] added to bias
+    row_ids: Tensor | None,  # [n] int64
+    col_ids: Tensor | None,  # [m] int64
+    need_q: bool,
+    need_k: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """sigmoid_contrast of the rows divided by their length.
+
+    Returns:
+        What sigmoid_contrast returns; dq and dk are the gradients of the rows before the division.
+    """
+    (z, q_lengths), (y, k_lengths) = _unit([q]), _unit([k])
+    loss, dz, dy, sums = torch.ops.fastcl.sigmoid_contrast(
+        z, y, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+    )
+    return loss, _raw(dz, q, q_lengths, need_q), _raw(dy, k, k_lengths, need_k), sums
+
+
+def _raw(grad: Tensor, x: Tensor, lengths: Tensor, needed: bool) -> Tensor:
+    """The gradient of unit rows as that of x."""
+    if not needed:
+        return grad
+    return torch.ops.fastcl.unit_rows_backward(grad.to(x.dtype), [x], lengths).to(grad.dtype)

@@ -1,10 +1,11 @@
 """The ring of older keys of MoCo: a function over two tensors, and the module that holds them."""
 
 import torch
+import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _check, distributed
+from . import _check, _ranks
 from ._library import ops
 from .reference import queue_push_ as _strided_push_
 
@@ -13,10 +14,13 @@ def queue_push_(
     queue: Tensor,  # [K, d]
     pointer: Tensor,  # [] int64
     rows: Tensor,  # [b, d]
+    *,
+    normalize: bool = False,
 ) -> None:
     """Overwrite the oldest rows of a ring with new ones, in place, without waiting for the device.
 
-    Equal to ``queue[(pointer + arange(b)) % K] = rows; pointer += b``.
+    Equal to ``queue[(pointer + arange(b)) % K] = rows; pointer += b``, with
+    ``F.normalize(rows.float(), dim=1)`` in place of rows where asked, in the same launch.
 
     Args:
         queue: `[K, d]`; row pointer % K is the oldest and min(pointer, K) rows are filled.
@@ -24,6 +28,8 @@ def queue_push_(
             lives on the device, so a CUDA graph that contains the push can be replayed.
         rows: `[b, d]`, any b: the last K rows stay where b > K. Another dtype is converted and
             gradients are not followed.
+        normalize: Divide every row by its length (or by 1e-12), rounding once, to the dtype of
+            the queue.
 
     Raises:
         ValueError: Shapes or devices do not fit, an empty queue or batch, or a queue that
@@ -34,7 +40,7 @@ def queue_push_(
     section 3.1.
     """
     _check_push(queue, pointer, rows)
-    _push_(queue, pointer, rows)
+    _push_(queue, pointer, rows, normalize)
 
 
 def _check_push(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
@@ -52,10 +58,10 @@ def _check_push(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
 
 
 @torch.no_grad()
-def _push_(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
+def _push_(queue: Tensor, pointer: Tensor, rows: Tensor, normalize: bool) -> None:
     # The kernels want rows end to end; a strided queue is rare enough for plain PyTorch.
     push = ops.queue_push_ if queue.is_contiguous() else _strided_push_
-    push(queue, pointer, rows.detach().contiguous())
+    push(queue, pointer, rows.detach().contiguous(), normalize)
     # A backward that still needs the overwritten rows must fail instead of using the new ones.
     torch.autograd.graph.increment_version(queue)
 
@@ -131,7 +137,14 @@ class Queue(nn.Module):
             return torch.zeros(size, width, dtype=dtype, device=device)
         return random_rows(size, width, dtype, device)
 
-    def push(self, rows: Tensor, *, equal: bool = False) -> None:
+    def push(
+        self,
+        rows: Tensor,
+        *,
+        equal: bool = False,
+        normalize: bool = False,
+        group: dist.ProcessGroup | None = None,
+    ) -> None:
         """Overwrite the oldest rows with new ones.
 
         Where torch.distributed runs several ranks, the rows of all ranks are pushed in rank
@@ -141,12 +154,15 @@ class Queue(nn.Module):
             rows: `[b, d]`, any b; gradients are not followed.
             equal: Every rank pushes as many rows: saves exchanging the counts, for which the host
                 waits. Wrong where they differ.
+            normalize: Divide every row by its length on the way in, in the same launch.
+            group: The ranks that take part; None: all.
 
         Raises:
             ValueError, TypeError: As for `queue_push_`.
         """
         _check_push(self.rows, self.pointer, rows)
-        _push_(self.rows, self.pointer, distributed.gather(rows, equal=equal))
+        everyone = _ranks.gather(rows, equal=equal, group=group)
+        _push_(self.rows, self.pointer, everyone, normalize)
 
     def forward(self) -> Tensor:
         """The rows `[K, d]` in place, in storage order."""

@@ -10,11 +10,12 @@ from .contrast import refuse_second_derivative
 
 class _SigmoidContrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, row_ids, col_ids):
+    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, row_ids, col_ids, normalize):
         # None stands for a tensor given already: Dynamo takes no tensor twice.
         col_ids = row_ids if col_ids is None else col_ids
         need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
-        loss, dq, dk, sums = ops.sigmoid_contrast(
+        operator = ops.raw_sigmoid_contrast if normalize else ops.sigmoid_contrast
+        loss, dq, dk, sums = operator(
             q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids,
             need_q or need_scale or need_bias, need_k,
         )  # fmt: skip
@@ -38,7 +39,7 @@ class _SigmoidContrast(torch.autograd.Function):
             (grad * dk).to(k_dtype) if need_k else None,
             d_scale,
             d_bias,
-            *[None] * 4,
+            *[None] * 5,
         )
 
 
@@ -49,6 +50,7 @@ def sigmoid_contrast(
     scale: float | Tensor,
     bias: float | Tensor = 0.0,
     ids: tuple[Tensor, Tensor] | Tensor | None = None,
+    normalize: bool = False,
 ) -> Tensor:
     """Logistic loss of every row with every column in linear memory, summed over all pairs.
 
@@ -56,13 +58,15 @@ def sigmoid_contrast(
     are equal and -1 elsewhere.
 
     Args:
-        q: Rows `[n, d]`, used as they are: normalise them before.
+        q: Rows `[n, d]`.
         k: Columns `[m, d]`.
         scale: One over the temperature: a float, or a tensor of one element that receives a
             gradient.
         bias: Added to every logit: a float, or a tensor of one element that receives a gradient.
         ids: int64 of the rows and of the columns, `([n], [m])`, or one `[n]` for both; None: no
             column is a positive, as for the negatives of another rank.
+        normalize: Divide rows and columns by their length on the way in; False uses them as they
+            are.
 
     Returns:
         A scalar, float32 (float64 for float64 rows).
@@ -83,5 +87,5 @@ def sigmoid_contrast(
     col_ids = None if col_ids is row_ids else col_ids.contiguous()
     row_ids = None if row_ids is None else row_ids.contiguous()
     return _SigmoidContrast.apply(
-        q.contiguous(), k.contiguous(), *tensors, *numbers, row_ids, col_ids
+        q.contiguous(), k.contiguous(), *tensors, *numbers, row_ids, col_ids, normalize
     )

@@ -9,6 +9,7 @@ import torch
 from benchmarks import __main__ as command
 from benchmarks import digits, guard, plots, report, tables
 from benchmarks.guard import Wanted
+from benchmarks.suites import SUITES
 
 WHERE = {
     "date": "2026-01-01", "commit": "abc", "machine": "a processor", "bf16": "no", "cores": 2,
@@ -59,6 +60,14 @@ def test_headline_puts_the_libraries_into_one_column(rows):
     assert "CLIP 64 x 8 takes 1 ms, 2.0x as fast as on float32 rows; this processor has no" in text
     assert "Not timed: plain on momentum X fp32: would need 86 GB." in text
     assert "busy" not in text
+
+
+def test_predictions_stand_beside_measurements(rows):
+    lines = tables.headline(rows, {"CLIP 64 x 8": 1.5, "another": 9.0}).splitlines()
+    assert lines[0].startswith("| case | fastcl | predicted | rate |")
+    assert lines[2].startswith("| CLIP 64 x 8 | 2 ms | 1.5 ms | 130 MFLOP/s |")
+    assert lines[3].startswith("| momentum X fp32 | 1 ms | - | 51 GB/s |")
+    assert tables.headline(rows, {"another": 9.0}) == tables.headline(rows)
 
 
 def test_a_busy_machine_is_named():
@@ -209,7 +218,11 @@ def test_circumstances_name_the_machine():
     assert where["bf16"] in ("yes", "no") and where["commit"]
 
 
-COMMITTED = sorted(p.stem for p in report.RESULTS.glob("*.md"))
+COMMITTED = sorted(
+    p.stem
+    for p in report.RESULTS.glob("*.md")
+    if p.stem.removesuffix("_peers") in (*SUITES, "digits")
+)
 
 
 @pytest.mark.parametrize("suite", COMMITTED)
@@ -227,7 +240,8 @@ def test_table_comes_from_the_rows(suite):
     rows = report.read(report.RESULTS / f"{suite.removesuffix('_peers')}.csv")
     make = tables.libraries if suite.endswith("_peers") else tables.headline
     make = tables.scaling if suite.startswith("scaling") else make
-    assert make(rows) == (report.RESULTS / f"{suite}.md").read_text()
+    more = [report.predicted()] if suite == "gpu" else []
+    assert make(rows, *more) == (report.RESULTS / f"{suite}.md").read_text()
 
 
 def test_digits_table_comes_from_the_rows():

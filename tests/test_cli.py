@@ -53,11 +53,19 @@ def test_pretrain_leaves_a_run_folder_and_a_table(finished):
     assert json.loads((folder / "config.json").read_text())["method"] == "moco"
 
 
-def test_evaluate_gives_the_same_table(finished):
+def test_evaluate_gives_the_same_figures(finished, tmp_path):
     folder, _, trained = finished
-    result = runner.invoke(commands.app, ["evaluate", str(folder)])
+    arguments = ["--fractions", "", "--out", str(tmp_path)]
+    result = runner.invoke(commands.app, ["evaluate", str(folder), *arguments])
     assert result.exit_code == 0, result.output
-    assert table(result.output) == table(trained.output) != {}
+    found = json.loads((tmp_path / "evaluation.json").read_text())["metrics"]
+    values = {metric["name"]: metric["values"] for metric in found}
+    names = ("20-NN accuracy", "linear probe, 5 labels per class")
+    again = {
+        features: [f"{values[name][features]:.1%}" for name in names]
+        for features in values["20-NN accuracy"]
+    }
+    assert again == table(trained.output) != {}
 
 
 def test_repeated_command_goes_on_where_the_run_ended(finished):

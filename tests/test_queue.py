@@ -206,7 +206,9 @@ def test_casts_and_place():
 
 def test_opcheck():
     for dtype in (torch.float32, torch.bfloat16):
-        torch.library.opcheck(ops.queue_push_.default, (*_state(5, 3, dtype), torch.randn(7, 3)))
+        for normalize in (False, True):
+            arguments = (*_state(5, 3, dtype), torch.randn(7, 3), normalize)
+            torch.library.opcheck(ops.queue_push_.default, arguments)
 
 
 def test_compiles_as_one_graph():
@@ -219,3 +221,48 @@ def test_compiles_as_one_graph():
 
     filled, total = step(torch.ones(7, 2))
     assert int(filled) == 5 and total == 10 and int(queue.pointer) == 7
+
+
+@KERNELS
+@pytest.mark.parametrize("into", DTYPES)
+@pytest.mark.parametrize("source", DTYPES)
+def test_normalises_on_the_way_in(push, into, source):
+    """Rounded once: as near as the dtype of the queue allows, whatever the rows came in."""
+    rows = (torch.randn(37, 19, dtype=torch.float64) * 3).to(source)
+    rows[5], rows[6] = 0, 1e-4  # a zero row stays zero, a short one becomes a unit row
+    queue, pointer = _state(64, 19, into)
+    pointer.fill_(50)
+    push(queue, pointer, rows, True)
+    exact = torch.nn.functional.normalize(rows.double(), dim=1, eps=1e-12)
+    ours = queue[(50 + torch.arange(37)) % 64].double()
+    work = torch.float64 if source == torch.float64 else torch.float32
+    step = torch.finfo(into).eps / 2 + 2 * torch.finfo(work).eps
+    tiny = torch.finfo(into).smallest_normal * torch.finfo(into).eps  # of a subnormal float16
+    assert ((ours - exact).abs() <= step * exact.abs() + tiny).all()
+    assert ours[5].count_nonzero() == 0 and int(pointer) == 87
+
+
+@KERNELS
+def test_normalising_keeps_nan_to_its_row(push):
+    queue, pointer = torch.zeros(8, 3), torch.zeros((), dtype=torch.int64)
+    rows = torch.ones(4, 3)
+    rows[2, 1] = torch.nan
+    push(queue, pointer, rows, True)
+    assert queue.isnan().any(1).tolist() == [False, False, True] + [False] * 5
+
+
+def test_a_large_normalised_batch_takes_several_threads_and_wraps():
+    queue, pointer = _state(1024, 129)
+    rows = torch.randn(5000 * 129 + 1)[1:].view(5000, 129)
+    queue_push_(queue, pointer, rows, normalize=True)
+    exact = torch.nn.functional.normalize(rows[-1024:], dim=1)
+    position = torch.arange(5000 - 1024, 5000) % 1024
+    torch.testing.assert_close(queue[position], exact, rtol=1e-6, atol=0)
+
+
+def test_the_module_normalises():
+    queue, rows = Queue(8, 3, dtype=torch.bfloat16), torch.randn(5, 3)
+    queue.push(rows, normalize=True)
+    torch.testing.assert_close(
+        queue.rows[:5], torch.nn.functional.normalize(rows, dim=1).bfloat16(), rtol=0, atol=0.004
+    )

@@ -105,9 +105,18 @@ def test_not_a_number_stays_so():
 
 
 @pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
-@pytest.mark.parametrize("loss", ["nt_xent(*z)", "clip(*z, 10.0)", "info_nce(*z)"])
-def test_no_copy_of_the_rows(loss):
-    """16 MB of rows and as much of gradients; a unit copy of either would show."""
+@pytest.mark.parametrize(
+    "loss, most",
+    [
+        ("nt_xent(*z)", 8),
+        ("clip(*z, 10.0)", 8),
+        ("info_nce(*z)", 8),
+        ("siglip(*z, 10.0, -10.0)", 24),
+    ],
+)
+def test_no_copy_of_the_rows(loss, most):
+    """16 MB of rows and as much of gradients: a unit copy of either would show. SigLIP holds its
+    gradients (16 MB) from the forward on."""
     program = f"""
 import resource, sys, torch
 sys.path.insert(0, {str(Path(__file__).parents[1])!r})
@@ -126,4 +135,18 @@ print(step(4096))
     result = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
-    assert float(result.stdout) < 8
+    assert float(result.stdout) < most
+
+
+@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@pytest.mark.parametrize("n, m, d", [(1, 1, 3), (70, 90, 24), (300, 290, 300)])
+def test_sigmoid_kernel_equals_the_composite(n, m, d):
+    make = torch.Generator().manual_seed(n)
+    q, k = (2 * torch.randn(size, d, generator=make, dtype=torch.float64) for size in (n, m))
+    scalars = (3.0, torch.tensor(2.0), -1.0, torch.tensor(0.5))
+    arguments = (q, k, *scalars, torch.arange(n), torch.arange(m), True, True)
+    ours, expected = (x.raw_sigmoid_contrast(*arguments) for x in (ops, composite))
+    for x, y in zip(ours, expected, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+    torch.library.opcheck(ops.raw_sigmoid_contrast, arguments)
+    torch.library.opcheck(ops.raw_sigmoid_contrast, (*arguments[:8], False, False))

@@ -73,6 +73,16 @@ def test_compiles_to_one_graph(case):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
 
 
+def test_a_changed_hyper_parameter_is_one_graph_too():
+    """The second value of a float is a symbol to the compiler."""
+    q, k = torch.randn(2, 6, 4)
+    q.requires_grad_()
+    compiled = torch.compile(fastcl.functional.info_nce, fullgraph=True, backend="aot_eager")
+    for temperature in (0.5, 0.7, 2.0):
+        expected = fastcl.functional.info_nce(q, k, temperature=temperature)
+        torch.testing.assert_close(compiled(q, k, temperature=temperature), expected)
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_autocast_leaves_the_rows_their_dtype(case):
     """The arithmetic is chosen by the rows; autocast neither lowers nor raises it."""

@@ -102,9 +102,25 @@ def test_nan_spreads_and_no_gradient():
         assert F.sinkhorn(poisoned).isnan().any()
 
 
-def test_same_bits_twice():
-    scores = _scores(500, 300, 0, torch.float32)
-    assert torch.equal(F.sinkhorn(scores), F.sinkhorn(scores))
+def test_prototypes_closed_to_some_samples():
+    """A score of minus infinity is an assignment of zero."""
+    scores = _scores(7, 5, 0)
+    scores[0, 1] = scores[3, 2] = scores[6, 4] = -torch.inf
+    q = F.sinkhorn(scores)
+    torch.testing.assert_close(q, plain.sinkhorn(scores, epsilon=0.05, iterations=3))
+    assert (q == 0).sum() == 3
+
+
+def test_same_bits_with_any_number_of_threads():
+    scores, threads = _scores(500, 300, 0, torch.float32), torch.get_num_threads()
+    results = []
+    try:
+        for count in (1, 1, 3):
+            torch.set_num_threads(count)
+            results.append(F.sinkhorn(scores))
+    finally:
+        torch.set_num_threads(threads)
+    assert torch.equal(results[0], results[1]) and torch.equal(results[0], results[2])
 
 
 def test_older_scores_take_part_in_the_assignment_alone():

@@ -8,6 +8,7 @@
 #include <new>
 #include <vector>
 
+#include "cpu/pairs.h"
 #include "cpu/schedule.h"
 
 namespace fastcl::cpu {
@@ -61,13 +62,20 @@ double lse_of(const T* statistics, int64_t size, int64_t i) {
   return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
 }
 
+// Depth of a product of pairs at a time, in elements: as many bytes as kSlice floats.
+constexpr int64_t kPairSlice = 512;
+
 // Where each row of a matrix begins, and what makes it a unit row.
 template <typename T>
 class RowTable {
  public:
   RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d);
+  // Unit rows, or rows as they lie.
   Block<T> block(int64_t first, int64_t size) const {
-    return {element_, rows_.data() + first, scaled_ ? factors_.data() + first : nullptr, size};
+    return {element_, rows_.data() + first, factors(first), size};
+  }
+  Block<T> plain(int64_t first, int64_t size) const {
+    return {element_, rows_.data() + first, nullptr, size};
   }
   // The rows where they lie end to end, not divided by their length, or null.
   const T* in_place(int64_t first, int64_t size, int64_t d) const;
@@ -103,31 +111,31 @@ class Tiles {
  private:
   struct Scratch {
     Buffer<T> tile;
-    Buffer<T> panels;    // a slice of a block, packed
-    Buffer<T> copy;      // a slice of the block of q, end to end
-    int64_t block = -1;  // whose slice it is, where one slice is the whole width
+    Buffer<T> panels;              // a slice of a block, packed
+    Buffer<T> copy;                // a slice of the block of q, end to end
+    int64_t block = -1;            // whose slice it is, where one slice is the whole width
+    Buffer<uint32_t> a, b, mixed;  // operands of pair products
   };
 
+  // The same three with pairs, for bfloat16 rows where the processor multiplies them.
+  void pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch);
+  void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+  void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+
   int64_t slice() const { return std::min(x_.d, kSlice); }
-  Block<T> q_block(int64_t block) const {
-    const int64_t first = row_begin(block);
-    return q_.block(first, std::min(schedule.rows_per_block, x_.n - first));
+  int64_t rows_of(int64_t block) const {
+    return std::min(schedule.rows_per_block, x_.n - row_begin(block));
   }
-  Block<T> k_block(int64_t block) const {
-    const int64_t first = col_begin(block);
-    return k_.block(first, std::min(schedule.cols_per_block, x_.m - first));
+  int64_t cols_of(int64_t block) const {
+    return std::min(schedule.cols_per_block, x_.m - col_begin(block));
   }
-  // A slice of a block of q, [rows, stride], to be multiplied with the factors.
-  struct Left {
-    const T* data;
-    int64_t stride;
-    const T* factors;
-  };
-  Left left(int64_t block, int64_t from, int64_t cols, Scratch& scratch);
+  // A slice of a block of q as it lies, [rows, *stride].
+  const T* left(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
   void encode();
 
   const InfoNce x_;
   const RowTable<T> q_, k_;
+  const PairKernel pairs_;  // null: float products
   std::vector<Scratch> scratch_;
   Buffer<Code<T>> row_codes_, col_codes_;  // ids as small numbers
   struct Range {

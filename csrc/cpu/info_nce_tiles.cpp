@@ -44,11 +44,20 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
       x_(x),
       q_(x.element, x.q, x.q_lengths, x.n, x.d),
       k_(x.element, x.k, x.k_lengths, x.m, x.d),
+      pairs_(x.element == Element::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
   const int64_t longer = std::max(rows, cols) + kPadding;
   for (Scratch& scratch : scratch_) {
     scratch.tile = Buffer<T>(rows * (cols + kPadding));
+    if (pairs_ != nullptr) {
+      const int64_t half = (std::max(rows, cols) + 1) / 2;
+      const int64_t wide = std::min(x.d, kPairSlice) + kPanel;
+      scratch.a = Buffer<uint32_t>(std::max(rows * wide / 2, half * std::max(rows, cols)));
+      scratch.b = Buffer<uint32_t>(std::max((cols + kPanel) * wide / 2, half * wide));
+      scratch.mixed = Buffer<uint32_t>(half * cols);
+      continue;
+    }
     scratch.panels = Buffer<T>(longer * (slice() + kPadding));
     if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
   }
@@ -120,31 +129,39 @@ Match<T> Tiles<T>::match(const Pair& pair) const {
 }
 
 template <typename T>
-typename Tiles<T>::Left Tiles<T>::left(int64_t block, int64_t from, int64_t cols,
-                                       Scratch& scratch) {
-  const int64_t first = row_begin(block);
-  if (const T* rows = q_.in_place(first, q_block(block).size, x_.d)) {
-    return {rows + from, x_.d, q_.factors(first)};
+const T* Tiles<T>::left(int64_t block, int64_t from, int64_t cols, Scratch& scratch,
+                        int64_t* stride) {
+  const int64_t first = row_begin(block), rows = rows_of(block);
+  if (const T* in_place = q_.in_place(first, rows, x_.d)) {
+    *stride = x_.d;
+    return in_place + from;
   }
   if (scratch.block != block || cols < x_.d) {
-    simd<T>().copy_rows(q_block(block), from, cols, scratch.copy.data());
+    simd<T>().copy_rows(q_.plain(first, rows), from, cols, scratch.copy.data());
     scratch.block = block;
   }
-  return {scratch.copy.data(), cols, nullptr};
+  *stride = cols;
+  return scratch.copy.data();
 }
 
+// Where k is q, s_ij and s_ji are the same bits: sums and factors are formed in one order for both.
+// A gradient that takes one for the other would not notice else than where p nearly cancels.
 template <typename T>
 Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
   Scratch& scratch = scratch_[worker];
-  const Block<T> k = k_block(pair.col);
+  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
   const int64_t stride = schedule.cols_per_block + kPadding;
-  const Tile<T> tile{scratch.tile.data(), q_block(pair.row).size, k.size, stride};
-  for (int64_t from = 0; from < x_.d; from += kSlice) {
+  const Tile<T> tile{scratch.tile.data(), rows_of(pair.row), cols_of(pair.col), stride};
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
+  }
+  for (int64_t from = 0; pairs_ == nullptr && from < x_.d; from += kSlice) {
     const int64_t depth = std::min(kSlice, x_.d - from);
-    const Left q = left(pair.row, from, depth, scratch);
-    simd<T>().pack_columns(k, from, depth, scratch.panels.data());
-    simd<T>().product(q.data, q.stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
-                      q.factors, tile.s, stride, from > 0, true);
+    int64_t row_stride;
+    const T* q = left(pair.row, from, depth, scratch, &row_stride);
+    simd<T>().pack_columns(k_.plain(col, tile.cols), from, depth, scratch.panels.data());
+    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
+                      q_.factors(row), k_.factors(col), tile.s, stride, from > 0, true);
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* end = tile.s + i * stride + tile.cols;
@@ -155,22 +172,28 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
 
 template <typename T>
 void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out);
+  }
   T* panels = scratch_[worker].panels.data();
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
-    simd<T>().pack_rows(k_block(pair.col), from, width, panels);
-    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr,
+    simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), from, width, panels);
+    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr, nullptr,
                       out + from, x_.d, true, false);
   }
 }
 
 template <typename T>
 void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out);
+  }
   T* panels = scratch_[worker].panels.data();
   for (int64_t from = 0; from < x_.d; from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
-    simd<T>().pack_rows(q_block(pair.row), from, width, panels);
-    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr,
+    simd<T>().pack_rows(q_.block(row_begin(pair.row), tile.rows), from, width, panels);
+    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr, nullptr,
                       out + from, x_.d, true, false);
   }
 }

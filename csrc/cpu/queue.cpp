@@ -1,7 +1,9 @@
-// queue_push_ on the CPU: the kept rows, end to end, are at most two runs of the ring.
+// queue_push_ on the CPU: the kept rows, end to end, are at most two runs of the ring. Normalised
+// rows are read twice, the second time from cache.
 #include "../queue.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "float16.h"
@@ -32,33 +34,66 @@ void push(const QueuePush& push, int64_t position, int64_t begin, int64_t end) {
   }
 }
 
-template <typename T>
-void push_from(const QueuePush& p, int64_t position, int64_t begin, int64_t end) {
-  switch (p.rows_dtype) {
+template <typename T, typename F>
+void push_unit(const QueuePush& push, int64_t position, int64_t begin, int64_t end) {
+  using A = std::conditional_t<std::is_same_v<F, double>, double, float>;
+  constexpr int64_t kSums = 16;  // side by side: what vectors want
+  for (int64_t row = begin; row < end; ++row) {
+    const F* x = static_cast<const F*>(push.rows) + row * push.width;
+    T* y = static_cast<T*>(push.queue) + (position + row) % push.size * push.width;
+    A sums[kSums] = {};
+    for (int64_t j = 0; j < push.width; ++j) {
+      const A value = static_cast<A>(widen(x[j]));
+      sums[j % kSums] += value * value;
+    }
+    A square = 0;
+    for (const A sum : sums) square += sum;
+    const A root = std::sqrt(square);
+    const A length = root < A(kShortestRow) ? A(kShortestRow) : root;  // NaN passes on
+    for (int64_t j = 0; j < push.width; ++j) {
+      y[j] = narrow<T>(static_cast<A>(widen(x[j])) / length);
+    }
+  }
+}
+
+// f(type of the queue, type of the rows).
+template <typename Function>
+void with_types(const QueuePush& p, const Function& f) {
+  const auto from = [&](auto to) {
+    switch (p.rows_dtype) {
+      case Dtype::kFloat16:
+        return f(to, Half{});
+      case Dtype::kBFloat16:
+        return f(to, BFloat16{});
+      case Dtype::kFloat64:
+        return f(to, double{});
+      default:
+        return f(to, float{});
+    }
+  };
+  switch (p.queue_dtype) {
     case Dtype::kFloat16:
-      return push<T, Half>(p, position, begin, end);
+      return from(Half{});
     case Dtype::kBFloat16:
-      return push<T, BFloat16>(p, position, begin, end);
+      return from(BFloat16{});
     case Dtype::kFloat64:
-      return push<T, double>(p, position, begin, end);
+      return from(double{});
     default:
-      return push<T, float>(p, position, begin, end);
+      return from(float{});
   }
 }
 
 }  // namespace
 
 void queue_push_cpu(const QueuePush& p, int64_t position, int64_t begin, int64_t end) {
-  switch (p.queue_dtype) {
-    case Dtype::kFloat16:
-      return push_from<Half>(p, position, begin, end);
-    case Dtype::kBFloat16:
-      return push_from<BFloat16>(p, position, begin, end);
-    case Dtype::kFloat64:
-      return push_from<double>(p, position, begin, end);
-    default:
-      return push_from<float>(p, position, begin, end);
-  }
+  with_types(
+      p, [&](auto to, auto from) { push<decltype(to), decltype(from)>(p, position, begin, end); });
+}
+
+void queue_push_unit_cpu(const QueuePush& p, int64_t position, int64_t begin, int64_t end) {
+  with_types(p, [&](auto to, auto from) {
+    push_unit<decltype(to), decltype(from)>(p, position, begin, end);
+  });
 }
 
 }  // namespace fastcl

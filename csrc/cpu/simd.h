@@ -101,17 +101,27 @@ struct Simd {
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
   void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
-  // out [rows, width] (+)= factors a b, factors [rows] or null: a [rows, depth] has its elements
-  // `row` and `step` apart, b [depth, width] is packed. Where padded, whole vectors of out may be
-  // written.
+  // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
+  // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
+  // padded, whole vectors of out may be written.
   void (*product)(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-                  int64_t width, const T* factors, T* out, int64_t stride, bool accumulate,
-                  bool padded);
+                  int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+                  bool accumulate, bool padded);
   // Elements from .. from + cols of the rows, times their factors, as T: end to end; packed as b
   // [size, cols]; packed as b [cols, size], the transpose.
   void (*copy_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
   void (*pack_rows)(const Block<T>&, int64_t from, int64_t cols, T* to);
   void (*pack_columns)(const Block<T>&, int64_t from, int64_t cols, T* to);
+  // Operands of pair products, see pairs.h. Of bfloat16 rows, pairs from .. from + pairs of each:
+  // b [pairs, size]; of neighbouring rows, elements from .. from + cols: b [size / 2, cols]. Of a
+  // tile times factor [cols], rounded: a [rows, cols / 2]; of its transpose times factor [rows]: a
+  // [cols, rows / 2], by way of mixed. Odd sizes are filled up with zeros.
+  void (*pack_pair_columns)(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                            uint32_t* to);
+  void (*pack_pair_rows)(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                         uint32_t* to);
+  void (*narrow_rows)(Tile<float>, const float* factor, uint32_t* to);
+  void (*narrow_columns)(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
   // Whole rows, see kernels.h.
   void (*unit_rows)(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
   void (*unit_rows_gradient)(Element, const void* grad, const void* x, const T* lengths,

@@ -1,4 +1,5 @@
-// queue_push_: row r of the kept ones goes to (pointer + r) % K, pointer += b. He et al. 2020, 3.1.
+// queue_push_: row r of the kept ones goes to (pointer + r) % K, pointer += b, normalised where
+// asked. He et al. 2020, 3.1.
 // Reads and writes each row once: b d (4 + 4) bytes in float32; at b = 256, d = 128 the launch is
 // all the time there is, so there is one.
 // The pointer advances in that launch without a second counter: every block adds 2^48 to it, which
@@ -73,6 +74,48 @@ __global__ void __launch_bounds__(kThreads) push_kernel(QueuePush p) {
   }
 }
 
+// The same divided by its length, a warp per row; the second read of a row comes from L1.
+template <typename T, typename F, int n>
+__global__ void __launch_bounds__(kThreads) push_unit_kernel(QueuePush p) {
+  using A = std::conditional_t<std::is_same_v<F, double>, double, float>;
+  __shared__ int64_t start;
+  if (threadIdx.x == 0) {
+    start = arrive(reinterpret_cast<unsigned long long*>(p.pointer), p.pushed, p.kept, p.size);
+  }
+  __syncthreads();
+  const int64_t vectors = p.width / n;
+  const int lane = threadIdx.x % 32;
+  const int64_t stride = static_cast<int64_t>(gridDim.x) * (kThreads / 32);
+  int64_t row = static_cast<int64_t>(blockIdx.x) * (kThreads / 32) + threadIdx.x / 32;
+  for (; row < p.kept; row += stride) {
+    const auto* x = static_cast<const Vector<F, n>*>(p.rows) + row * vectors;
+    A square = 0;
+    for (int64_t i = lane; i < vectors; i += 32) {
+      const Vector<F, n> in = x[i];
+#pragma unroll
+      for (int j = 0; j < n; ++j) {
+        const A value = convert<A>(in.x[j]);
+        square += value * value;
+      }
+    }
+#pragma unroll
+    for (int offset = 16; offset > 0; offset /= 2) {
+      square += __shfl_xor_sync(0xFFFFFFFF, square, offset);
+    }
+    const A root = sqrt(square);
+    const A length = root < A(kShortestRow) ? A(kShortestRow) : root;  // NaN passes on
+    const int64_t to = start + row < p.size ? start + row : start + row - p.size;
+    auto* y = static_cast<Vector<T, n>*>(p.queue) + to * vectors;
+    for (int64_t i = lane; i < vectors; i += 32) {
+      const Vector<F, n> in = x[i];
+      Vector<T, n> out;
+#pragma unroll
+      for (int j = 0; j < n; ++j) out.x[j] = convert<T>(convert<A>(in.x[j]) / length);
+      y[i] = out;
+    }
+  }
+}
+
 template <typename T, typename F>
 void launch(const QueuePush& p, cudaStream_t stream) {
   constexpr int n = 16 / (sizeof(T) > sizeof(F) ? sizeof(T) : sizeof(F));
@@ -81,10 +124,12 @@ void launch(const QueuePush& p, cudaStream_t stream) {
   };
   const bool vectors =
       p.width % n == 0 && aligned(p.queue, n * sizeof(T)) && aligned(p.rows, n * sizeof(F));
-  const int64_t count = p.kept * p.width / (vectors ? n : 1);
+  const int64_t count =
+      p.normalize ? p.kept * 32 : p.kept * p.width / (vectors ? n : 1);  // threads with work
   const int64_t blocks = (count + kThreads - 1) / kThreads;
   const int grid = static_cast<int>(blocks < kBlocks ? blocks : kBlocks);
-  const auto kernel = vectors ? push_kernel<T, F, n> : push_kernel<T, F, 1>;
+  auto kernel = vectors ? push_kernel<T, F, n> : push_kernel<T, F, 1>;
+  if (p.normalize) kernel = vectors ? push_unit_kernel<T, F, n> : push_unit_kernel<T, F, 1>;
   kernel<<<grid, kThreads, 0, stream>>>(p);
 }
 

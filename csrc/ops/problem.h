@@ -48,4 +48,38 @@ inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
           unit};
 }
 
+inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_t* size) {
+  Rows rows;
+  *size = 0;
+  for (const Tensor& x : parts) {
+    STD_TORCH_CHECK(
+        x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
+        "fastcl: rows must be matrices of one width and dtype");
+    rows.parts.push_back({data<char>(x, "rows"), x.size(0)});
+    *size += x.size(0);
+  }
+  return rows;
+}
+
+// The same of rows as they come, in parts, to be divided by their length: the caller gives lengths.
+inline InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tensor>& k, double scale,
+                           const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
+                           const OptionalTensor& col_ids, bool positives_in) {
+  STD_TORCH_CHECK(!q.empty(), "fastcl: the contrast needs rows");
+  InfoNce x{};
+  x.element = element_of(q[0]);
+  x.d = q[0].size(1);
+  x.q = rows_of(q, q[0], &x.n);
+  x.symmetric = k.empty();
+  x.m = x.n;
+  x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
+  check_ids(row_ids, col_ids, x.n, x.m);
+  x.scale = whole_scale(scale, logit_scale);
+  x.row_ids = data<int64_t>(row_ids, "row_ids");
+  x.col_ids = data<int64_t>(col_ids, "col_ids");
+  x.positives_in = positives_in;
+  x.unit = true;
+  return x;
+}
+
 }  // namespace fastcl

@@ -9,39 +9,6 @@
 namespace fastcl {
 namespace {
 
-Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_t* size) {
-  Rows rows;
-  *size = 0;
-  for (const Tensor& x : parts) {
-    STD_TORCH_CHECK(
-        x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
-        "fastcl: rows must be matrices of one width and dtype");
-    rows.parts.push_back({data<char>(x, "rows"), x.size(0)});
-    *size += x.size(0);
-  }
-  return rows;
-}
-
-InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tensor>& k, double scale,
-                    const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
-                    const OptionalTensor& col_ids, bool positives_in) {
-  STD_TORCH_CHECK(!q.empty(), "fastcl: the contrast needs rows");
-  InfoNce x{};
-  x.element = element_of(q[0]);
-  x.d = q[0].size(1);
-  x.q = rows_of(q, q[0], &x.n);
-  x.symmetric = k.empty();
-  x.m = x.n;
-  x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
-  check_ids(row_ids, col_ids, x.n, x.m);
-  x.scale = whole_scale(scale, logit_scale);
-  x.row_ids = data<int64_t>(row_ids, "row_ids");
-  x.col_ids = data<int64_t>(col_ids, "col_ids");
-  x.positives_in = positives_in;
-  x.unit = true;
-  return x;
-}
-
 std::tuple<Tensor, Tensor, Tensor, Tensor> raw_info_nce_forward(
     std::vector<Tensor> q, std::vector<Tensor> k, double scale, OptionalTensor logit_scale,
     OptionalTensor row_ids, OptionalTensor col_ids, bool both, bool positives_in) {
@@ -53,13 +20,14 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> raw_info_nce_forward(
   Tensor k_lengths = torch::stable::new_empty(q[0], {x.symmetric ? 0 : x.m}, type);
   with_accumulator(q[0], [&](auto zero) {
     using T = decltype(zero);
-    const auto measure = [&](const Rows& from, Tensor& to) {
-      T* lengths = mutable_data<T>(to, "lengths");
-      cpu::row_lengths<T>(x.element, from, x.d, lengths);
-      return lengths;
-    };
-    x.q_lengths = measure(x.q, q_lengths);
-    x.k_lengths = x.symmetric ? x.q_lengths : measure(x.k, k_lengths);
+    T* lengths = mutable_data<T>(q_lengths, "lengths");
+    cpu::row_lengths<T>(x.element, x.q, x.d, lengths);
+    x.q_lengths = x.k_lengths = lengths;
+    if (!x.symmetric) {
+      lengths = mutable_data<T>(k_lengths, "lengths");
+      cpu::row_lengths<T>(x.element, x.k, x.d, lengths);
+      x.k_lengths = lengths;
+    }
     cpu::info_nce_forward<T>({x, nullptr, nullptr, mutable_data<T>(rows, "rows"),
                               both ? mutable_data<T>(cols, "cols") : nullptr, nullptr, nullptr});
   });

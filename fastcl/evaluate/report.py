@@ -77,15 +77,12 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     return scores
 
 
-def evaluate_run(folder: Path, device: str) -> tuple[Config, Report]:
-    """Recompute the table from a run folder.
+def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module, Images]:
+    """What a finished run left: its configuration, its backbone and its data, on the CPU.
 
     Args:
         folder: Made by `fastcl pretrain`.
-        device: Where to compute.
-
-    Returns:
-        The configuration of the run and its `Report`; shares and seconds are those of the training.
+        limit: Images of each split at most; the run's own by default.
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
@@ -98,13 +95,10 @@ def evaluate_run(folder: Path, device: str) -> tuple[Config, Report]:
             f"{str(folder)!r} has no {WEIGHTS}: the run is not finished; "
             f"repeat its command to continue it"
         )
-    images = load_images(config.data, size=config.image_size)
+    images = load_images(config.data, size=config.image_size, limit=limit or config.limit)
     backbone, _ = initial_backbone(config, images.channels)
     try:
         load_model(backbone, weights)
     except RuntimeError as error:
         raise ValueError(f"{str(weights)!r} does not fit {config.backbone}: {error}") from error
-    results = folder / RESULTS
-    told = json.loads(results.read_text()) if results.exists() else {}
-    scores = score_all(config, backbone, images.to(device))
-    return config, Report(scores, told.get("shares"), told.get("seconds"))
+    return config, backbone, images

@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import _check
 from .._library import ops
 from ..contrast import contrast, refuse_second_derivative
+from ..reference import accumulate_dtype
 from .rows import unit_rows
 
 EPS = 1e-7  # added to both denominators in the authors' code
@@ -85,7 +86,7 @@ def nce(
         rest = k * math.log1p(EPS / expected)
     else:
         _check.vector("noise", noise, bank.shape[0], x.device)
-        expected = k * noise.detach()
+        expected = k * noise.detach().to(accumulate_dtype(x.dtype))
         offset = -(expected + EPS).log()
         rest = (EPS / expected)[index[:, 1:]].log1p().sum(1).mean()
     q = unit_rows(x) if normalize else x.contiguous()

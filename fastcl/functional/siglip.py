@@ -5,7 +5,6 @@ from torch import Tensor
 
 from .. import _check
 from ..sigmoid_contrast import sigmoid_contrast
-from .rows import unit_rows
 
 
 def siglip(
@@ -20,8 +19,7 @@ def siglip(
     """SigLIP loss: every pair of the batch is classified as matching or not.
 
     Equal to ``-F.logsigmoid(sign * (logit_scale * unit_rows(image) @ unit_rows(text).T +
-    logit_bias)).sum() / n`` with ``sign = 2 * eye(n) - 1``. On CUDA the reference runs so far,
-    which forms the matrix.
+    logit_bias)).sum() / n`` with ``sign = 2 * eye(n) - 1``.
 
     Args:
         image: `[n, d]`.
@@ -45,5 +43,7 @@ def siglip(
     _check.pairs("text", text, "image", image)
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
-    q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
-    return sigmoid_contrast(q, k, scale=logit_scale, bias=logit_bias, ids=ids) / image.shape[0]
+    total = sigmoid_contrast(
+        image, text, scale=logit_scale, bias=logit_bias, ids=ids, normalize=normalize
+    )
+    return total / image.shape[0]

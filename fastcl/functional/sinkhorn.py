@@ -4,7 +4,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from .. import _check, distributed
+from .. import _check, _ranks
 from .._library import ops
 
 
@@ -44,7 +44,7 @@ def sinkhorn(
     potential = -_log_total(ops.sinkhorn_columns(scores, scale))
     for _ in range(iterations - 1):
         masses = ops.sinkhorn_masses(scores, scale, potential)
-        if distributed.world_size() > 1:
+        if _ranks.world_size() > 1:
             dist.all_reduce(masses)
         potential = potential - masses.log()
     return ops.sinkhorn_assign(scores, scale, potential)
@@ -54,6 +54,6 @@ def _log_total(
     logarithm: Tensor,  # [m]
 ) -> Tensor:
     """The logarithm of the sum over ranks, from one collective."""
-    if distributed.world_size() == 1:
+    if _ranks.world_size() == 1:
         return logarithm
-    return distributed.gather(logarithm[None], equal=True).logsumexp(0)
+    return _ranks.gather(logarithm[None], equal=True).logsumexp(0)

@@ -21,7 +21,8 @@ def fold_kernel(
     first,  # first row tile of the launch
     tiles,  # row tiles of the launch
     m,
-    BN: tl.constexpr,
+    BM: tl.constexpr,
+    SQUARE: tl.constexpr,  # the larger side of a tile
     PARTS: tl.constexpr,
     BLOCK: tl.constexpr,
     TRIANGLE: tl.constexpr,
@@ -34,8 +35,8 @@ def fold_kernel(
     for start in range(0, tiles, PARTS):
         t = start + tl.arange(0, PARTS)
         mask = (t < tiles)[:, None] & (j < m)[None, :]
-        if TRIANGLE:  # tiles below the diagonal were never written
-            mask = mask & ((first + t)[:, None] < (j // BN)[None, :])
+        if TRIANGLE:  # rows have summed their square on the diagonal; below, none was written
+            mask = mask & (((first + t) * BM // SQUARE)[:, None] < (j // SQUARE)[None, :])
         at = col_part + t.to(tl.int64)[:, None] * m + j[None, :]
         total += tl.sum(tl.load(at, mask=mask, other=0.0).to(tl.float64), 0)
     tl.store(state + j, total, mask=j < m)
@@ -77,7 +78,7 @@ def statistics_kernel(
     scale: tl.float64,
     logit_scale,  # [] or None
     only,  # [row tiles] int32: the row tiles to do; None: all
-    flags,  # [row tiles] int32 out: the fixed shift failed; None: there was none
+    flags,  # [row tiles] int32 out: the fixed shift failed; None: it cannot
     out,  # [4, n] loss, rest of lse, mean positive logit, number of positives
     rank,  # [n] int64 out, or None
     n,
@@ -101,9 +102,10 @@ def statistics_kernel(
         if state is not None:
             total += tl.load(state + i, mask=inside, other=0.0)
         away = tl.log2(total)
-        # Below 2^-100 of the shift float32 has begun to lose the smaller terms.
-        bad = inside & ((away < -100.0) | (away == float("inf")))
-        tl.store(flags + tl.program_id(0), tl.max(bad.to(tl.int32), 0))
+        if flags is not None:
+            # Below 2^-100 of the shift float32 has begun to lose the smaller terms.
+            bad = inside & ((away < -100.0) | (away == float("inf")))
+            tl.store(flags + tl.program_id(0), tl.max(bad.to(tl.int32), 0))
         away += fixed_shift(scale)
     lse = away * LN2  # of the negatives
     positive = tl.zeros([BLOCK], tl.float64)

@@ -11,9 +11,17 @@ from torch import Tensor
 
 # Beyond, the own-row accumulator [rows, d] leaves the registers: weights by chunks, then products.
 FLASH_WIDTH = 256
+# Beyond, both gradients, and the one of z z^T, go by chunks: a tile of weights is formed once where
+# own rows form it for dq and again for dk. That is a product and an exponential less, which costs
+# one of width 128 itself, for 6 bytes of traffic per logit, most of it behind the products.
+BOTH_WIDTH = 128
 # Rows and columns of one chunk of weights: reading and writing float32 gradients then costs at
 # most a tenth of the products, at 128 MB of bfloat16.
 CHUNK = 8192
+# Up to this scale no sum over unit rows falls below 2^-100: the fixed shift needs no repair.
+SAFE_SCALE = 69.0
+# Up to this scale both log-sum-exps of unit rows lie within 2^+-100 of the gradient's shift, 0.
+NEAR_SCALE = 42.0
 # Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
 LAUNCH_TILES = 128
 # Column tiles of positives that one look at their ranges rules out.
@@ -34,30 +42,51 @@ class Plan(NamedTuple):
     """Everything that depends on the device, the dtype and the width."""
 
     sums: Tile  # forward: row and column sums
-    own: Tile | None  # one block of rows with its accumulator; None: by chunks
+    own: Tile | None  # gradient of one block of rows in registers; None: by chunks
+    frozen: Tile | None  # the same in the forward, columns without gradient
     weights: Tile  # one chunk of gradient weights
     bulk: bool  # tensor descriptors
     processors: int
     precision: str  # of float32 products
 
 
+class Tiles(NamedTuple):
+    """The tiles of one width."""
+
+    sums: Tile
+    own: Tile | None
+    frozen: Tile | None
+    weights: Tile
+
+
+CHUNKED = Tile(128, 128, 64, 8, 3)
 HOPPER = {
-    64: (Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 2), Tile(128, 128, 64, 8, 3)),
-    128: (Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 8, 3), Tile(128, 128, 64, 8, 3)),
-    256: (Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
-    None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
+    64: Tiles(CHUNKED, Tile(128, 64, 64, 8, 3), Tile(128, 128, 64, 8, 3), CHUNKED),
+    128: Tiles(
+        Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 8, 3), Tile(128, 128, 128, 8, 2), CHUNKED
+    ),
+    256: Tiles(
+        Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(128, 64, 256, 8, 2), CHUNKED
+    ),
+    # Wide rows leave no room for q beside two tiles of k: the larger tile reads less.
+    None: Tiles(Tile(128, 256, 64, 8, 3), None, None, CHUNKED),
+}
+# Sums of products lie outside the registers of sm_100, and come into them a whole tile at a time.
+BLACKWELL = {
+    width: Tiles(*(t and t._replace(columns=t.columns // 2) for t in tiles))
+    for width, tiles in HOPPER.items()
 }
 AMPERE = {
-    64: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 64, 4, 3), Tile(128, 128, 64, 8, 3)),
-    128: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 128, 4, 3), Tile(128, 128, 64, 8, 3)),
-    256: (Tile(128, 128, 64, 8, 3), Tile(64, 64, 256, 8, 2), Tile(128, 128, 64, 8, 3)),
-    None: (Tile(128, 128, 64, 8, 3), None, Tile(128, 128, 64, 8, 3)),
+    64: Tiles(CHUNKED, Tile(64, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), CHUNKED),
+    128: Tiles(CHUNKED, Tile(64, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), CHUNKED),
+    256: Tiles(CHUNKED, Tile(64, 64, 256, 8, 2), Tile(64, 64, 256, 8, 2), CHUNKED),
+    None: Tiles(CHUNKED, None, None, CHUNKED),
 }
 # IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
-SINGLE = (Tile(64, 64, 32, 4, 2), None, Tile(64, 64, 32, 4, 2))
-TENSOR_FLOAT = (Tile(128, 128, 32, 8, 2), None, Tile(128, 128, 32, 8, 2))
+SINGLE = Tiles(Tile(64, 64, 32, 8, 2), None, None, Tile(64, 64, 32, 8, 2))
+TENSOR_FLOAT = Tiles(Tile(128, 128, 32, 8, 2), None, None, Tile(128, 128, 32, 8, 2))
 
-POSITIVES = Tile(64, 64, 64, 4, 2)
+POSITIVES = Tile(64, 64, 32, 8, 2)
 
 
 def supported(q: Tensor) -> bool:
@@ -67,22 +96,20 @@ def supported(q: Tensor) -> bool:
     return torch.cuda.get_device_properties(q.device).major >= 8
 
 
-def tiles(major: int, d: int, itemsize: int, precision: str) -> tuple[Tile, Tile | None, Tile]:
-    """The three tiles of a compute capability, a width and a dtype."""
+def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
+    """The tiles of a compute capability, a width and a dtype."""
     if itemsize == 4:
         return SINGLE if precision == "ieee" else TENSOR_FLOAT
     # Consumer Blackwell (12.x) has the shared memory of sm_86.
-    table = HOPPER if major in (9, 10) else AMPERE
+    table = {9: HOPPER, 10: BLACKWELL}.get(major, AMPERE)
     width = next((w for w in table if w is not None and d <= w), None)
     if d > FLASH_WIDTH:
         width = None
-    sums, own, weights = table[width]
     # A narrow row is padded to the least depth that a product takes.
     narrow = max(16, 1 << (d - 1).bit_length())
-    if narrow < 64:
-        sums, weights = sums._replace(depth=narrow), weights._replace(depth=narrow)
-        own = own._replace(depth=narrow)
-    return sums, own, weights
+    if narrow >= 64:
+        return table[width]
+    return Tiles(*(tile._replace(depth=narrow) for tile in table[width]))
 
 
 def plan(q: Tensor, k: Tensor) -> Plan:
@@ -113,17 +140,16 @@ def descriptor(x: Tensor, rows: int, depth: int, bulk: bool):
 
 
 def strips(row_tiles: int, col_tiles: int, slots: int) -> tuple[int, int]:
-    """Number of strips the columns are split into, and column tiles per strip.
+    """Number of strips the columns are split into, and column tiles per strip; none is empty.
 
-    As few as keep nine tenths of the slots busy in every wave of programs.
+    As few as come within a twentieth of the shortest time: waves of programs times their length.
     """
-    best, best_busy = 1, 0.0
-    for count in range(1, max(8, slots // row_tiles) + 1):
-        programs = row_tiles * count
-        busy = programs / (slots * -(-programs // slots))
-        if busy > best_busy:
-            best, best_busy = count, busy
-        if busy >= 0.9:
-            break
-    length = -(-col_tiles // min(best, max(col_tiles, 1)))
-    return max(1, -(-col_tiles // max(length, 1))), max(length, 1)
+    col_tiles = max(col_tiles, 1)
+    times = {}
+    for count in range(1, min(col_tiles, max(8, slots // row_tiles)) + 1):
+        length = -(-col_tiles // count)
+        programs = row_tiles * -(-col_tiles // length)
+        times.setdefault(length, -(-programs // slots) * length)
+    shortest = min(times.values())
+    length = max(length for length, time in times.items() if time <= 1.05 * shortest)
+    return -(-col_tiles // length), length

@@ -59,7 +59,10 @@ def frozen_kernel(
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH)
-    for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
+    start = part * strip
+    stop = tl.minimum(start + strip, tl.cdiv(m, BN))
+    tl.assume(start < stop)  # see own_kernel
+    for tile in range(start, stop):
         col = tile * BN
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, False)
         k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)

@@ -1,5 +1,7 @@
 """Launchers of the gradient of the softmax contrast: allocate, launch, never wait."""
 
+from typing import NamedTuple
+
 import torch
 import triton
 from torch import Tensor
@@ -7,16 +9,30 @@ from torch import Tensor
 from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
-from .info_nce_backward import coefficients_kernel, own_kernel, weights_kernel
+from .chunks import Chunk, chunk_gradients
+from .info_nce_backward import own_kernel, weights_kernel
+from .info_nce_coefficients import COEFFICIENTS, coefficients_kernel
 from .info_nce_common import Problem
 
 
+class Sides(NamedTuple):
+    """What rows and columns contribute to the weights, and the kernels that may be needed."""
+
+    rows: Tensor | None  # [6, n]; None where no gradient comes
+    cols: Tensor | None  # [6, m]
+    wide: Tensor | None  # [] int32: on the device, whether factors leave float32
+    shared: tuple[bool, ...]  # launches: one exponential for both, or one for each
+
+    def exchanged(self) -> "Sides":
+        return self._replace(rows=self.cols, cols=self.rows)
+
+
 def coefficients(p: Problem, grad_loss, grad_positive, stats, lift, wide, positives_in, extra):
-    """What rows (or columns) contribute to the weights: [4, n], None where no gradient comes."""
+    """What rows (or columns) contribute to the weights: [6, n], None where no gradient comes."""
     if grad_loss is None and grad_positive is None:
         return None
     n = stats.shape[1]
-    out = torch.empty_like(stats)
+    out = common.empty(stats, COEFFICIENTS, n)
     coefficients_kernel[(triton.cdiv(n, common.BLOCK),)](
         grad_loss, grad_positive, stats, p.scale, p.logit_scale, lift, out, wide, n,
         common.BLOCK, positives_in, extra,
@@ -24,67 +40,85 @@ def coefficients(p: Problem, grad_loss, grad_positive, stats, lift, wide, positi
     return out
 
 
-def own_gradient(p: Problem, row_coef, col_coef, wide) -> Tensor:
+def both_sides(p: Problem, grads, rows, cols, lift, positives_in, extra, unit: bool) -> Sides:
+    """Coefficients of the rows and, but in a symmetric problem, of the columns."""
+    shared, wide = (False,), None
+    if unit and (p.symmetric or (any_of(grads[:2]) and any_of(grads[2:]))):
+        shared = (True,)
+        # Unit rows at a lower scale stay near the shift: e^(2 scale) is a float32 number.
+        if p.logit_scale is not None or p.scale > config.NEAR_SCALE:
+            shared = (True, False)
+            wide = torch.zeros(1, dtype=torch.int32, device=p.q.device)
+    row_coef = coefficients(p, *grads[:2], rows, lift, wide, positives_in, extra)
+    if p.symmetric:
+        return Sides(row_coef, row_coef, wide, shared)
+    col_coef = coefficients(p, *grads[2:], cols, lift, wide, positives_in, extra)
+    return Sides(row_coef, col_coef, wide, shared)
+
+
+def any_of(grads) -> bool:
+    return any(g is not None for g in grads)
+
+
+def tile_for(whole: config.Tile, sides: Sides, shared: bool) -> config.Tile:
+    """The tile, or half of it where every logit has an exponential for each side."""
+    apart = not shared and sides.rows is not None and sides.cols is not None
+    return whole._replace(columns=whole.columns // 2) if apart else whole
+
+
+def own_gradient(p: Problem, sides: Sides) -> Tensor:
     """sum_j G_ij k_j with the rows' sums in registers: [n, d]."""
-    (n, m, d), tile = p.sizes, p.plan.own
-    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    (n, m, d), whole = p.sizes, p.plan.own
+    row_tiles, col_tiles = triton.cdiv(n, whole.rows), triton.cdiv(m, whole.columns)
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
     out = common.empty(p.q, strips, n, d)
-    own_kernel[(row_tiles, strips)](
-        *p.operands(tile, tile.depth), row_coef, col_coef, wide, out, strip, n, m, d,
-        tile.rows, tile.columns, tile.depth, p.plan.precision, p.symmetric,
-        **common.options(tile),
-    )  # fmt: skip
+    for shared in sides.shared:
+        tile = tile_for(whole, sides, shared)
+        own_kernel[(row_tiles, strips)](
+            *p.operands(tile, tile.depth), sides.rows, sides.cols, sides.wide, out,
+            strip * (whole.columns // tile.columns), n, m, d,
+            tile.rows, tile.columns, tile.depth, p.plan.precision, p.symmetric, shared,
+            **common.options(tile),
+        )  # fmt: skip
     return out[0] if strips == 1 else out.sum(0)
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
-    """total += a @ b with float32 sums of narrower factors."""
-    if a.dtype == torch.float32:
-        total.addmm_(a, b)
-    elif a.is_cuda:
-        torch.ops.aten.addmm.dtype_out(total, a, b, torch.float32, out=total)
-    else:
-        total.addmm_(a.float(), b.float())
+def chunked(p: Problem, sides: Sides, need_q: bool, need_k: bool):
+    """dq and dk from chunks of G; half of them in a symmetric one."""
+    n, m, d = p.sizes
+    launches = []
+    for shared in sides.shared:
+        tile = tile_for(p.plan.weights, sides, shared)
+        launches.append((shared, tile, p.operands(tile, tile.depth)))
 
-
-def chunk_gradients(p: Problem, row_coef, col_coef, wide, need_q: bool, need_k: bool):
-    """Both gradients from chunks of G [CHUNK, CHUNK]; in a symmetric G half of them."""
-    (n, m, d), tile, size = p.sizes, p.plan.weights, config.CHUNK
-    triangle = p.symmetric and row_coef is not None and row_coef is col_coef
-    need_k = need_k and not p.symmetric
-    dq = torch.zeros(n if need_q else 0, d, device=p.q.device)
-    dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
-    operands = p.operands(tile, tile.depth)
-    buffer = common.empty(p.q, min(n, size) * min(m, size), dtype=p.q.dtype)
-    for i in range(0, n, size):
-        rows = min(size, n - i)
-        for j in range(i if triangle else 0, m, size):
-            width = min(size, m - j)
-            g = buffer[: rows * width].view(rows, width)
-            weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(width, tile.columns))](
-                *operands, row_coef, col_coef, wide, g, i, j, width, n, m, d,
+    def fill(chunk: Chunk) -> None:
+        rows, columns = chunk.shape
+        for shared, tile, operands in launches:
+            weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns))](
+                *operands, sides.rows, sides.cols, sides.wide, chunk.weights,
+                *chunk.corner, columns, chunk.pitch, n, m, d,
                 tile.rows, tile.columns, tile.depth, config.whole(tile, d),
-                p.plan.precision, p.symmetric, **common.options(tile),
+                p.plan.precision, p.symmetric, shared, **common.options(tile),
             )  # fmt: skip
-            if need_q:
-                add_product(dq[i : i + rows], g, p.k[j : j + width])
-            if need_k:
-                add_product(dk[j : j + width], g.T, p.q[i : i + rows])
-            if triangle and j > i:
-                add_product(dq[j : j + width], g.T, p.q[i : i + rows])
-    return dq, dk
+
+    return chunk_gradients(p, fill, need_q, need_k and not p.symmetric, is_triangle(p, sides))
 
 
-def gradients(p: Problem, row_coef, col_coef, wide, need_q: bool, need_k: bool):
+def is_triangle(p: Problem, sides: Sides) -> bool:
+    """Whether G is symmetric."""
+    return p.symmetric and sides.cols is sides.rows
+
+
+def gradients(p: Problem, sides: Sides, need_q: bool, need_k: bool):
     """dq [n, d] and dk [m, d], [0, d] where not needed."""
-    if p.plan.own is None:
-        return chunk_gradients(p, row_coef, col_coef, wide, need_q, need_k)
+    twice = is_triangle(p, sides) or (need_q and need_k)  # own rows would form every logit twice
+    if p.plan.own is None or (twice and p.sizes[2] > config.BOTH_WIDTH):
+        return chunked(p, sides, need_q, need_k)
     dq = dk = common.empty(p.q, 0, p.sizes[2])
     if need_q:
-        dq = own_gradient(p, row_coef, col_coef, wide)
+        dq = own_gradient(p, sides)
     if need_k:
-        dk = own_gradient(p.exchanged(), col_coef, row_coef, wide)
+        dk = own_gradient(p.exchanged(), sides.exchanged())
     return dq, dk
 
 
@@ -119,15 +153,8 @@ def info_nce_backward(
         return tuple(torch.zeros(shape, device=q.device) for shape in shapes)
     with torch.cuda.device_of(q):
         lift = lift_factor(p, grads)
-        two_sided = symmetric or (grads[0] is not None and grads[2] is not None)
-        wide = None
-        if two_sided:  # rows that are not unit can be far apart
-            wide = torch.full((1,), 0 if unit else 1, dtype=torch.int32, device=q.device)
-        row_coef = coefficients(p, *grads[:2], rows, lift, wide, positives_in, extra)
-        col_coef = coefficients(p, *grads[2:], cols, lift, wide, positives_in, extra)
-        if symmetric:
-            col_coef = row_coef
-        dq, dk = gradients(p, row_coef, col_coef, wide, need_q, need_k)
+        sides = both_sides(p, grads, rows, cols, lift, positives_in, extra, unit)
+        dq, dk = gradients(p, sides, need_q, need_k)
         if lift is not None:
             dq, dk = dq / lift, dk / lift
     return dq, dk

@@ -9,11 +9,12 @@ from torch import Tensor
 from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
+from . import info_nce_hopper as hopper
 from .info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
 from .info_nce_common import Problem
 from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
 from .info_nce_frozen import frozen_kernel
-from .info_nce_gradient import coefficients, gradients
+from .info_nce_gradient import Sides, coefficients, gradients
 
 
 class Sums(NamedTuple):
@@ -27,6 +28,9 @@ class Sums(NamedTuple):
 
 def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, Tensor | None]:
     """Sums of the rows, and down the columns; in a triangle the columns are rows too."""
+    if hopper.serves(p, pivot, columns):
+        parts, state = hopper.fixed_sums(p)
+        return Sums(parts, None, None, None), state
     (n, m, d), tile = p.sizes, p.plan.sums
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     launch_tiles = min(row_tiles, config.LAUNCH_TILES) if columns else row_tiles
@@ -49,8 +53,9 @@ def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, T
         )  # fmt: skip
         if columns:
             fold_kernel[(triton.cdiv(m, common.BLOCK),)](
-                down, state, first, count, m, tile.columns, common.PARTS, common.BLOCK, triangle
-            )
+                down, state, first, count, m,
+                tile.rows, max(tile.rows, tile.columns), common.PARTS, common.BLOCK, triangle,
+            )  # fmt: skip
     return Sums(parts, None, state if triangle else None, rank), state
 
 
@@ -96,7 +101,8 @@ def finish(
     grid = (triton.cdiv(n, block),)
     rows = common.empty(p.q, 4, n)
     rank = common.empty(p.q, 0 if sums.rank is None else n, dtype=torch.int64)
-    flags = common.empty(p.q, grid[0], dtype=torch.int32) if fixed else None
+    fallible = fixed and (p.logit_scale is not None or p.scale > config.SAFE_SCALE)
+    flags = common.empty(p.q, grid[0], dtype=torch.int32) if fallible else None
 
     def combine(sums: Sums, only: Tensor | None, flags: Tensor | None) -> None:
         statistics_kernel[grid](
@@ -107,14 +113,14 @@ def finish(
         )  # fmt: skip
 
     combine(sums, None, flags)
-    if fixed:
+    if fallible:
         combine(online_sums(p, None, flags), flags, None)
     return rows, rank
 
 
 def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
     """Statistics, rank and weighted sum of the columns in one pass over them."""
-    (n, m, d), tile = p.sizes, p.plan.own
+    (n, m, d), tile = p.sizes, p.plan.frozen
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
     parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
@@ -150,7 +156,7 @@ def info_nce_forward(
         return common.empty(q, 4, 0), cols.fill_(-torch.inf), rank, weighted
     aside = row_ids is None or extra is not None
     with torch.cuda.device_of(q):
-        if frozen and aside and not (symmetric or both) and p.plan.own is not None:
+        if frozen and aside and not (symmetric or both) and p.plan.frozen is not None:
             rows, rank, weighted = frozen_statistics(p, extra, pivot)
             return rows, cols, rank, weighted
         down = None
@@ -171,5 +177,5 @@ def info_nce_forward(
             total = total if logit_scale is None else total * logit_scale.float()
             ones = torch.ones_like(rows[0])
             coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
-            weighted = gradients(p, coef, None, None, True, False)[0]
+            weighted = gradients(p, Sides(coef, None, None, (False,)), True, False)[0]
     return rows, cols, rank, weighted

@@ -69,7 +69,7 @@ class Images:
         return mean.float(), deviation.float()
 
 
-def load_images(source: str, *, size: int | None = None) -> Images:
+def load_images(source: str, *, size: int | None = None, limit: int | None = None) -> Images:
     """Read a data set into memory.
 
     Args:
@@ -82,14 +82,18 @@ def load_images(source: str, *, size: int | None = None) -> Images:
               `train_labels`, and the same for `test`. Decoded once and cached.
         size: Side in pixels that folder images are resized to; None takes the shorter side of the
             first image, 224 at most. Arrays keep their size.
+        limit: Images of each split at most, drawn by a fixed seed; None takes all.
 
     Returns:
         `Images` on the CPU. A source without a test split is split 4 to 1.
 
     Raises:
         FileNotFoundError: No such path.
-        ValueError: The contents are not one of the above; the message names what was found.
+        ValueError: The contents are not one of the above; the message names what was found. Or a
+            limit below 2.
     """
+    if limit is not None and limit < 2:
+        raise ValueError(f"limit must be 2 or more, got {limit}")
     if source == "digits":
         images, labels, classes = sources.read_digits()
         found = {"train": (images, labels)}
@@ -105,7 +109,16 @@ def load_images(source: str, *, size: int | None = None) -> Images:
     if "test" not in found:
         held_out = DIGITS_TEST if source == "digits" else None
         found = _split(*found["train"], held_out)
+    if limit is not None:
+        found = {name: _limited(*split, limit) for name, split in found.items()}
     return _assemble(source, found, classes)
+
+
+def _limited(images: np.ndarray, labels: np.ndarray | None, limit: int) -> sources.Split:
+    """A draw, as folders are sorted by class, in the order of the whole."""
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    kept = order[:limit].sort().values.numpy()
+    return images[kept], None if labels is None else labels[kept]
 
 
 def _split(images: np.ndarray, labels: np.ndarray | None, held_out: int | None) -> dict:

@@ -3,6 +3,7 @@
 import time
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     Progress,
@@ -12,6 +13,7 @@ from rich.progress import (
 )
 from rich.table import Table
 
+from ..evaluate.measure import Metric
 from ..evaluate.report import Report
 
 # Reading the loss waits for the device; five times a second costs nothing and looks live.
@@ -67,6 +69,9 @@ class Display:
             loss=loss, top1=top1, speed=speed,
         )  # fmt: skip
 
+    def warn(self, text: str) -> None:
+        self._console.print(f"[bold yellow]warning:[/] {escape(text)}", highlight=False)
+
     def show_epoch(self, row: dict, speed: float) -> None:
         epoch = row["epoch"]
         if self._console.is_terminal:
@@ -76,6 +81,27 @@ class Display:
                 f"epoch {epoch}/{self._epochs}  loss {row['loss']:.3f}  "
                 f"top-1 {row['top1']:.1%}  {speed:,.0f} images/s"
             )
+
+
+class Steps:
+    """What is being done: one live line on a terminal, a line for each step elsewhere."""
+
+    def __init__(self, console: Console) -> None:
+        self._console, self._status = console, console.status("")
+
+    def __enter__(self) -> "Steps":
+        if self._console.is_terminal:
+            self._status.start()
+        return self
+
+    def __exit__(self, *_exception) -> None:
+        self._status.stop()
+
+    def tell(self, text: str) -> None:
+        if self._console.is_terminal:
+            self._status.update(escape(text))
+        else:
+            self._console.print(text, markup=False, highlight=False)
 
 
 def print_report(console: Console, report: Report) -> None:
@@ -97,3 +123,19 @@ def print_report(console: Console, report: Report) -> None:
         console.print(f"share of the step time: {parts}")
     else:
         console.print("share of the step time: not measured, the run was too short")
+
+
+def print_metrics(console: Console, metrics: list[Metric]) -> None:
+    """Every figure of an evaluation; what each was taken by is in its report."""
+    columns = list(dict.fromkeys(name for metric in metrics for name in metric.values))
+    table = Table(title="figures of the test images")
+    table.add_column("figure")
+    for name in columns:
+        table.add_column(name, justify="right")
+    for metric in metrics:
+        cells = (
+            f"[bold]{metric.text(name)}[/]" if name == metric.best else metric.text(name)
+            for name in columns
+        )
+        table.add_row(metric.name, *cells)
+    console.print(table)

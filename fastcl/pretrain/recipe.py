@@ -74,6 +74,7 @@ class Config:
     devices: int
     seed: int
     options: dict = field(default_factory=dict)
+    limit: int | None = None  # images of each split
 
     def save(self, path: Path) -> None:
         path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
@@ -107,6 +108,7 @@ def resolve(
     precision: str,
     devices: int,
     seed: int,
+    limit: int | None = None,
     stem: str = "auto",
     backbone: str | None = None,
     epochs: int | None = None,
@@ -118,6 +120,7 @@ def resolve(
 
     Args:
         images: The data, which decide the recipe and bound batch and queue.
+        limit: What `load_images` was given.
         options: temperature, queue_size, momentum of the method; None keeps the recipe's.
 
     Returns:
@@ -164,6 +167,7 @@ def resolve(
         devices=devices,
         seed=seed,
         options=_options(recipe, n, options),
+        limit=limit,
     )
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import methods
+from ..evaluate.collapse import CollapseWatch, Diagnosis
 from ..evaluate.report import initial_backbone
 from . import checkpoint
 from .augment import Views
@@ -22,6 +23,8 @@ from .files import replace_file
 from .optimizer import build_optimizer, learning_rate_at
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
+
+COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")
 
 
 def device_count(devices: str) -> int:
@@ -63,8 +66,9 @@ class Run:
     Attributes:
         method: The method, unwrapped.
         epoch: Epochs done.
-        history: One row per epoch: epoch, step, learning_rate, loss, top1.
+        history: One row per epoch, with the columns of metrics.csv.
         shares: Profile of a few steps.
+        watch: For collapse of the embedding.
         seconds: Spent in epochs, over all sessions.
     """
 
@@ -96,6 +100,7 @@ class Run:
         self.speed = 0.0  # images per second in the last epoch
         self.seconds = 0.0  # in all epochs
         self.shares = StepShares(fabric.device)
+        self.watch = CollapseWatch(self.method)
 
     def train(self, display=None, stop_after: int | None = None) -> bool:
         """Go on to the last epoch, or to the epoch `stop_after`, with a checkpoint after each.
@@ -148,6 +153,8 @@ class Run:
             sums += self._train_step(self.epoch * self.steps + step, order[step])
             self.shares.end_step()
             self.speed = batch * (step + 1) / (time.perf_counter() - started)
+            if self.watch.due(self.epoch * self.steps + step):
+                self._look(display)
             if display is not None and display.due():
                 loss, top1 = (sums / (step + 1)).tolist()
                 display.show_step(self.epoch, step + 1, loss, top1, self.speed)
@@ -155,13 +162,24 @@ class Run:
         seconds = time.perf_counter() - started
         self.seconds += seconds
         self.speed = batch * self.steps / seconds
+        found = self._look(display)
         return {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * self.steps,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
             "loss": loss,
             "top1": top1,
+            "spread": None if found is None else found.spread,
+            "effective_rank": None if found is None else found.effective_rank,
         }
+
+    def _look(self, display) -> Diagnosis | None:
+        """At the embedding of the last step; a collapse is told once."""
+        found = self.watch.look()
+        warning = self.watch.warning(found)
+        if warning is not None and display is not None:
+            display.warn(warning)
+        return found
 
     def _train_step(self, step: int, index: Tensor) -> Tensor:
         """One step on the images `index`; loss and contrastive top-1 as a tensor, unread."""
@@ -249,7 +267,7 @@ def build_method(config: Config, channels: int) -> nn.Module:
 def write_metrics(path: Path, history: list[dict]) -> None:
     """One line per epoch; floats in full, so that equal runs have equal files."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, ["epoch", "step", "learning_rate", "loss", "top1"])
+    writer = csv.DictWriter(text, COLUMNS)
     writer.writeheader()
     writer.writerows(history)
     replace_file(path, lambda file: file.write(text.getvalue().encode()))

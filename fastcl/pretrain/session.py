@@ -29,6 +29,7 @@ def pretrain(
     method: str,
     data: str,
     image_size: int | None = None,
+    limit: int | None = None,
     precision: str = "auto",
     devices: str = "auto",
     out: Path | None = None,
@@ -43,6 +44,7 @@ def pretrain(
         method: "moco" or "simclr".
         data: "digits" or a path, see `load_images`.
         image_size: Side that folder images are resized to.
+        limit: Images of each split at most.
         precision: "auto", "32" or "bf16".
         devices: "auto" or a number.
         out: The run folder; under runs/ by default.
@@ -59,12 +61,18 @@ def pretrain(
         FloatingPointError: The training diverged.
     """
     count = device_count(devices)
-    images = load_images(data, size=image_size)
+    images = load_images(data, size=image_size, limit=limit)
     if data != "digits":  # the run folder must find them from anywhere
         data = str(Path(data).expanduser().resolve())
     precision = automatic_precision() if precision == "auto" else precision
     config = resolve(
-        images, method=method, data=data, precision=precision, devices=count, **choices
+        images,
+        method=method,
+        data=data,
+        precision=precision,
+        devices=count,
+        limit=limit,
+        **choices,
     )
     folder = out or default_folder(config, images)
     fabric = build_fabric(count, precision)

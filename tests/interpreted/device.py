@@ -1,5 +1,7 @@
 """What the interpreter stands for: small tiles, bfloat16 as on the device, poisoned memory."""
 
+from types import SimpleNamespace
+
 import torch
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -46,7 +48,7 @@ def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors
         loop, own = config.Tile(16, 16, 16, 1, 1), config.Tile(16, 16, width, 1, 1)
         sums = loop if chunked else own
         own = None if chunked or q.shape[1] > 256 else own
-        return config.Plan(sums, own, loop, bulk, processors, "ieee")
+        return config.Plan(sums, own, own, loop, bulk, processors, "ieee")
 
     monkeypatch.setattr(config, "plan", plan)
     monkeypatch.setattr(config, "supported", lambda q: q.dtype != torch.float64)
@@ -59,3 +61,8 @@ def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors
 def poisoned(like, *shape, dtype=torch.float32):
     out = torch.empty(shape, dtype=dtype, device=like.device)
     return out.fill_(torch.nan if dtype.is_floating_point else -(2**30))
+
+
+def hopper():
+    """What torch.cuda.get_device_properties says of an H200, as far as it is asked."""
+    return SimpleNamespace(major=9, minor=0, multi_processor_count=132)

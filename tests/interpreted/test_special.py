@@ -185,6 +185,19 @@ def test_float64_goes_to_the_reference(kernels):
     assert all(torch.equal(a, b) for a, b in zip(ours, exact, strict=True))
 
 
+@pytest.mark.parametrize("rows,columns", [(16, 32), pytest.param(32, 16, marks=pytest.mark.slow)])
+def test_triangle_of_oblong_tiles(kernels, monkeypatch, rows, columns):
+    """Every pair of rows is summed once, also where a tile on the diagonal is no square."""
+    plan = config.plan
+
+    def oblong(q, k):
+        tile = config.Tile(rows, columns, 32, 1, 1)
+        return plan(q, k)._replace(sums=tile)
+
+    monkeypatch.setattr(config, "plan", oblong)
+    check_forward(kernels, case(n=75, symmetric=True, **ids(75, 75, 38)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("launch_tiles,processors", [(1, 1), (3, 40)])
 def test_splits(kernels, monkeypatch, launch_tiles, processors):

@@ -63,13 +63,21 @@ template <typename T>
 void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-             int64_t width, const T* factors, T* out, int64_t stride, bool accumulate, bool padded);
+             int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+             bool accumulate, bool padded);
 template <typename T>
 void copy_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
 template <typename T>
 void pack_rows(const Block<T>&, int64_t from, int64_t cols, T* to);
 template <typename T>
 void pack_columns(const Block<T>&, int64_t from, int64_t cols, T* to);
+
+void pack_pair_columns(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                       uint32_t* to);
+void pack_pair_rows(const void* const* rows, int64_t size, int64_t from, int64_t cols,
+                    uint32_t* to);
+void narrow_rows(Tile<float>, const float* factor, uint32_t* to);
+void narrow_columns(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
 
 template <typename T>
 void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);

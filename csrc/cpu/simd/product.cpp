@@ -6,6 +6,7 @@
 // Every sum runs over depth in order, so its bits do not depend on the tile it belongs to.
 #include "cpu/float16.h"
 #include "cpu/simd/passes.h"
+#include "cpu/simd/transpose.h"
 
 namespace fastcl::FASTCL_SIMD {
 namespace {
@@ -40,9 +41,10 @@ inline void for_panels(int64_t width, const F& f) {
 
 template <typename T>
 struct Output {
-  T* out;            // [rows, stride]
-  int64_t stride;    // elements between rows
-  const T* factors;  // [rows] what the sums are multiplied with, or null
+  T* out;           // [rows, stride]
+  int64_t stride;   // elements between rows
+  const T* factor;  // [rows] and [width], what the sums are multiplied with, or null
+  const T* col_factor;
   bool accumulate;
 };
 
@@ -85,10 +87,10 @@ inline void block(const T* a, int64_t row, int64_t step, const T* b, int64_t dep
 #pragma GCC unroll 8
   for (int r = 0; r < R; ++r) {
     T* out = to.out + r * to.stride;
-    const V factor = splat<T>(to.factors == nullptr ? T(1) : to.factors[r]);
+    const V factor = splat<T>(to.factor == nullptr ? T(1) : to.factor[r]);
 #pragma GCC unroll 4
     for (int w = 0; w < W; ++w) {
-      if (to.factors != nullptr) sums[r][w] *= factor;
+      if (to.factor != nullptr) sums[r][w] *= factor * load<V>(to.col_factor + w * kWidth<T>);
       T* at = out + w * kWidth<T>;
       if (w < W - 1 || valid == kWidth<T>) {
         store(at, to.accumulate ? load<V>(at) + sums[r][w] : sums[r][w]);
@@ -105,8 +107,8 @@ template <typename T, int W>
 inline void panel(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
                   const Output<T>& to, int64_t valid) {
   const auto at = [&](int64_t i) {
-    const T* factors = to.factors == nullptr ? nullptr : to.factors + i;
-    return Output<T>{to.out + i * to.stride, to.stride, factors, to.accumulate};
+    const T* factor = to.factor == nullptr ? nullptr : to.factor + i;
+    return Output<T>{to.out + i * to.stride, to.stride, factor, to.col_factor, to.accumulate};
   };
   int64_t i = 0;
   for (; i + kRows <= rows; i += kRows) {
@@ -123,30 +125,6 @@ inline void panel(const T* a, int64_t row, int64_t step, int64_t rows, const T* 
     i += 2;
   }
   if (rows > i) block<T, 1, W>(a + i * row, row, step, b, depth, at(i), valid);
-}
-
-// Exchanges the blocks of kApart x kApart off the diagonal of rows a and b, kApart apart.
-template <typename T, int kApart>
-inline void exchange(Vector<T>& a, Vector<T>& b) {
-  Integer<T> upper{}, lower{};
-  for (int l = 0; l < kWidth<T>; ++l) {
-    const bool from_b = (l & kApart) != 0;
-    upper[l] = from_b ? kWidth<T> + l - kApart : l;
-    lower[l] = from_b ? kWidth<T> + l : l + kApart;
-  }
-  const Vector<T> first = __builtin_shuffle(a, b, upper);
-  b = __builtin_shuffle(a, b, lower);
-  a = first;
-}
-
-// Rows become columns, one bit of their numbers after the other.
-template <typename T, int kApart = kWidth<T> / 2>
-inline void transpose(Vector<T>* rows) {
-#pragma GCC unroll 16
-  for (int l = 0; l < kWidth<T>; ++l) {
-    if ((l & kApart) == 0) exchange<T, kApart>(rows[l], rows[l + kApart]);
-  }
-  if constexpr (kApart > 1) transpose<T, kApart / 2>(rows);
 }
 
 template <typename E, typename T>
@@ -205,14 +183,15 @@ inline void turn_part(const Block<T>& x, int64_t row, int64_t rows, int64_t from
 
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
-             int64_t width, const T* factors, T* out, int64_t stride, bool accumulate,
-             bool padded) {
+             int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
+             bool accumulate, bool padded) {
   for_panels<T>(width, [&](int64_t first, int count) {
     const int64_t at = first * kWidth<T>, left = width - at;
     const int64_t full = static_cast<int64_t>(count) * kWidth<T>;
     const int64_t valid = padded || left >= full ? kWidth<T> : left - (full - kWidth<T>);
     const T* from = b + at * depth;
-    const Output<T> to{out + at, stride, factors, accumulate};
+    const Output<T> to{out + at, stride, factor, factor == nullptr ? nullptr : col_factor + at,
+                       accumulate};
     if (count == 3) return panel<T, 3>(a, row, step, rows, from, depth, to, valid);
     if (count == 2) return panel<T, 2>(a, row, step, rows, from, depth, to, valid);
     panel<T, 1>(a, row, step, rows, from, depth, to, valid);
@@ -263,7 +242,7 @@ void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
 
 #define FASTCL_INSTANCE(T)                                                                         \
   template void product(const T*, int64_t, int64_t, int64_t, const T*, int64_t, int64_t, const T*, \
-                        T*, int64_t, bool, bool);                                                  \
+                        const T*, T*, int64_t, bool, bool);                                        \
   template void copy_rows(const Block<T>&, int64_t, int64_t, T*);                                  \
   template void pack_rows(const Block<T>&, int64_t, int64_t, T*);                                  \
   template void pack_columns(const Block<T>&, int64_t, int64_t, T*);

@@ -1,23 +1,10 @@
 // The logistic pass over a tile: with t_ij = s_ij scale + bias and y_ij = 1 at a positive, else -1,
 //     loss += log(1 + exp(-y t)),   G_ij = -y / (1 + exp(y t)),
 // in one read and one write, one exponential of -|t| for both.
+#include "cpu/simd/logistic.h"
 #include "cpu/simd/passes.h"
 
 namespace fastcl::FASTCL_SIMD {
-namespace {
-
-// log(1 + e) for e in [0, 1], as 2 atanh(e / (2 + e)): relative, also where e is tiny.
-template <typename T>
-Vector<T> log_of_one_plus(Vector<T> e) {
-  constexpr int kDegree = sizeof(T) == 4 ? 7 : 16;  // 9^-degree is below one rounding
-  const Vector<T> z = e / (e + T(2)), square = z * z;
-  Vector<T> p = splat<T>(T(1) / (2 * kDegree + 1));
-#pragma GCC unroll 16
-  for (int i = kDegree - 1; i >= 0; --i) p = p * square + T(1) / (2 * i + 1);
-  return (z + z) * p;
-}
-
-}  // namespace
 
 template <typename T>
 void logistic(Tile<T> tile, Match<T> match, Scale<T> scale, T bias, T factor, double* sums) {

@@ -1,0 +1,129 @@
+"""What a case should take on an H200: every launch of its step, each by the model of model.py.
+
+`python -m benchmarks.predict` writes results/predicted.csv and its table; nothing is measured.
+"""
+
+import csv
+import sys
+from collections import Counter
+
+import torch
+import triton
+
+from . import report, tables
+from .cases import ARGUMENTS, Case, Update
+from .hardware import H200
+from .launches import of_step
+from .model import Prediction, predict
+from .suites import SUITES
+from .variants import OURS
+
+ROWS = report.RESULTS / "predicted.csv"
+# Milliseconds to reach on an H200, forward and backward.
+WANTED = {
+    "NT-Xent 8,192 x 128": 0.12,
+    "NT-Xent 32,768 x 128": 1.4,
+    "CLIP 32,768 x 512": 8.0,
+    "CLIP 65,536 x 512": 31.0,
+    "CLIP 65,536 x 768": 46.0,
+    "SigLIP 65,536 x 768": 35.0,
+    "MoCo 256 x 65,536 x 128": 0.040,
+    "MoCo 4,096 x 65,536 x 256": 0.55,
+}
+
+
+def inputs(case: Case | Update) -> dict:
+    """The case's tensors without memory."""
+    if isinstance(case, Update):
+        online = [torch.empty(s, dtype=case.dtype, device="meta") for s in case.shapes()]
+        target = [torch.empty_like(x, dtype=torch.float32) for x in online]
+        return {"target": target, "online": online}
+    n = case.n // 2 if case.loss == "nt_xent" else case.n
+    names = ARGUMENTS[case.loss]
+    tensors = {k: torch.empty(n, case.d, dtype=case.dtype, device="meta") for k in names}
+    if case.loss.startswith("moco"):
+        tensors["queue"] = torch.empty(case.m, case.d, dtype=case.dtype, device="meta")
+    if case.loss == "moco_push":
+        tensors["pointer"] = torch.empty((), dtype=torch.int64, device="meta")
+    if case.loss == "sup_con":
+        tensors["labels"] = torch.empty(n, dtype=torch.int64, device="meta")
+    if isinstance(case, Update):
+        online = [torch.empty(s, dtype=case.dtype, device="meta") for s in case.shapes()]
+        return {"target": [torch.empty_like(x, dtype=torch.float32) for x in online],
+                "online": online}  # fmt: skip
+    return tensors
+
+
+def cases() -> list[Case | Update]:
+    """Those of the GPU suite but the largest, whose 49,000 launches take minutes to record."""
+    return [case for case in SUITES["gpu"] if case.loss == "momentum" or case.n < 2**20]
+
+
+def launches(case: Case | Update) -> list[Prediction]:
+    """Every launch of a step."""
+    tensors, function = inputs(case), OURS.build(case)
+    return [predict(x) for x in of_step(lambda: case.step(function, tensors))]
+
+
+def row(case: Case | Update) -> dict:
+    parts = launches(case)
+    total = sum(x.seconds for x in parts)
+    by_name = Counter()
+    for x in parts:
+        by_name[f"{x.name} ({x.bound})"] += x.seconds
+    limit = case.work / (H200.copy_rate if case.measure == "B" else H200.product_rate)
+    return {
+        "case": case.name, "loss": case.loss, "n": case.n, "m": case.m, "d": case.d,
+        "dtype": str(case.dtype).removeprefix("torch."), "units": getattr(case, "units", ""),
+        "limit_ms": limit * 1e3, "predicted_ms": total * 1e3, "fraction": limit / total,
+        "wanted_ms": WANTED.get(case.name, ""), "launches": len(parts),
+        "host_ms": len(parts) * H200.host * 1e3,
+        "longest": "; ".join(f"{k} {v / total:.0%}" for k, v in by_name.most_common(3)),
+    }  # fmt: skip
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Prediction beside limit and goal, and where the time goes."""
+    heads = ["case", "limit", "predicted", "of the limit's rate", "wanted", "launches",
+             "host, without a graph", "most of it"]  # fmt: skip
+    lines = [
+        [r["case"], *(_shown(r[k]) for k in ("limit_ms", "predicted_ms")),
+         f"{float(r['fraction']):.0%}", _shown(r["wanted_ms"]), str(r["launches"]),
+         _shown(r["host_ms"]), r["longest"]]
+        for r in rows
+    ]  # fmt: skip
+    first = rows[0]
+    return (
+        f"{tables.grid(heads, lines)}\n\nPredicted for an H200 from machine code, nothing "
+        f"measured: commit {first['commit']}, Triton {first['triton']}, {first['date']}. Forward "
+        "and backward on the device; the model is described in benchmarks/predict.py.\n"
+    )
+
+
+def _shown(milliseconds: str | float) -> str:
+    if milliseconds == "":
+        return "-"
+    x = float(milliseconds)
+    return f"{x:,.0f} ms" if x >= 100 else f"{x:.3g} ms"
+
+
+def main() -> int:
+    """Write results/predicted.csv and its table."""
+    where = report.circumstances("cpu")
+    where = {k: where[k] for k in ("date", "commit")} | {"triton": triton.__version__}
+    rows = []
+    for case in cases():
+        rows.append(where | row(case))
+        print("{case:34} limit {limit_ms:9.3f} ms, predicted {predicted_ms:9.3f} ms "
+              "({fraction:.0%}); {longest}".format(**rows[-1]), flush=True)  # fmt: skip
+    with ROWS.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        for r in rows:
+            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()})
+    ROWS.with_suffix(".md").write_text(table(report.read(ROWS)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,79 @@
+"""Both gradients of a contrast from chunks of its weights: dq = G k, dk = G^T q, in float32.
+
+Bytes: per chunk of c x c weights, 2 c^2 written and 4 c^2 read in the dtype of the rows, 16 c d of
+gradients. The idea: weights are written once for both products, and these run at the rate of the
+BLAS; memory stays that of one chunk. Each chunk adds in turn, so the bits are the same every time.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from . import info_nce_common as common
+from . import info_nce_config as config
+from .info_nce_common import Problem
+
+PITCH = 8  # rows of a chunk start at 16 bytes, as the BLAS's bulk copies need
+
+
+class Chunk(NamedTuple):
+    """Where a chunk of the weights lies, and the memory to write it to."""
+
+    rows: slice
+    columns: slice
+    weights: Tensor | None  # [rows, columns], PITCH apart; None: no gradient is needed
+
+    @property
+    def corner(self) -> tuple[int, int]:
+        return self.rows.start, self.columns.start
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
+
+    @property
+    def pitch(self) -> int:
+        return 0 if self.weights is None else self.weights.stride(0)
+
+
+def chunk_gradients(
+    p: Problem,
+    fill: Callable[[Chunk], None],  # writes the weights
+    need_q: bool,
+    need_k: bool,
+    triangle: bool = False,  # G is symmetric: half the chunks serve both sides of dq
+    alpha: float = 1.0,  # of the products
+) -> tuple[Tensor, Tensor]:
+    """dq [n, d] and dk [m, d] in float32, [0, d] where not needed."""
+    (n, m, d), size = p.sizes, config.CHUNK
+    dq = torch.zeros(n if need_q else 0, d, device=p.q.device)
+    dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
+    buffer = None
+    if need_q or need_k:
+        pitch = -(-min(m, size) // PITCH) * PITCH
+        buffer = common.empty(p.q, min(n, size), pitch, dtype=p.q.dtype)
+    for i in range(0, n, size):
+        rows = slice(i, min(i + size, n))
+        for j in range(i if triangle else 0, m, size):
+            columns = slice(j, min(j + size, m))
+            g = None if buffer is None else buffer[: rows.stop - i, : columns.stop - j]
+            fill(Chunk(rows, columns, g))
+            if need_q:
+                add_product(dq[rows], g, p.k[columns], alpha)
+            if need_k:
+                add_product(dk[columns], g.T, p.q[rows], alpha)
+            if triangle and j > i:
+                add_product(dq[columns], g.T, p.q[rows], alpha)
+    return dq, dk
+
+
+def add_product(total: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
+    """total += alpha a @ b with float32 sums of narrower factors."""
+    if a.dtype == torch.float32:
+        total.addmm_(a, b, alpha=alpha)
+    elif a.is_cuda:
+        torch.ops.aten.addmm.dtype_out(total, a, b, torch.float32, alpha=alpha, out=total)
+    else:
+        total.addmm_(a.float(), b.float(), alpha=alpha)

@@ -1,0 +1,113 @@
+"""Rows of unit length, several matrices below each other: one launch per matrix.
+
+    y = x / |x|,   dx = (g - y <y, g>) / |x|
+Bytes: forward x in, y and 4 n of lengths out; backward x and g in, dx out.
+The idea: a block of rows is read twice, the second time from the first-level cache; all sums are
+in float32.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import reference
+from ..reference.unit_rows import SHORTEST as _SHORTEST
+from . import info_nce_common as common
+from . import info_nce_config as config
+
+SHORTEST = tl.constexpr(_SHORTEST)
+BLOCK = 4096  # numbers of a block: 32 per thread, 16 bytes per access and some in flight
+WIDEST = 1024  # features of a block
+
+
+@triton.jit
+def _load_rows(x, i, j, n, d):
+    """Rows i, features j of x [n, d] in float32, where they are in it, and their positions."""
+    at = i.to(tl.int64)[:, None] * d + j[None, :]
+    inside = (i < n)[:, None] & (j < d)[None, :]
+    return tl.load(x + at, mask=inside, other=0.0).to(tl.float32), at, inside
+
+
+@triton.jit
+def unit_forward_kernel(
+    x,  # [n, d]
+    y,  # [n, d]
+    lengths,  # [n]
+    n,
+    d,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    square = tl.zeros([ROWS], tl.float32)
+    for start in range(0, d, WIDTH):
+        tile, _, _ = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        square += tl.sum(tile * tile, 1)
+    length = tl.sqrt_rn(square)
+    tl.store(lengths + i, length, mask=i < n)
+    # Not a maximum: it would drop NaN.
+    length = tl.where(length < SHORTEST, SHORTEST, length)
+    for start in range(0, d, WIDTH):
+        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        tl.store(y + at, (tile / length[:, None]).to(y.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def unit_backward_kernel(
+    grad,  # [n, d]
+    x,  # [n, d]
+    lengths,  # [n]
+    dx,  # [n, d]
+    n,
+    d,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    length = tl.load(lengths + i, mask=i < n, other=1.0)
+    inverse = tl.where(length < SHORTEST, 0.0, 1.0 / length)[:, None]
+    dot = tl.zeros([ROWS], tl.float32)
+    for start in range(0, d, WIDTH):
+        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+        dot += tl.sum(tile * inverse * g, 1)
+    for start in range(0, d, WIDTH):
+        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
+        out = (g - tile * inverse * dot[:, None]) * inverse
+        tl.store(dx + at, out.to(dx.dtype.element_ty), mask=inside)
+
+
+def _launch(kernel, n: int, d: int, *tensors: Tensor) -> None:
+    if n > 0:
+        width = min(triton.next_power_of_2(d), WIDEST)
+        rows = max(BLOCK // width, 1)
+        kernel[(triton.cdiv(n, rows),)](*tensors, n, d, rows, width, num_warps=4)
+
+
+def unit_rows_forward(parts):
+    """`reference.unit_rows_forward` without a float32 copy of the rows."""
+    if not config.supported(parts[0]):
+        return reference.unit_rows_forward(parts)
+    sizes, d = [x.shape[0] for x in parts], parts[0].shape[1]
+    with torch.cuda.device_of(parts[0]):
+        y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
+        lengths = common.empty(parts[0], sum(sizes))
+        for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
+            _launch(unit_forward_kernel, *x.shape, x.contiguous(), *out)
+    return y, lengths
+
+
+def unit_rows_backward(grad, parts, lengths):
+    """`reference.unit_rows_backward` in one pass over the rows."""
+    if not config.supported(grad):
+        return reference.unit_rows_backward(grad, parts, lengths)
+    sizes = [x.shape[0] for x in parts]
+    grad = grad.contiguous()
+    with torch.cuda.device_of(grad):
+        dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
+        split = (x.split(sizes) for x in (grad, lengths, dx))
+        for x, g, length, out in zip(parts, *split, strict=True):
+            _launch(unit_backward_kernel, *x.shape, g, x.contiguous(), length, out)
+    return dx

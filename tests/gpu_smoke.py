@@ -1,0 +1,48 @@
+"""A small case of every kernel, for compute-sanitizer: `python tests/gpu_smoke.py [--device D]`.
+
+Sizes straddle the tiles, so that a load or store beyond a border would be seen.
+"""
+
+import argparse
+
+import torch
+
+import fastcl
+import fastcl.functional as F
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--device", default="cuda")
+device = parser.parse_args().device
+
+for dtype in (torch.bfloat16, torch.float16, torch.float32):
+    for d in (16, 100, 136, 520):  # narrow, ragged, own-row sums, by chunks
+        z = torch.randn(2, 150, d, device=device, dtype=dtype, requires_grad=True)
+        image, text = z.unbind()
+        queue = torch.randn(203, d, device=device, dtype=dtype)
+        scale = torch.tensor(10.0, device=device, requires_grad=True)
+        losses = (
+            F.nt_xent(image, text),
+            F.sup_con(image, torch.arange(150, device=device) % 7),
+            F.clip(image, text, scale),
+            F.siglip(image, text, scale, torch.tensor(-3.0, device=device, requires_grad=True)),
+            F.info_nce(image, text),
+            F.moco(image, text, queue),
+            fastcl.contrast.contrast(  # rows that are not unit: the running maximum
+                image, text, scale=0.1, ids=torch.arange(150, device=device), unit=False
+            ).loss.sum(),
+        )
+        for loss in losses:
+            loss.backward()
+            assert loss.isfinite(), (dtype, d)
+    for normalize in (False, True):
+        ring = fastcl.Queue(101, 37, device=device, dtype=dtype)
+        for rows in (1, 64, 130):
+            ring.push(torch.randn(rows, 37, device=device))
+        pointer = torch.zeros((), dtype=torch.int64, device=device)
+        F.queue_push_(ring.rows, pointer, torch.randn(55, 37, device=device), normalize=normalize)
+    shapes = ((3, 5), (8193,), (), (17,))
+    target = [torch.randn(s, device=device).to(dtype) for s in shapes]
+    F.momentum_update_(target, [torch.randn(s, device=device) for s in shapes], 0.9)
+if device == "cuda":
+    torch.cuda.synchronize()
+print("every kernel ran")

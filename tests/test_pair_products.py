@@ -1,0 +1,98 @@
+"""bfloat16 rows multiplied in pairs: the instructions emulated, everything around them real."""
+
+import pytest
+import torch
+from cases import CASES, rounded, run
+from test_losses import assert_within_budget
+
+from fastcl._library import COMPILED
+
+pytestmark = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+
+FORMS = {"vectors": 1, "matrices": 2}
+FUSED = ("info_nce", "info_nce_unpaired", "nt_xent", "dcl", "sup_con", "clip", "siglip", "moco")
+
+
+@pytest.fixture(params=FORMS.values(), ids=FORMS)
+def emulated(request):
+    torch.ops.fastcl.emulate_pair_products(request.param)
+    yield request.param
+    torch.ops.fastcl.emulate_pair_products(0)
+
+
+# Rows: one, odd, a panel and one more, several tiles. Widths: one pair, less than a matrix register
+# of 16 pairs, one and a bit, odd (which goes the way of floats), more than a slice of 512.
+@pytest.mark.parametrize("n, d", [(1, 2), (7, 24), (33, 34), (65, 33), (150, 64), (40, 520)])
+@pytest.mark.parametrize("name", FUSED)
+def test_budget(name, n, d, emulated):
+    case = next(c for c in CASES if c.name == name)
+    tensors, kwargs = case.arguments(max(n, case.smallest), d, 0.1)
+    dtype = torch.bfloat16
+    tensors = rounded(tensors, dtype)
+    exact, exact_grads = run(case.plain, tensors, case.constants, kwargs, torch.float64)
+    plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, dtype)
+    ours, grads = run(case.function, tensors, case.constants, kwargs, dtype)
+    assert_within_budget(ours, plain, exact, dtype, "loss")
+    for key, grad in grads.items():
+        assert_within_budget(grad, plain_grads[key], exact_grads[key], dtype, f"d{key}")
+
+
+def losses(z):
+    ids = torch.arange(300) % 150
+    return torch.ops.fastcl.raw_info_nce_forward(z, [], 10.0, None, ids, ids, False, True)[0][0]
+
+
+def test_similarities_are_those_of_float_products(emulated):
+    """Products of bfloat16 numbers are exact in float32: only the order of sums may differ."""
+    z = [torch.randn(150, 48).bfloat16() for _ in "12"]
+    ours = losses(z)
+    torch.ops.fastcl.emulate_pair_products(0)
+    torch.testing.assert_close(ours, losses(z), rtol=1e-5, atol=2e-5)
+
+
+def test_converged_pairs_keep_their_gradient(emulated):
+    """The positive is subtracted before the one rounding: no more is lost than the exact weights
+    lose in bfloat16. Rounded first, the gradient of these pairs (cosine 0.9) is all error."""
+    make = torch.Generator().manual_seed(0)
+    q = torch.nn.functional.normalize(torch.randn(192, 64, generator=make))
+    k = torch.nn.functional.normalize(q + 0.06 * torch.randn(192, 64, generator=make))
+    q, k, scale = q.bfloat16(), k.bfloat16(), 20.0
+    ids = torch.arange(192)
+    rows, cols, *_ = torch.ops.fastcl.info_nce_forward(
+        q, k, scale, None, ids, ids, None, None, False, False, True, True, False
+    )
+    dq, _ = torch.ops.fastcl.info_nce_backward(
+        torch.ones(192), None, None, None, q, k, scale, None, ids, ids, rows, cols,
+        False, True, False, True, True, True,
+    )  # fmt: skip
+    p = (scale * q.double() @ k.double().T).softmax(1)
+    others = p.clone().fill_diagonal_(0)
+    weights = others - torch.diag(others.sum(1))
+
+    def error(dq):
+        exact = scale * weights @ k.double()
+        return (dq.double() - exact).norm() / exact.norm()
+
+    rounded_last = error((scale * weights).bfloat16().double() @ k.double())
+    rounded_first = error(scale * (p.bfloat16().double() - torch.eye(192)) @ k.double())
+    assert error(dq) <= 1.05 * rounded_last
+    assert rounded_last < 4e-3 and rounded_first > 0.5
+
+
+def test_same_bits_for_any_number_of_threads(emulated):
+    z = [torch.randn(300, 48).bfloat16() for _ in "12"]
+    ids = torch.arange(600) % 300
+    results = []
+    before = torch.get_num_threads()
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        rows, cols, *lengths = torch.ops.fastcl.raw_info_nce_forward(
+            z, [], 10.0, None, ids, ids, False, True
+        )
+        grad = torch.ones(600)
+        results += [(rows, torch.ops.fastcl.raw_info_nce_backward(
+            grad, None, z, [], *lengths, 10.0, None, ids, ids, rows, cols, True, True, False
+        )[0])]  # fmt: skip
+    torch.set_num_threads(before)
+    for x, y in zip(*results, strict=True):
+        assert torch.equal(x, y)
