@@ -30,20 +30,21 @@ class _NegativeSampling(torch.autograd.Function):
 
 def _bank_gradient(x: Tensor, bank: Tensor, index: Tensor, grad: Tensor) -> Tensor:
     """Logits once more, a column of index at a time: `[b, K, d]` is not formed here either."""
-    b, columns = index.shape
+    columns = index.shape[1]
     dtype = accumulate_dtype(x.dtype)
     wide = x.to(dtype)
     logits = torch.stack([(wide * bank[index[:, j]].to(dtype)).sum(1) for j in range(columns)], 1)
     g = logits.sigmoid()
     g[:, 0] = -torch.sigmoid(-logits[:, 0])  # p - 1 without cancellation
     g = g * grad[:, None]
-    # A sparse matrix product adds up rows that occur more than once in a fixed order.
-    rows = torch.arange(b, device=x.device)[:, None].expand_as(index)
-    places = torch.stack([index.flatten(), rows.flatten()])
-    weights = torch.sparse_coo_tensor(
-        places, g.flatten(), (len(bank), b), check_invariants=False
-    ).coalesce()
-    return torch.sparse.mm(weights, wide).to(bank.dtype)
+    total = wide.new_zeros(bank.shape)
+    for j in range(columns):
+        part = g[:, j, None] * wide
+        if x.is_cuda:  # sorts the rows, where index_add_ would add by atomics
+            total.index_put_((index[:, j],), part, accumulate=True)
+        else:
+            total.index_add_(0, index[:, j], part)
+    return total.to(bank.dtype)
 
 
 def negative_sampling(
