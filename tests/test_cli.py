@@ -87,7 +87,7 @@ def test_other_settings_in_the_same_folder_are_refused(finished):
     ("arguments", "message"),
     [
         (["pretrain", "--data", "no/such"], "nothing is at 'no/such'"),
-        (["pretrain", "--method", "byol"], "Invalid value for '--method'"),
+        (["pretrain", "--method", "nothing"], "Invalid value for '--method'"),
         (["pretrain", "--backbone", "vgg"], "backbone must be small"),
         (["pretrain", "--devices", "some"], "devices must be auto"),
         (["pretrain", "--resume", "no/such.pt"], "no checkpoint at 'no/such.pt'"),
