@@ -12,7 +12,7 @@ RESULTS_CSV = RESULTS / "methods.csv"
 COLUMNS = (
     "method", "family", "figure", "epochs", "before", "after", "rank_before", "rank_after",
     "loss_first", "loss_last", "mflop_per_image", "seconds", "date", "commit", "machine",
-    "threads", "python", "torch", "fastcl",
+    "bf16", "cores", "threads", "load", "python", "torch", "fastcl",
 )  # fmt: skip
 
 
