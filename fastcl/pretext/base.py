@@ -28,7 +28,7 @@ class Pretext(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """The loss of a batch of images, a scalar; its mean over the global batch when distributed."""
+        """The loss of a batch of images, a scalar, over the global batch when distributed."""
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a tensor, got {type(images).__name__}")
         # Colour is converted in the images' precision also where networks run in bfloat16.
