@@ -30,7 +30,8 @@ SMALL = {"hidden": 512, "dim": 128}
 STEPS = {"steps": EPOCHS * (TRAIN // BATCH)}
 OPTIONS = {
     "instdisc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
-    "instdisc-nce": {"samples": TRAIN, "noise": 1024, "temperature": 0.1},
+    # Estimation: below 0.5 the noise terms outgrow the positive while rows still share a direction.
+    "instdisc-nce": {"samples": TRAIN, "noise": 1024, "temperature": 0.5},
     "moco": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},
     "mocov1": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},
     "mocov3": {"temperature": 0.2, "momentum": 0.97, **SMALL, **STEPS},
@@ -38,7 +39,7 @@ OPTIONS = {
     "simclrv2": {"temperature": 0.2},
     "nnclr": {"queue_size": 2048, "prediction": 512, **SMALL},
     "cpc": {"patch": 16, "steps": 2},  # 9 patches; 49 of 8 pixels would cost ten times two views
-    "cmc": {"samples": TRAIN, "noise": 1024},
+    "cmc": {"samples": TRAIN, "noise": 1024, "temperature": 0.5},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
     "byol": {"momentum": 0.97, **SMALL, **STEPS},
