@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-peers lint bench bench-scaling bench-peers bench-guard clean
+.PHONY: build pretrain test test-fast test-peers lint bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -46,10 +46,15 @@ $(PEERS)/.installed: benchmarks/peers.txt
 	touch $@
 
 test-peers: build $(PEERS)/.installed
-	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py tests/test_examples.py $(ARGS)
+	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
+		tests/test_examples.py tests/test_migration_benchmark.py $(ARGS)
 
 bench-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m benchmarks --peers $(ARGS)
+
+# What fastcl.patch replaces beside the originals: the table of docs/migration.md.
+bench-migration: build $(PEERS)/.installed
+	PYTHONPATH=$(PEERS) $(RUN)/python -m benchmarks.migration $(ARGS)
 
 # Fails where a ratio falls short of the table in benchmarks/guard.py; for an idle machine.
 bench-guard: build $(PEERS)/.installed
