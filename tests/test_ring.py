@@ -22,8 +22,7 @@ def _counts(size):
 @pytest.fixture
 def threads(monkeypatch):
     """The group that the losses are given is used in place of a process group."""
-    for module in (losses, _plan):
-        monkeypatch.setattr(module, "Ranks", lambda group: group)
+    monkeypatch.setattr(_plan, "Ranks", lambda group: group)
     torch.set_num_threads(1)
 
 
