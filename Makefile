@@ -19,11 +19,14 @@ build: .venv/installed
 pretrain: build
 	$(RUN)/fastcl pretrain --method $(METHOD) $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 
+# A process per core, with one thread each: files are shared out, so that their fixtures serve once.
+PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+
 test: build
-	$(RUN)/python -m pytest $(ARGS)
+	$(PYTEST) $(ARGS)
 
 test-fast: build
-	$(RUN)/python -m pytest -m "not slow" $(ARGS)
+	$(PYTEST) -m "not slow" $(ARGS)
 
 lint: build
 	$(RUN)/ruff check .
