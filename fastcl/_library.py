@@ -71,7 +71,7 @@ def _raw_info_nce_backward_fake(
 
 
 def _sigmoid_contrast_fake(
-    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k, positives_in=True
 ):
     dtype = reference.accumulate_dtype(q.dtype)
     n, m, d = q.shape[0] if need_q else 0, k.shape[0] if need_k else 0, q.shape[1]
@@ -124,8 +124,8 @@ _define(
 for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
     _define(
         f"{_name}(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
-        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
-        "-> (Tensor, Tensor, Tensor, Tensor)",
+        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k, "
+        "bool positives_in=True) -> (Tensor, Tensor, Tensor, Tensor)",
         _sigmoid_contrast_fake,
         _fallback,
     )
