@@ -173,6 +173,7 @@ _define(
 TRITON = {
     "info_nce_forward": "info_nce",
     "info_nce_backward": "info_nce",
+    "raw_info_nce_backward": "raw_info_nce",
     "sigmoid_contrast": "sigmoid_contrast",
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",
