@@ -51,7 +51,6 @@ class Plan(NamedTuple):
     own: Tile | None  # gradient of one block of rows in registers; None: by chunks
     frozen: Tile | None  # the same in the forward, columns without gradient
     weights: Tile  # one chunk of gradient weights
-    logistic: Tile  # one chunk of the sigmoid contrast's
     bulk: bool  # tensor descriptors
     processors: int
     precision: str  # of float32 products
@@ -64,25 +63,20 @@ class Tiles(NamedTuple):
     own: Tile | None
     frozen: Tile | None
     weights: Tile
-    logistic: Tile
 
 
 CHUNKED = Tile(128, 128, 64, 8, 3)
-# Beside a loss its slope takes the registers that a wider tile would need.
-WIDE = Tile(128, 256, 64, 8, 3)
 # Blocks of four warps: the epilogue of one hides behind the product of the other.
 HOPPER = {
-    64: Tiles(
-        Tile(128, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), Tile(64, 128, 64, 4, 3), WIDE, CHUNKED
-    ),
+    64: Tiles(Tile(128, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), Tile(64, 128, 64, 4, 3), CHUNKED),
     128: Tiles(
-        Tile(128, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), Tile(64, 128, 128, 4, 2), WIDE, CHUNKED
+        Tile(128, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), Tile(64, 128, 128, 4, 2), CHUNKED
     ),
     256: Tiles(
-        Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(64, 64, 256, 4, 2), WIDE, CHUNKED
+        Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(64, 64, 256, 4, 2), CHUNKED
     ),
     # Wide rows leave no room for q beside two tiles of k: the larger tile reads less.
-    None: Tiles(Tile(256, 128, 64, 8, 3), None, None, WIDE, CHUNKED),
+    None: Tiles(Tile(256, 128, 64, 8, 3), None, None, CHUNKED),
 }
 # Sums of products lie outside the registers of sm_100, and come into them a whole tile at a time.
 BLACKWELL = {
@@ -90,16 +84,16 @@ BLACKWELL = {
     for width, tiles in HOPPER.items()
 }
 AMPERE = {
-    64: Tiles(CHUNKED, Tile(64, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), CHUNKED, CHUNKED),
-    128: Tiles(CHUNKED, Tile(64, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), CHUNKED, CHUNKED),
-    256: Tiles(CHUNKED, Tile(64, 64, 256, 8, 2), Tile(64, 64, 256, 8, 2), CHUNKED, CHUNKED),
-    None: Tiles(CHUNKED, None, None, CHUNKED, CHUNKED),
+    64: Tiles(CHUNKED, Tile(64, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), CHUNKED),
+    128: Tiles(CHUNKED, Tile(64, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), CHUNKED),
+    256: Tiles(CHUNKED, Tile(64, 64, 256, 8, 2), Tile(64, 64, 256, 8, 2), CHUNKED),
+    None: Tiles(CHUNKED, None, None, CHUNKED),
 }
 # IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
 _SINGLE = Tile(64, 64, 32, 8, 2)
-SINGLE = Tiles(_SINGLE, None, None, _SINGLE, _SINGLE)
+SINGLE = Tiles(_SINGLE, None, None, _SINGLE)
 _TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
-TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT, _TENSOR_FLOAT)
+TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT)
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
 

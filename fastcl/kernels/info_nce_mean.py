@@ -88,12 +88,17 @@ def pull_kernel(
                 tl.store(at, g.to(kept.dtype.element_ty), mask=match)
 
 
-def serves(p: Problem, unit: bool) -> bool:
-    """Whether a product less is worth 6 bytes per logit, and the shift cannot fail."""
-    chunked = p.plan.own is None or p.sizes[2] > config.BOTH_WIDTH
-    near = unit and p.logit_scale is None and p.scale <= config.SAFE_SCALE
-    rows = min(p.sizes[0], config.LEAST_KEPT)
-    return p.q.dtype == torch.bfloat16 and chunked and near and config.kept_rows(p.q, p.k) >= rows
+def serves(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
+    """Whether a product less is worth 6 bytes per logit, and the fixed shift cannot fail.
+
+    At widths whose gradient has its sums in registers, constant columns need no third product.
+    """
+    if q.dtype != torch.bfloat16 or not (config.supported(q) and len(q) and len(k)):
+        return False
+    near = unit and logit_scale is None and scale <= config.SAFE_SCALE
+    wide = config.FLASH_WIDTH if not need_k else config.BOTH_WIDTH
+    rows = min(len(q), config.LEAST_KEPT)
+    return near and q.shape[1] > wide and config.kept_rows(q, k) >= rows
 
 
 def _pull(p: Problem, coef: Tensor, kept: Tensor) -> None:
@@ -159,15 +164,11 @@ def info_nce_mean(
     q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
 ):  # fmt: skip
     """`composite.info_nce_mean`, with a product less where that pays."""
-    if not config.supported(q) or not len(q) or not len(k):
+    if not serves(q, k, scale, logit_scale, unit or normalize, need_k):
         return composite.info_nce_mean(
             q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
         )
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
-    if not serves(p, unit or normalize):
-        return composite.info_nce_mean(
-            q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
-        )
     with torch.cuda.device_of(q):
         if normalize:
             z, q_lengths = unit_rows_forward([q])

@@ -24,7 +24,7 @@ def sigmoid_contrast(
             q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
         )
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
-    (n, m, d), tile = p.sizes, p.plan.logistic
+    (n, m, d), tile = p.sizes, p.plan.weights
 
     def grid(rows: int, columns: int) -> tuple[int, int]:
         return triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns)

@@ -48,7 +48,7 @@ def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors
         loop, own = config.Tile(16, 16, 16, 1, 1), config.Tile(16, 16, width, 1, 1)
         sums = loop if chunked else own
         own = None if chunked or q.shape[1] > 256 else own
-        return config.Plan(sums, own, own, loop, loop, bulk, processors, "ieee")
+        return config.Plan(sums, own, own, loop, bulk, processors, "ieee")
 
     monkeypatch.setattr(config, "plan", plan)
     monkeypatch.setattr(config, "supported", lambda q: q.dtype != torch.float64)

@@ -32,7 +32,7 @@ def mean(kernels, monkeypatch):
     from fastcl.kernels import info_nce_mean
 
     monkeypatch.setattr(config, "kept_rows", lambda q, k: 16)
-    monkeypatch.setattr(info_nce_mean, "serves", lambda p, unit: True)
+    monkeypatch.setattr(info_nce_mean, "serves", lambda *_: True)
     return info_nce_mean
 
 
@@ -71,3 +71,56 @@ def check(ours, arguments):
 def test_table(mean, name):
     arguments = CASES[name] | {side: CASES[name][side].bfloat16() for side in ("q", "k")}
     check(run(mean, arguments), arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("need_q,need_k", [(True, False), (False, True), (False, False)])
+def test_only_what_is_needed(mean, need_q, need_k):
+    whole, some = run(mean, CASES["pairs"]), run(mean, CASES["pairs"], need_q, need_k)
+    assert torch.equal(some[1], whole[1])
+    for got, wanted, needed in zip(some[2:4], whole[2:4], (need_q, need_k), strict=True):
+        assert torch.equal(got, wanted) if needed else got.shape == (0, D)
+
+
+def test_converged(mean):
+    """Positives at cosine 0.9: their weight is a difference of numbers near one, taken before
+    rounding; a row has no larger error than two roundings of its weights make.
+    """
+    q = CASES["pairs"]["q"]
+    noise = CASES["pairs"]["k"][:N]
+    noise = torch.nn.functional.normalize(noise - (noise * q).sum(1, True) * q, dim=1)
+    k = (0.9 * q + (1 - 0.9**2) ** 0.5 * noise).bfloat16()
+    arguments = CASES["pairs"] | dict(q=q.bfloat16(), k=k, col_ids=torch.arange(N), scale=60.0)
+    ours, exact = run(mean, arguments), exact_gradients(in_float64(arguments))
+    for got, wanted in zip(ours[2:4], exact[1:], strict=True):
+        size = wanted.norm(dim=1)
+        clear = size > 1e-11  # below, float64 has no digits of p - 1 left either
+        assert clear.float().mean() > 0.3
+        error = (got - wanted).norm(dim=1)[clear] / size[clear]
+        assert error.max() < torch.finfo(torch.bfloat16).eps
+
+
+def test_rows_that_are_not_unit(mean):
+    arguments = CASES["pairs"] | {s: 3 * CASES["pairs"][s].bfloat16() for s in ("q", "k")}
+    loss, _, dq, dk, _ = run(mean, arguments, normalize=True)
+    q, k = (arguments[s].double().requires_grad_() for s in ("q", "k"))
+    s = 10 * torch.nn.functional.normalize(q) @ torch.nn.functional.normalize(k).T
+    exact = torch.nn.functional.cross_entropy(s, torch.arange(N))
+    exact.backward()
+    assert (loss - exact).abs() < 0.02
+    for got, wanted in ((dq, q.grad), (dk, k.grad)):
+        assert (got - wanted).abs().max() < 4 * 2**-7 * wanted.abs().max()
+
+
+def test_it_serves_where_a_product_less_pays(monkeypatch):
+    from fastcl.kernels import info_nce_mean
+
+    monkeypatch.setattr(config, "supported", lambda q: True)
+    q, narrow = (torch.empty(4096, d, dtype=torch.bfloat16, device="meta") for d in (512, 128))
+    scale = torch.empty((), device="meta")
+    for x, changes, wanted in (
+        (q, {}, True), (narrow, {}, False), (q.half(), {}, False), (q, {"unit": False}, False),
+        (q, {"scale": 100.0}, False), (q, {"logit_scale": scale}, False),
+    ):  # fmt: skip
+        options = {"scale": 10.0, "logit_scale": None, "unit": True, "need_k": True} | changes
+        assert info_nce_mean.serves(x, x, **options) == wanted, changes
