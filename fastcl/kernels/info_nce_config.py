@@ -93,7 +93,7 @@ AMPERE = {
 _SINGLE = Tile(64, 64, 32, 8, 2)
 SINGLE = Tiles(_SINGLE, None, None, _SINGLE)
 _TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
-TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT)
+TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT._replace(columns=64))
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
 
