@@ -48,6 +48,15 @@ def _info_nce_backward_fake(
     )
 
 
+def _info_nce_mean_fake(
+    q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
+):
+    dtype = reference.accumulate_dtype(q.dtype)
+    n, m, d = q.shape[0], k.shape[0], q.shape[1]
+    shapes = ((), (4, n), (n if need_q else 0, d), (m if need_k else 0, d), ())
+    return tuple(q.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
 def _unit_rows_forward_fake(parts):
     n = sum(x.shape[0] for x in parts)
     dtype = reference.accumulate_dtype(parts[0].dtype)
@@ -119,6 +128,13 @@ _define(
     "Tensor? col_ids, Tensor rows, Tensor cols, bool positives_in, bool need_q, bool need_k) "
     "-> (Tensor, Tensor, Tensor)",
     _raw_info_nce_backward_fake,
+    composite,
+)
+_define(
+    "info_nce_mean(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
+    "Tensor? col_ids, Tensor? extra, bool unit, bool normalize, bool need_q, bool need_k) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _info_nce_mean_fake,
     composite,
 )
 for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
@@ -203,3 +219,8 @@ if COMPILED.exists():
     torch.ops.load_library(COMPILED)
 
 ops = torch.ops.fastcl
+
+
+def mean_takes_gradient(device: torch.device) -> bool:
+    """Whether info_nce_mean spares a product over the forward and the backward one by one."""
+    return device.type == "cpu"

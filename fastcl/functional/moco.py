@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
+from ..mean_contrast import mean_contrast
 from .rows import row_products, unit_rows
 
 
@@ -44,4 +44,4 @@ def moco(
         raise ValueError("queue must not require a gradient")
     scale = 1 / _check.positive("temperature", temperature)
     q, k = (unit_rows(query), unit_rows(key.detach())) if normalize else (query, key.detach())
-    return contrast(q, queue.to(q.dtype), scale=scale, extra=row_products(q, k)).loss.mean()
+    return mean_contrast(q, queue.to(q.dtype), scale=scale, extra=row_products(q, k))
