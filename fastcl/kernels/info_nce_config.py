@@ -142,6 +142,19 @@ def kept_rows(q: Tensor, k: Tensor) -> int:
     return rows // KEPT_STEP * KEPT_STEP
 
 
+def keeps(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
+    """Whether a product less is worth 6 bytes per logit, and the fixed shift cannot fail.
+
+    At widths whose gradient has its sums in registers, constant columns need no third product.
+    """
+    if q.dtype != torch.bfloat16 or not (supported(q) and len(q) and len(k)):
+        return False
+    near = unit and logit_scale is None and scale <= SAFE_SCALE
+    rows = min(len(q), LEAST_KEPT)
+    wide = q.shape[1] > (BOTH_WIDTH if need_k else FLASH_WIDTH)
+    return near and wide and kept_rows(q, k) >= rows
+
+
 def gradient_shift(scale: float) -> int:
     """`info_nce_tile.gradient_shift` of a scale that is known here."""
     return math.floor(max(scale - NEAR_SCALE, 0.0) * math.log2(math.e))

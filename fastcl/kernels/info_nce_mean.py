@@ -88,19 +88,6 @@ def pull_kernel(
                 tl.store(at, g.to(kept.dtype.element_ty), mask=match)
 
 
-def serves(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
-    """Whether a product less is worth 6 bytes per logit, and the fixed shift cannot fail.
-
-    At widths whose gradient has its sums in registers, constant columns need no third product.
-    """
-    if q.dtype != torch.bfloat16 or not (config.supported(q) and len(q) and len(k)):
-        return False
-    near = unit and logit_scale is None and scale <= config.SAFE_SCALE
-    wide = config.FLASH_WIDTH if not need_k else config.BOTH_WIDTH
-    rows = min(len(q), config.LEAST_KEPT)
-    return near and q.shape[1] > wide and config.kept_rows(q, k) >= rows
-
-
 def _pull(p: Problem, coef: Tensor, kept: Tensor) -> None:
     (n, m, d), tile = p.sizes, config.POSITIVES
     row_tiles, strips, strip = positive_strips(p)
@@ -164,7 +151,7 @@ def info_nce_mean(
     q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
 ):  # fmt: skip
     """`composite.info_nce_mean`, with a product less where that pays."""
-    if not serves(q, k, scale, logit_scale, unit or normalize, need_k):
+    if not config.keeps(q, k, scale, logit_scale, unit or normalize, need_k):
         return composite.info_nce_mean(
             q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
         )
