@@ -51,11 +51,14 @@ def _fastest(calls: dict[str, tuple[Callable[[], object], int]], rounds: int) ->
 
 
 def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Intercept (zero at least) and slope with the least relative squared errors."""
+    """Intercept and slope with the least relative squared errors.
+
+    Through the origin where the intercept or, out of noise, the slope would be negative.
+    """
     x, y = (torch.tensor(c, dtype=torch.float64) for c in zip(*points, strict=True))
     design = torch.stack([1 / y, x / y], dim=1)
     intercept, slope = torch.linalg.lstsq(design, torch.ones(len(x), 1).double()).solution[:, 0]
-    if intercept < 0:
+    if intercept < 0 or slope <= 0:
         intercept, slope = torch.zeros(()), (x / y).sum() / (x / y).square().sum()
     return intercept.item(), slope.item()
 

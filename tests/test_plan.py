@@ -85,6 +85,8 @@ def test_a_line_through_the_points_never_starts_below_zero():
     assert plan._line([(1, 5), (2, 7), (4, 11)]) == pytest.approx((3, 2))
     start, slope = plan._line([(1, 1), (2, 3), (4, 7)])
     assert start == 0 and 1 < slope < 2
+    start, slope = plan._line([(1, 2), (2, 1)])  # noise: a larger size is never free
+    assert start == 0 and slope > 0
 
 
 def test_a_fit_predicts_its_own_machine():
