@@ -141,6 +141,15 @@ def count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
+def store(size: int, width: int, dtype, fill: str, fills: tuple[str, ...]) -> None:
+    """Arguments of a module that holds rows [size, width]."""
+    count("size", size)
+    count("width", width)
+    one_of("fill", fill, fills)
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype must be floating point, got {dtype}")
+
+
 def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")

@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from . import _check
+from ._gradients import handed_over, refuse_second_derivative
 from ._library import ops
-from .contrast import refuse_second_derivative
 
 
 class _SigmoidContrast(torch.autograd.Function):
@@ -37,8 +37,8 @@ class _SigmoidContrast(torch.autograd.Function):
         if need_bias:
             d_bias = (grad * sums[1]).to(logit_bias.dtype).reshape(logit_bias.shape)
         return (
-            (grad * dq).to(q_dtype) if need_q else None,
-            (grad * dk).to(k_dtype) if need_k else None,
+            handed_over(dq, grad).to(q_dtype) if need_q else None,
+            handed_over(dk, grad).to(k_dtype) if need_k else None,
             d_scale,
             d_bias,
             *[None] * 6,

@@ -1,6 +1,5 @@
 """The libraries that fastcl.compat stands in for, where they can be imported."""
 
-import importlib
 import importlib.util
 import sys
 from pathlib import Path
@@ -11,7 +10,7 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.absent import stand_in_for_torchvision  # noqa: E402
+from benchmarks.absent import imported  # noqa: E402
 
 
 def peer(name: str) -> ModuleType:
@@ -19,13 +18,7 @@ def peer(name: str) -> ModuleType:
     top = name.split(".")[0]
     if top not in sys.modules and importlib.util.find_spec(top) is None:
         pytest.skip(f"{top} is not installed: make test-peers", allow_module_level=True)
-    if top == "solo" and top not in sys.modules:
-        # Its __init__ imports the training code, which wants packages that are gone.
-        package = ModuleType(top)
-        package.__path__ = list(importlib.util.find_spec(top).submodule_search_locations)
-        sys.modules[top] = package
-    with stand_in_for_torchvision():
-        return importlib.import_module(name)
+    return imported(name)
 
 
 # Inputs within a percent that tell how much a library rounds, where those of a test do not.

@@ -86,8 +86,9 @@ struct Simd {
   // Sums with one shift for all, one exponential per logit. For tiles without positive and self;
   // keep writes the exponentials over the tile.
   void (*fold)(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
-  // The same for any tile; always writes the exponentials of the negatives over it.
-  void (*fold_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+  // The same for any tile; keep writes the exponentials of the negatives over it.
+  void (*fold_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols,
+                        bool keep);
   // Any tile, for logits of any size: the shift is the running maximum of each row and column.
   void (*fold_online)(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
   // Negatives above the pivot of their row, or of their column.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import refuse_second_derivative
+from .._gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
 from .rows import unit_rows
 

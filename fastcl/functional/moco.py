@@ -5,6 +5,7 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast
+from ..mean_contrast import mean_contrast
 from .rows import row_products, unit_rows
 
 
@@ -60,7 +61,7 @@ def moco(
     q, k = (unit_rows(query), unit_rows(key.detach())) if normalize else (query, key.detach())
     columns, own = queue.to(q.dtype), row_products(q, k)
     if both is None or duplicates == "ignore":
-        return contrast(q, columns, scale=scale, ids=both, extra=own).loss.mean()
+        return mean_contrast(q, columns, scale=scale, ids=both, extra=own)
     older, own = contrast(q, columns, scale=scale, ids=both), scale * own
     positive = (older.count * older.positive + own) / (older.count + 1)
     return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .._gradients import refuse_second_derivative
 from .._library import ops
-from ..contrast import contrast, refuse_second_derivative
+from ..contrast import contrast
 from ..reference import accumulate_dtype
 from .rows import unit_rows
 

@@ -22,6 +22,7 @@ from .info_nce_tile import (
     load_tile,
     masks,
     scale_factor,
+    store_tile,
 )
 
 # The largest float32: 128 factors of exactly 2 are one rounding above it.
@@ -165,8 +166,4 @@ def logistic_kernel(
     if out is not None:
         if out.dtype.element_ty == tl.float16:
             g = g * HALF_LIFT
-        i = tl.program_id(0) * BM + tl.arange(0, BM)
-        j = tl.program_id(1) * BN + tl.arange(0, BN)
-        mask = (row + tl.arange(0, BM) < n)[:, None] & (j < width)[None, :]
-        at_g = out + i.to(tl.int64)[:, None] * pitch + j[None, :]
-        tl.store(at_g, g.to(out.dtype.element_ty), mask=mask)
+        store_tile(out, g, row - first_row, col - first_col, n - first_row, width, pitch, BM, BN)

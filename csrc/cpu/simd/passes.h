@@ -48,7 +48,7 @@ inline V opaque(V x) {
 template <typename T>
 void fold(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>
-void fold_matching(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+void fold_matching(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>
 void fold_online(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
 template <typename T>
