@@ -54,6 +54,53 @@ def test_lightly_in_16_bits(dtype):
         budgets(getattr(ours, name)(), getattr(theirs, name)(), rows(8, 5, dtype, "out0", "out1"))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_others_in_16_bits(dtype):
+    ours, theirs = both("open_clip")
+    tensors = rows(8, 5, dtype, "image_features", "text_features")
+    tensors |= {
+        k: torch.tensor(x, dtype=dtype) for k, x in (("logit_scale", 4), ("logit_bias", -2))
+    }
+    for name in ("ClipLoss", "SigLipLoss"):
+        budgets(getattr(ours, name)(), getattr(theirs, name)(), tensors, 16)
+    ours, theirs = both("info_nce")
+    budgets(ours.InfoNCE(), theirs.InfoNCE(), rows(8, 5, dtype, "query", "positive_key"))
+    ours, theirs = both("pytorch_metric_learning")
+    labels = torch.arange(8) // 3
+    for name in ("NTXentLoss", "SupConLoss"):
+        losses = [getattr(m, name)() for m in (ours, theirs)]
+        budgets(*(lambda x, f=f: f(x, labels) for f in losses), rows(8, 5, dtype, "x"))
+
+
+@given(d=st.integers(1, 9), seed=st.integers(0, 2**31 - 1), dtype=DTYPES)
+def test_lightly_cosine_and_weights(d, seed, dtype):
+    ours, theirs = both("lightly")
+    torch.manual_seed(seed)
+    losses = [m.NegativeCosineSimilarity() for m in (ours, theirs)]
+    budgets(*losses, rows(6, d, dtype, "x0", "x1"))
+    weights = peer("lightly.loss.dcl_loss").negative_mises_fisher_weights
+    pair = list(rows(6, d, dtype, "a", "b").values())
+    torch.testing.assert_close(ours.negative_mises_fisher_weights(*pair, 0.7), weights(*pair, 0.7))
+
+
+@pytest.mark.parametrize("size", [(7, 4), 0])
+@pytest.mark.parametrize("first", [True, False])
+def test_lightly_memory_bank(size, first):
+    ours, theirs = both("lightly")[0], peer("lightly.models.modules.memory_bank")
+    banks = []
+    for module in (ours, theirs):
+        torch.manual_seed(0)
+        banks.append(module.MemoryBankModule(size, feature_dim_first=first))
+    for n in (3, 4, 2, 9):
+        x, labels = torch.randn(n, 4), torch.arange(n)
+        for update in (False, True):
+            results = [bank(x, labels, update=update) for bank in banks]
+            assert (results[0][1] is None) == (results[1][1] is None)
+            torch.testing.assert_close(results[0][0], results[1][0])
+            if results[0][1] is not None:
+                torch.testing.assert_close(results[0][1], results[1][1])
+
+
 def test_lightly_weights_and_single_pair():
     ours, theirs = both("lightly")
 
