@@ -30,7 +30,7 @@ SMALL = {"hidden": 512, "dim": 128}
 STEPS = {"steps": EPOCHS * (TRAIN // BATCH)}
 OPTIONS = {
     "instdisc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
-    # Below 0.5 the noise terms outgrow the positive while all rows still share a direction.
+    # Estimation: below 0.5 the noise terms outgrow the positive while rows still share a direction.
     "instdisc-nce": {"samples": TRAIN, "noise": 1024, "temperature": 0.5},
     "moco": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},
     "mocov1": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},

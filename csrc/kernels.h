@@ -63,7 +63,20 @@ struct InfoNceBackward : InfoNce {
   double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths
 };
 
-// The sums over all pairs; of InfoNce it has the rows, the columns, the scale and the ids.
+// The mean of the losses of the rows and its gradients; where rows have lengths, those of the rows
+// before they were divided.
+template <typename T>
+struct InfoNceMean : InfoNce {
+  const T* extra;  // [n] similarity of one more positive, or null
+  T* rows;         // [4, n] as InfoNceForward
+  T* dq;           // [n, d], or null
+  T* dk;           // [m, d], or null
+  double* loss;
+  double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths and dq
+};
+
+// The sums over all pairs; of InfoNce it has the rows, the columns, the scale, the ids and whether
+// the positives are among the pairs.
 template <typename T>
 struct SigmoidContrast : InfoNce {
   double bias;
@@ -80,6 +93,9 @@ void info_nce_forward(const InfoNceForward<T>& x);
 // Where rows have lengths, the gradients are those of the rows before they were divided.
 template <typename T>
 void info_nce_backward(const InfoNceBackward<T>& x);
+
+template <typename T>
+void info_nce_mean(const InfoNceMean<T>& x);
 
 template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x);

@@ -75,6 +75,46 @@ def raw_info_nce_backward(
     return dz, dy, dot
 
 
+def info_nce_mean(
+    q: Tensor,  # [n, d]
+    k: Tensor,  # [m, d]
+    scale: float,
+    logit_scale: Tensor | None,  # [] multiplies scale
+    row_ids: Tensor | None,  # [n] int64
+    col_ids: Tensor | None,  # [m] int64
+    extra: Tensor | None,  # [n] similarity of one more positive
+    unit: bool,
+    normalize: bool,
+    need_q: bool,
+    need_k: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The mean of the rows' losses of info_nce_forward and its gradients to q and k; where
+    normalize, of the rows divided by their length.
+
+    Returns:
+        loss [], rows [4, n] of info_nce_forward, dq [n, d] and dk [m, d] in the accumulation
+        dtype, [0, d] where not needed, and [] the sum of <unit row of q, its gradient> where
+        normalize and need_q, else 0.
+    """
+    z, q_lengths = _unit([q]) if normalize else (q, None)
+    y, k_lengths = _unit([k]) if normalize else (k, None)
+    shared = z, y, scale, logit_scale, row_ids, col_ids
+    unit = unit or normalize
+    rows, cols, _, _ = torch.ops.fastcl.info_nce_forward(
+        *shared, extra, None, False, False, True, unit, False
+    )
+    grad = torch.full_like(rows[0], 1 / len(q))
+    dz, dy = torch.ops.fastcl.info_nce_backward(
+        grad, None, None, None, *shared, rows, cols, False, True, extra is not None, unit,
+        need_q, need_k,
+    )  # fmt: skip
+    dot = rows.new_zeros(())
+    if normalize:
+        dot = (z.to(dz.dtype) * dz).sum() if need_q else dot
+        dz, dy = _raw(dz, q, q_lengths, need_q), _raw(dy, k, k_lengths, need_k)
+    return rows[0].mean(), rows, dz, dy, dot
+
+
 def raw_sigmoid_contrast(
     q: Tensor,  # [n, d]
     k: Tensor,  # [m, d]
@@ -86,6 +126,7 @@ def raw_sigmoid_contrast(
     col_ids: Tensor | None,  # [m] int64
     need_q: bool,
     need_k: bool,
+    positives_in: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """sigmoid_contrast of the rows divided by their length.
 
@@ -94,7 +135,7 @@ def raw_sigmoid_contrast(
     """
     (z, q_lengths), (y, k_lengths) = _unit([q]), _unit([k])
     loss, dz, dy, sums = torch.ops.fastcl.sigmoid_contrast(
-        z, y, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+        z, y, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k, positives_in
     )
     return loss, _raw(dz, q, q_lengths, need_q), _raw(dy, k, k_lengths, need_k), sums
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from . import _check
+from ._gradients import handed_over, needs_gradient, refuse_second_derivative
 from ._library import ops
 
 
@@ -23,12 +24,6 @@ class Contrast(NamedTuple):
     col_loss: Tensor | None  # [m] the same down the columns where both
     col_positive: Tensor | None  # [m]
     col_count: Tensor | None  # [m]
-
-
-def refuse_second_derivative() -> None:
-    """Called in a backward: with create_graph, what it returns would pass for a constant."""
-    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-        raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
 
 
 class _Contrast(torch.autograd.Function):
@@ -74,9 +69,10 @@ class _Contrast(torch.autograd.Function):
         total = scale if logit_scale is None else scale * logit_scale
         if frozen:
             dk = None
-            dq = torch.zeros_like(weighted)
-            if g_loss is not None:
-                dq = weighted * (g_loss * total)[:, None]
+            if g_loss is None:
+                dq = torch.zeros_like(weighted)
+            else:
+                dq = handed_over(weighted, (g_loss * total)[:, None])
         else:
             dq, dk = ops.info_nce_backward(
                 *grads, q, k, scale, logit_scale, row_ids, col_ids, rows, cols,
@@ -171,10 +167,19 @@ def raw_contrast(
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
     _check.raw_contrast(views, k, scale, row_ids, col_ids, both)
     logit_scale = scale if isinstance(scale, Tensor) else None
+    factor = 1.0 if logit_scale is not None else float(scale)
+    shared = col_ids is row_ids
+    row_ids = row_ids.contiguous()
+    col_ids = row_ids if shared else col_ids.contiguous()
+    q, columns = [x.contiguous() for x in views], [] if k is None else [k.contiguous()]
+    if not needs_gradient(logit_scale, *q, *columns):
+        rows, cols, *_ = ops.raw_info_nce_forward(
+            q, columns, factor, logit_scale, row_ids, col_ids, both, positives_in
+        )
+        return rows[0], rows[3], cols[0] if both else None
     return _RawContrast.apply(
-        logit_scale, 1.0 if logit_scale is not None else float(scale), row_ids.contiguous(),
-        None if col_ids is row_ids else col_ids.contiguous(), len(views), both, positives_in,
-        *(x.contiguous() for x in views), *(() if k is None else (k.contiguous(),)),
+        logit_scale, factor, row_ids, None if shared else col_ids, len(views), both, positives_in,
+        *q, *columns,
     )  # fmt: skip
 
 

@@ -100,12 +100,22 @@ class Tiles {
   int64_t row_begin(int64_t block) const { return block * schedule.rows_per_block; }
   int64_t col_begin(int64_t block) const { return block * schedule.cols_per_block; }
 
-  // Raw similarities of a pair of blocks, in the memory of the worker.
-  Tile<T> similarities(const Pair& pair, int64_t worker);
+  // Raw similarities of a pair of blocks, in the memory of the worker, or in `to`.
+  Tile<T> similarities(const Pair& pair, int64_t worker, T* to = nullptr);
+  Tile<T> tile(const Pair& pair, T* at) const;
+  int64_t tile_size() const {
+    return schedule.rows_per_block * (schedule.cols_per_block + kPadding);
+  }
   Match<T> match(const Pair& pair) const;
   bool may_match(const Pair& pair) const;
   // out [rows of the tile, d] += tile times its rows of k; the twin: its transpose times rows of q.
-  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
+  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+    times_k(tile, pair, worker, out, 0, slices());
+  }
+  // The same of some slices of the width.
+  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, int64_t first,
+               int64_t last);
+  int64_t slices() const { return ceil_div(x_.d, pairs_ != nullptr ? kPairSlice : kSlice); }
   void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
 
  private:
@@ -119,7 +129,8 @@ class Tiles {
 
   // The same three with pairs, for bfloat16 rows where the processor multiplies them.
   void pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch);
-  void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+  void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out,
+                    int64_t first, int64_t last);
   void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
 
   int64_t slice() const { return std::min(x_.d, kSlice); }

@@ -25,12 +25,13 @@ void Tiles<T>::pair_similarities(const Tile<float>& tile, const Pair& pair, Scra
 }
 
 template <typename T>
-void Tiles<T>::pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch,
-                            float* out) {
+void Tiles<T>::pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out,
+                            int64_t first, int64_t last) {
   const int64_t col = col_begin(pair.col), depth = (tile.cols + 1) / 2;
   const Block<T> k = k_.plain(col, tile.cols);
   simd<T>().narrow_rows(tile, reinterpret_cast<const float*>(k_.factors(col)), scratch.a.data());
-  for (int64_t from = 0; from < x_.d; from += kPairSlice) {
+  for (int64_t from = first * kPairSlice; from < std::min(last * kPairSlice, x_.d);
+       from += kPairSlice) {
     const int64_t width = std::min(kPairSlice, x_.d - from);
     simd<T>().pack_pair_rows(k.rows, tile.cols, from, width, scratch.b.data());
     pairs_({scratch.a.data(), depth, tile.rows, scratch.b.data(), depth, width, nullptr, nullptr,
@@ -54,7 +55,8 @@ void Tiles<T>::pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& 
 }
 
 template void Tiles<float>::pair_similarities(const Tile<float>&, const Pair&, Scratch&);
-template void Tiles<float>::pair_times_k(const Tile<float>&, const Pair&, Scratch&, float*);
+template void Tiles<float>::pair_times_k(const Tile<float>&, const Pair&, Scratch&, float*, int64_t,
+                                         int64_t);
 template void Tiles<float>::pair_times_q(const Tile<float>&, const Pair&, Scratch&, float*);
 
 }  // namespace fastcl::cpu

@@ -47,9 +47,10 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
       pairs_(x.element == Element::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
+  const bool kept = schedule.order == Order::kChunks;  // the caller has memory for the tiles
   const int64_t longer = std::max(rows, cols) + kPadding;
   for (Scratch& scratch : scratch_) {
-    scratch.tile = Buffer<T>(rows * (cols + kPadding));
+    if (!kept) scratch.tile = Buffer<T>(tile_size());
     if (pairs_ != nullptr) {
       const int64_t half = (std::max(rows, cols) + 1) / 2;
       const int64_t wide = std::min(x.d, kPairSlice) + kPanel;
@@ -144,14 +145,18 @@ const T* Tiles<T>::left(int64_t block, int64_t from, int64_t cols, Scratch& scra
   return scratch.copy.data();
 }
 
+template <typename T>
+Tile<T> Tiles<T>::tile(const Pair& pair, T* at) const {
+  return {at, rows_of(pair.row), cols_of(pair.col), schedule.cols_per_block + kPadding};
+}
+
 // Where k is q, s_ij and s_ji are the same bits: sums and factors are formed in one order for both.
 // A gradient that takes one for the other would not notice else than where p nearly cancels.
 template <typename T>
-Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
+Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker, T* to) {
   Scratch& scratch = scratch_[worker];
   const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
-  const int64_t stride = schedule.cols_per_block + kPadding;
-  const Tile<T> tile{scratch.tile.data(), rows_of(pair.row), cols_of(pair.col), stride};
+  const Tile<T> tile = this->tile(pair, to != nullptr ? to : scratch.tile.data());
   if constexpr (sizeof(T) == 4) {
     if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
   }
@@ -161,22 +166,23 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker) {
     const T* q = left(pair.row, from, depth, scratch, &row_stride);
     simd<T>().pack_columns(k_.plain(col, tile.cols), from, depth, scratch.panels.data());
     simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
-                      q_.factors(row), k_.factors(col), tile.s, stride, from > 0, true);
+                      q_.factors(row), k_.factors(col), tile.s, tile.stride, from > 0, true);
   }
   for (int64_t i = 0; i < tile.rows; ++i) {
-    T* end = tile.s + i * stride + tile.cols;
+    T* end = tile.s + i * tile.stride + tile.cols;
     std::fill_n(end, kPadding, -std::numeric_limits<T>::infinity());
   }
   return tile;
 }
 
 template <typename T>
-void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, int64_t first,
+                       int64_t last) {
   if constexpr (sizeof(T) == 4) {
-    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out);
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out, first, last);
   }
   T* panels = scratch_[worker].panels.data();
-  for (int64_t from = 0; from < x_.d; from += kSlice) {
+  for (int64_t from = first * kSlice; from < std::min(last * kSlice, x_.d); from += kSlice) {
     const int64_t width = std::min(kSlice, x_.d - from);
     simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), from, width, panels);
     simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr, nullptr,

@@ -16,6 +16,7 @@ enum class Order {
   kTriangle,  // unordered pairs of blocks: a round-robin tournament
   kSquare,    // all pairs, sums along rows and columns: a Latin square
   kRows,      // all pairs, sums along rows only: blocks of rows, columns in chunks
+  kChunks,    // a few blocks of rows at a time, of which all tiles are kept: see info_nce_mean.cpp
 };
 
 // Tiles of 240 x 240 (230 KB) and the packed rows of both sides stay in an L2 of 512 KB, and the
@@ -27,6 +28,9 @@ constexpr int64_t kOneTile = 256;
 constexpr int64_t kEven = 4;
 // Items that every round should have to keep many cores busy, where the shape allows it.
 constexpr int64_t kItems = 64;
+
+// Memory of the tiles that kChunks keeps.
+constexpr int64_t kKept = int64_t{6} << 20;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -48,9 +52,11 @@ struct Schedule {
   int64_t rows_per_block, cols_per_block;
   int64_t row_blocks, col_blocks;
   int64_t slots;  // chunks of column blocks
+  int64_t group;  // blocks of rows whose tiles are kept
 
   // row_bytes is what a slot costs per row; all slots together stay below 4 MB.
-  Schedule(Order order, int64_t n, int64_t m, int64_t row_bytes) : order(order), slots(1) {
+  Schedule(Order order, int64_t n, int64_t m, int64_t row_bytes)
+      : order(order), slots(1), group(0) {
     const bool one = std::max(n, m) <= kOneTile;
     // Sums run along both sides: a round has as many items as the shorter one has blocks.
     const bool even = !one && order != Order::kRows;
@@ -63,6 +69,7 @@ struct Schedule {
       const int64_t affordable = std::max<int64_t>(1, (4 << 20) / (n * row_bytes));
       slots = std::min({col_blocks, ceil_div(kItems, row_blocks), affordable});
     }
+    if (order == Order::kChunks) keep_tiles(n, row_bytes);
   }
 
   int64_t rounds() const {
@@ -72,6 +79,7 @@ struct Schedule {
 
   int64_t items(int64_t round) const {
     if (order == Order::kRows) return row_blocks * slots;
+    if (order == Order::kChunks) return group * col_blocks;
     if (order == Order::kSquare) return std::min(row_blocks, col_blocks);
     return row_blocks % 2 == 0 && round == row_blocks - 1 ? row_blocks : (row_blocks + 1) / 2;
   }
@@ -89,6 +97,14 @@ struct Schedule {
   }
 
  private:
+  // Chunks of rows whose tiles stay below kKept together, in equal blocks; a row takes row_bytes.
+  void keep_tiles(int64_t n, int64_t row_bytes) {
+    const int64_t chunk = equal_blocks(n, std::max<int64_t>(8, kKept / row_bytes / 8 * 8), false);
+    rows_per_block = equal_blocks(chunk, kBlock, false);
+    row_blocks = ceil_div(n, rows_per_block);
+    group = ceil_div(chunk, rows_per_block);
+  }
+
   // The circle method: one player stays, the others move on by one every round. The one without a
   // partner, where their number is odd, meets itself; where it is even, all do in a last round.
   Pair tournament(int64_t round, int64_t item) const {
@@ -103,17 +119,22 @@ struct Schedule {
   }
 };
 
-// f(pair, worker) for all pairs of the schedule. Workers take the next item as they come to it: a
-// slow core delays a round by one item at most. Items of a round touch nothing in common.
+// f(item, worker) for all items, which touch nothing in common. Workers take the next one as they
+// come to it: a slow core delays the rest by one item at most.
+template <typename F>
+void run_items(int64_t items, int64_t workers, const F& f) {
+  std::atomic<int64_t> next{0};
+  parallel(std::min(workers, items), [&](int64_t worker) {
+    for (int64_t item = next++; item < items; item = next++) f(item, worker);
+  });
+}
+
+// f(pair, worker) for all pairs of the schedule.
 template <typename F>
 void run(const Schedule& schedule, int64_t workers, const F& f) {
   for (int64_t round = 0; round < schedule.rounds(); ++round) {
-    const int64_t items = schedule.items(round);
-    std::atomic<int64_t> next{0};
-    parallel(std::min(workers, items), [&](int64_t worker) {
-      for (int64_t item = next++; item < items; item = next++) {
-        schedule.visit(round, item, [&](const Pair& pair) { f(pair, worker); });
-      }
+    run_items(schedule.items(round), workers, [&](int64_t item, int64_t worker) {
+      schedule.visit(round, item, [&](const Pair& pair) { f(pair, worker); });
     });
   }
 }

@@ -86,8 +86,9 @@ struct Simd {
   // Sums with one shift for all, one exponential per logit. For tiles without positive and self;
   // keep writes the exponentials over the tile.
   void (*fold)(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
-  // The same for any tile; always writes the exponentials of the negatives over it.
-  void (*fold_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+  // The same for any tile; keep writes the exponentials of the negatives over it.
+  void (*fold_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols,
+                        bool keep);
   // Any tile, for logits of any size: the shift is the running maximum of each row and column.
   void (*fold_online)(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
   // Negatives above the pivot of their row, or of their column.
@@ -100,7 +101,7 @@ struct Simd {
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
-  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
+  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
   // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
   // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
   // padded, whole vectors of out may be written.

@@ -7,7 +7,7 @@ a rank is that of one process divided by the number of ranks.
 import torch
 from torch import Tensor
 
-from ..contrast import refuse_second_derivative
+from .._gradients import refuse_second_derivative
 from ..reference import accumulate_dtype
 from . import _gather, _ring
 from ._blocks import Plan, Problem

@@ -6,8 +6,8 @@ Loss and gradients come from one pass, so all communication is in the forward.
 import torch
 from torch import Tensor
 
+from .._gradients import refuse_second_derivative
 from .._library import ops
-from ..contrast import refuse_second_derivative
 from ..reference import accumulate_dtype
 from ._blocks import Plan
 from ._schedule import ring

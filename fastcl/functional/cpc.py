@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
+from ..mean_contrast import mean_contrast
 from ..reference import no_autocast
 
 
@@ -50,5 +50,5 @@ def cpc(
     for encoding, matrix in zip(future.unbind(), weight.unbind(), strict=True):
         with no_autocast(context):
             prediction = context @ matrix.T
-        losses.append(contrast(encoding, prediction, scale=1.0, ids=ids, unit=False).loss.mean())
+        losses.append(mean_contrast(encoding, prediction, scale=1.0, ids=ids, unit=False))
     return torch.stack(losses).mean()

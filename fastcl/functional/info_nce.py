@@ -6,6 +6,7 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast, raw_contrast
+from ..mean_contrast import mean_contrast
 from ..reference import accumulate_dtype
 from .rows import reduced, row_products, unit_rows
 
@@ -56,7 +57,7 @@ def info_nce(
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = 1 / _check.positive("temperature", temperature)
-    _check.one_of("duplicates", duplicates, ("positive", "ignore"))
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     ignore = ids is not None and duplicates == "ignore"
     several = ids is not None and not ignore
     if ids is None:
@@ -64,22 +65,27 @@ def info_nce(
     elif negatives is not None:
         raise ValueError("ids must be None where negatives are given: they replace the other keys")
     if negatives is None and not ignore and (several or key.requires_grad) and normalize:
-        loss, _, _ = raw_contrast(query, k=key, scale=scale, ids=ids)
-        return reduced(loss, reduction)
+        if reduction == "none":
+            return raw_contrast(query, k=key, scale=scale, ids=ids)[0]
+        mean = mean_contrast(query, key, scale=scale, ids=ids, normalize=True)
+        return _of_mean(mean, query, reduction)
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
-    if negatives is None:
-        if several or (k.requires_grad and not ignore):
-            loss = contrast(q, k, scale=scale, ids=ids).loss
-        else:
-            # Constant keys: with the positive apart, one pass yields loss and gradient.
-            loss = contrast(q, k, scale=scale, ids=ids, extra=row_products(q, k)).loss
-    elif negative_mode == "unpaired":
+    # Constant keys: with the positive apart, one pass yields loss and gradient.
+    columns, extra = k, None
+    if negatives is not None and negative_mode == "paired":
+        return reduced(_paired(q, k, negatives, scale, normalize), reduction)
+    if negatives is not None:
         _check.rows("negatives", negatives, ("query", query))
-        columns = unit_rows(negatives) if normalize else negatives
-        loss = contrast(q, columns, scale=scale, extra=row_products(q, k)).loss
-    else:
-        loss = _paired(q, k, negatives, scale, normalize)
-    return reduced(loss, reduction)
+        columns, ids = (unit_rows(negatives) if normalize else negatives), None
+    if negatives is not None or not (several or (k.requires_grad and not ignore)):
+        extra = row_products(q, k)
+    if reduction == "none":
+        return contrast(q, columns, scale=scale, ids=ids, extra=extra).loss
+    return _of_mean(mean_contrast(q, columns, scale=scale, ids=ids, extra=extra), q, reduction)
+
+
+def _of_mean(mean: Tensor, rows: Tensor, reduction: str) -> Tensor:
+    return mean * rows.shape[0] if reduction == "sum" else mean
 
 
 def _paired(q, k, negatives, scale, normalize):

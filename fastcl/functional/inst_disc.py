@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
+from ..mean_contrast import mean_contrast
 from .rows import row_products, unit_rows
 
 
@@ -49,4 +49,4 @@ def inst_disc(
     # The positive apart from the columns: loss and gradient come from one pass over the bank.
     positive = row_products(q, columns[target])
     ids = target, torch.arange(bank.shape[0], device=x.device)
-    return contrast(q, columns, scale=scale, ids=ids, extra=positive).loss.mean()
+    return mean_contrast(q, columns, scale=scale, ids=ids, extra=positive)

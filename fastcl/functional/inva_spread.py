@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import refuse_second_derivative
+from .._gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
 from .rows import unit_rows
 
@@ -52,6 +52,7 @@ def inva_spread(
     Source: Ye et al. 2019, "Unsupervised Embedding Learning via Invariant and Spreading Instance
     Feature", equation 5.
     """
+    _check.no_transform()
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     if _check.finite("negative_weight", negative_weight) < 1:

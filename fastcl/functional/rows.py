@@ -4,8 +4,9 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .._gradients import needs_gradient, refuse_second_derivative
 from .._library import ops
-from ..contrast import contrast, raw_contrast, refuse_second_derivative
+from ..contrast import contrast, raw_contrast
 from ..reference import accumulate_dtype
 
 
@@ -41,10 +42,12 @@ def unit_rows(x: Tensor, *more: Tensor) -> Tensor:
         ValueError: Not matrices of one width on one device, or empty ones.
         TypeError: Not floating point, or different dtypes.
     """
+    _check.no_transform()
     _check.rows("x", x)
     for y in more:
         _check.rows("more", y, ("x", x))
-    return _UnitRows.apply(x.contiguous(), *(y.contiguous() for y in more))
+    parts = [part.contiguous() for part in (x, *more)]
+    return _UnitRows.apply(*parts) if needs_gradient(*parts) else ops.unit_rows_forward(parts)[0]
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:

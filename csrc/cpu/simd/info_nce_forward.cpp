@@ -73,7 +73,7 @@ struct Row {
   }
 };
 
-template <typename T, bool kCols>
+template <typename T, bool kCols, bool kKeep>
 void fold_match(Tile<T> tile, Match<T> match, const Exponential<T>& power, Sums<T> rows,
                 Sums<T> cols) {
   using V = Vector<T>;
@@ -86,7 +86,7 @@ void fold_match(Tile<T> tile, Match<T> match, const Exponential<T>& power, Sums<
       const V s = load<V>(at + j), e = power(s);
       row.add(lane, e, s);
       if constexpr (kCols) columns.add(j, lane, e, s);
-      store(at + j, where<T>(lane.negative, e));
+      if constexpr (kKeep) store(at + j, where<T>(lane.negative, e));
     }
     row.add_to(rows, i);
   }
@@ -147,10 +147,11 @@ void fold(Tile<T> tile, Scale<T> scale, T shift, Sums<T> rows, Sums<T> cols, boo
 
 template <typename T>
 void fold_matching(Tile<T> tile, Match<T> match, Scale<T> scale, T shift, Sums<T> rows,
-                   Sums<T> cols) {
+                   Sums<T> cols, bool keep) {
   const Exponential<T> power(scale.high, scale.low, shift, false);
-  if (cols.negative != nullptr) return fold_match<T, true>(tile, match, power, rows, cols);
-  fold_match<T, false>(tile, match, power, rows, cols);
+  if (cols.negative != nullptr) return fold_match<T, true, false>(tile, match, power, rows, cols);
+  if (keep) return fold_match<T, false, true>(tile, match, power, rows, cols);
+  fold_match<T, false, false>(tile, match, power, rows, cols);
 }
 
 template <typename T>
@@ -203,10 +204,10 @@ void above(Tile<T> tile, Match<T> match, const T* row_pivot, const T* col_pivot,
   for (int64_t j = 0; j < tile.cols; ++j) cols[j] += column[j];
 }
 
-#define FASTCL_INSTANCE(T)                                                        \
-  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);               \
-  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>);  \
-  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>); \
+#define FASTCL_INSTANCE(T)                                                             \
+  template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);                    \
+  template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>, bool); \
+  template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>);      \
   template void above(Tile<T>, Match<T>, const T*, const T*, int64_t*, int64_t*);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)

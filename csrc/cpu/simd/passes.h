@@ -48,7 +48,7 @@ inline V opaque(V x) {
 template <typename T>
 void fold(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>
-void fold_matching(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols);
+void fold_matching(Tile<T>, Match<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>
 void fold_online(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, Sums<T> cols);
 template <typename T>
@@ -60,7 +60,7 @@ void gradient_matching(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, We
 template <typename T>
 void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
 template <typename T>
-void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
+void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
              int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,

@@ -1,0 +1,196 @@
+// The mean loss of all rows and its gradients on the CPU, in one direction: a row is done once it
+// has seen all columns, so
+//     s = scale q k^T of a chunk of rows,   loss_i = lse_i - mean positive,   dS = (p - y) / n,
+//     dq = scale dS k,   dk += scale dS^T q
+// takes three products, of which only the tiles of one chunk exist at a time (kKept). The forward
+// and the backward, where rows of that many tiles would be too few, take four.
+#include <algorithm>
+
+#include "cpu/statistics.h"
+#include "cpu/weights.h"
+
+namespace fastcl::cpu {
+namespace {
+
+// Rows of a chunk below which packing k for the products costs more than a product saves.
+constexpr int64_t kThin = 96;
+
+template <typename T>
+class Chunks {
+ public:
+  explicit Chunks(const InfoNceMean<T>& x)
+      : x_(x),
+        tiles_(x, Schedule(Order::kChunks, x.n, x.m, x.m * sizeof(T))),
+        in_(x.positives_in && x.extra == nullptr),
+        shift_(x),
+        grad_(x.n),
+        weights_(x.n),
+        rows_(rows(), tiles_.schedule.col_blocks),
+        kept_(tiles_.schedule.group * tiles_.schedule.col_blocks * tiles_.tile_size()) {
+    std::fill_n(grad_.data(), x.n, static_cast<T>(1.0 / x.n));
+  }
+
+  static bool pays(const InfoNceMean<T>& x) {
+    const Schedule schedule(Order::kChunks, x.n, x.m, x.m * sizeof(T));
+    return schedule.group * schedule.rows_per_block >= std::min(x.n, kThin);
+  }
+
+  void operator()() {
+    if (x_.dq != nullptr) std::fill_n(x_.dq, x_.n * x_.d, T(0));
+    if (x_.dk != nullptr) std::fill_n(x_.dk, x_.m * x_.d, T(0));
+    const Schedule& schedule = tiles_.schedule;
+    for (first_ = 0; first_ < schedule.row_blocks; first_ += schedule.group) {
+      group_ = std::min(schedule.group, schedule.row_blocks - first_);
+      begin_ = tiles_.row_begin(first_);
+      size_ = std::min(rows(), x_.n - begin_);
+      sum();
+      weigh();
+      down();
+      if (x_.dq != nullptr) across();
+    }
+  }
+
+ private:
+  int64_t rows() const { return tiles_.schedule.group * tiles_.schedule.rows_per_block; }
+  int64_t columns() const { return tiles_.schedule.col_blocks; }
+  Pair pair(int64_t block, int64_t col) const { return {first_ + block, col, col}; }
+  T* at(int64_t block, int64_t col) const {
+    return kept_.data() + (block * columns() + col) * tiles_.tile_size();
+  }
+
+  void sum();
+  void fold(int64_t block, int64_t col, const Tile<T>& tile);
+  void weigh();
+  void down();
+  void across();
+
+  const InfoNceMean<T> x_;
+  Tiles<T> tiles_;
+  const bool in_;  // positives are part of the sums
+  Shift<T> shift_;
+  Buffer<T> grad_;
+  WeightsBuffer<T> weights_;
+  SumsBuffer<T> rows_;  // of the chunk, a slot for every block of columns
+  Buffer<T> kept_;      // [group, blocks of columns] tiles
+  Common common_{};
+  int64_t first_, group_;  // blocks of this chunk
+  int64_t begin_, size_;   // its rows
+};
+
+template <typename T>
+void Chunks<T>::fold(int64_t block, int64_t col, const Tile<T>& tile) {
+  const Sums<T> sums = rows_.slot(col).at(block * tiles_.schedule.rows_per_block);
+  cpu::fold(tiles_, tile, pair(block, col), shift_, in_, sums, {}, false);
+}
+
+// Tiles of the chunk, sums of its rows and what they say.
+template <typename T>
+void Chunks<T>::sum() {
+  rows_.clear();
+  run_items(group_ * columns(), tiles_.workers, [&](int64_t item, int64_t worker) {
+    const int64_t block = item % group_, col = item / group_;
+    fold(block, col, tiles_.similarities(pair(block, col), worker, at(block, col)));
+  });
+  rows_.combine(shift_.online);
+  if (!shift_.online && damaged(rows_.slot(0), size_, x_.m, in_)) {
+    shift_.online = true;
+    rows_.clear();
+    run_items(group_ * columns(), tiles_.workers, [&](int64_t item, int64_t) {
+      const int64_t block = item % group_, col = item / group_;
+      fold(block, col, tiles_.tile(pair(block, col), at(block, col)));
+    });
+    rows_.combine(true);
+  }
+  const T* extra = x_.extra != nullptr ? x_.extra + begin_ : nullptr;
+  put<T>(rows_.slot(0), size_, shift_, x_.scale, in_, extra, x_.rows + begin_, x_.n, nullptr);
+}
+
+template <typename T>
+void Chunks<T>::weigh() {
+  const Side<T> side{grad_.data(), nullptr, x_.rows, x_.n};
+  Spread spread;
+  spread.add(side, begin_, begin_ + size_);
+  common_ = Common::of<T>(spread, x_.scale);
+  weights_.add(side, begin_, begin_ + size_, x_, x_.extra != nullptr, common_);
+}
+
+// The gradient of every tile, and of the columns.
+template <typename T>
+void Chunks<T>::down() {
+  run_items(columns(), tiles_.workers, [&](int64_t col, int64_t worker) {
+    for (int64_t block = 0; block < group_; ++block) {
+      const Pair here = pair(block, col);
+      const Tile<T> tile = tiles_.tile(here, at(block, col));
+      const Weights<T> rows = weights_.view().at(tiles_.row_begin(here.row));
+      cpu::weigh(tiles_, tile, here, common_.one, static_cast<T>(common_.shift), rows, {});
+      if (x_.dk == nullptr) continue;
+      tiles_.times_q(tile, here, worker, x_.dk + tiles_.col_begin(col) * x_.d);
+    }
+  });
+}
+
+// The gradient of the rows.
+template <typename T>
+void Chunks<T>::across() {
+  const int64_t slices = tiles_.slices();
+  run_items(group_ * slices, tiles_.workers, [&](int64_t item, int64_t worker) {
+    const int64_t block = item / slices, slice = item % slices;
+    for (int64_t col = 0; col < columns(); ++col) {
+      const Pair here = pair(block, col);
+      tiles_.times_k(tiles_.tile(here, at(block, col)), here, worker,
+                     x_.dq + tiles_.row_begin(here.row) * x_.d, slice, slice + 1);
+    }
+  });
+}
+
+// Gradients of unit rows to those of the rows that were divided by their length.
+template <typename T>
+void project_both(const InfoNceMean<T>& x) {
+  if (x.q_lengths == nullptr) return;
+  const auto lengths = [](const void* at) { return static_cast<const T*>(at); };
+  if (x.dq != nullptr) *x.dot = project(x.element, x.q, lengths(x.q_lengths), x.d, x.dq);
+  if (x.dk != nullptr) project(x.element, x.k, lengths(x.k_lengths), x.d, x.dk);
+}
+
+// Whether no positive is among the columns: then the forward alone has the gradient of the rows.
+template <typename T>
+bool apart(const InfoNceMean<T>& x) {
+  return x.row_ids == nullptr || x.extra != nullptr;
+}
+
+template <typename T>
+void in_passes(const InfoNceMean<T>& x) {
+  const bool frozen = apart(x) && x.dk == nullptr;
+  info_nce_forward<T>({x, x.extra, nullptr, x.rows, nullptr, nullptr, frozen ? x.dq : nullptr});
+  if (x.dq == nullptr && x.dk == nullptr) return;
+  if (frozen) {
+    const T factor = static_cast<T>(x.scale / x.n);
+    for (int64_t i = 0; i < x.n * x.d; ++i) x.dq[i] *= factor;
+    return project_both(x);
+  }
+  const Buffer<T> grad(x.n, static_cast<T>(1.0 / x.n));
+  info_nce_backward<T>({x, grad.data(), nullptr, nullptr, nullptr, x.rows, nullptr,
+                        x.extra != nullptr, x.dq, x.dk, x.dot});
+}
+
+}  // namespace
+
+template <typename T>
+void info_nce_mean(const InfoNceMean<T>& x) {
+  const bool three = x.dk != nullptr || (x.dq != nullptr && !apart(x));
+  if (three && Chunks<T>::pays(x)) {
+    Chunks<T> chunks(x);
+    chunks();
+    project_both(x);
+  } else {
+    in_passes(x);
+  }
+  double sum = 0;
+  for (int64_t i = 0; i < x.n; ++i) sum += x.rows[i];
+  *x.loss = sum / x.n;
+}
+
+template void info_nce_mean(const InfoNceMean<float>&);
+template void info_nce_mean(const InfoNceMean<double>&);
+
+}  // namespace fastcl::cpu

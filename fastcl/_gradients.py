@@ -1,0 +1,33 @@
+"""What the differentiable operators share: gradients that were ready in the forward."""
+
+import torch
+from torch import Tensor
+
+# Whether the backward that is running leaves the graph for another one. Where PyTorch has no such
+# question any more, the answer is yes: then nothing is handed over, and memory is all it costs.
+_graph_is_kept = getattr(torch._C._autograd, "_get_current_graph_task_keep_graph", lambda: True)
+
+
+def refuse_second_derivative() -> None:
+    """Called in a backward: with create_graph, what it returns would pass for a constant."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
+
+
+def needs_gradient(*inputs: Tensor | None) -> bool:
+    """Whether autograd would record an operation on these."""
+    return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
+
+
+def handed_over(
+    saved: Tensor,  # [...]
+    grad: Tensor,  # broadcasts to it
+) -> Tensor:
+    """grad times a tensor that was saved for this backward, in the place of it where nothing reads
+    it again: a gradient as large as the rows then exists once."""
+    traced = torch.compiler.is_compiling() or type(grad) is not Tensor
+    if traced or _graph_is_kept():
+        return grad * saved
+    if grad.device.type == "cpu" and grad.numel() == 1 and grad == 1:
+        return saved
+    return saved.mul_(grad)
