@@ -73,6 +73,18 @@ def test_compiles_to_one_graph(case):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_compiles_to_one_graph_without_gradient(case):
+    """Validation: no input requires a gradient, and autograd records nothing."""
+    tensors, kwargs = case.arguments(20, 8, 0.1)
+    compiled = torch.compile(case.function, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        expected = case.function(**tensors, **kwargs)
+        torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
+    torch._dynamo.reset()
+    torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
+
+
 def test_a_changed_hyper_parameter_is_one_graph_too():
     """The second value of a float is a symbol to the compiler."""
     q, k = torch.randn(2, 6, 4)
