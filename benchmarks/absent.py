@@ -4,6 +4,7 @@ lightly and open_clip import it for their image transforms; their losses, which 
 never touch it. Any attribute of the stand-in is an empty class.
 """
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Iterator
@@ -66,3 +67,15 @@ def stand_in_for_torchvision() -> Iterator[None]:
         sys.meta_path.remove(finder)
         for name in [n for n in sys.modules if n.split(".")[0] == "torchvision"]:
             del sys.modules[name]
+
+
+def imported(name: str) -> ModuleType:
+    """A module of another library, without what its losses have no use for."""
+    top = name.split(".")[0]
+    if top == "solo" and top not in sys.modules:
+        # Its __init__ imports the training code, which wants packages that are gone.
+        package = ModuleType(top)
+        package.__path__ = list(importlib.util.find_spec(top).submodule_search_locations)
+        sys.modules[top] = package
+    with stand_in_for_torchvision():
+        return importlib.import_module(name)

@@ -10,6 +10,8 @@ from torch import Tensor
 TEMPERATURE = 0.1
 BIAS = -10.0  # of SigLIP, where its training starts
 MOMENTUM = 0.999
+EPSILON, ITERATIONS = 0.05, 3  # of Sinkhorn's algorithm, as in SwAV
+BANK_MOMENTUM = 0.5  # as in InstDisc
 CLASSES = 64  # of SupCon: several positives per row, every row has one
 Function = Callable[..., Tensor | None]
 
@@ -20,6 +22,9 @@ LABELS = {
     "siglip": "SigLIP",
     "info_nce": "InfoNCE",
     "moco": "MoCo",
+    "nce": "NCE",
+    "sinkhorn": "Sinkhorn",
+    "bank_update": "bank update",
     "moco_push": "MoCo and push",
     "momentum": "momentum",
 }

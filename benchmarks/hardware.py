@@ -29,6 +29,7 @@ LIMITS = {
     80: Limits(shared=164 * 1024, block_shared=163 * 1024),
     86: Limits(threads=1536, blocks=16, shared=100 * 1024, block_shared=99 * 1024),
     90: Limits(),
+    100: Limits(),
 }
 
 

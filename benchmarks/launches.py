@@ -169,9 +169,9 @@ def _size(x: Tensor) -> int:
 def _operation(name: str, args, kwargs, out) -> Operation:
     shape = ()
     given = [*_flat(args)]
-    if name.split(".")[0].rstrip("_") in ("mm", "addmm", "matmul"):
-        a, b = given[-2:]
-        shape = (a.shape[0], b.shape[1], a.shape[1])
+    if name.split(".")[0].rstrip("_") in ("mm", "addmm", "matmul", "bmm"):
+        a, b = given[-2:]  # of a batch, the products one below the other
+        shape = (a.shape[:-1].numel(), b.shape[-1], a.shape[-1])
     # What is written in place or into `out` is an argument too: counted once.
     moved = {id(x): x for x in (*given, *_flat(tuple(kwargs.values())), *_flat((out,)))}
     return Operation(name, shape, sum(map(_size, moved.values())))

@@ -23,7 +23,7 @@ TOOLS = Path(triton.__file__).parent / "backends" / "nvidia" / "bin"
 
 # Opcodes by the unit that limits them (rates in hardware.py); what is not named is `other`.
 CLASSES = {
-    "tensor": "HGMMA HMMA QGMMA IMMA",
+    "tensor": "HGMMA HMMA QGMMA IMMA UTCHMMA UTCQMMA",
     "special": "MUFU",
     "fma": "FFMA FADD FMUL FFMA2 FADD2 FMUL2 HFMA2 HADD2 HMUL2",
     "fp64": "DADD DFMA DMUL DSETP",

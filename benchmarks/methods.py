@@ -4,15 +4,17 @@ Images: ResNet-18 with the stem of stride 4, on 5,000 images of CIFAR-10; accura
 neighbours before and after, 2,000 test images against the 5,000. Sentences: a small transformer on
 the training sentences of STS-B; Spearman's correlation on its test pairs before and after. The
 effective rank of the features says whether they collapsed. A finished method is a row of
-results/methods.csv and is not run again; one that fails is reported and skipped.
+results/methods.csv and is not run again; one that fails is reported and skipped. At the end the
+rows go to results/methods.md and into the table of docs/methods.md.
 """
 
 import sys
 import time
 import traceback
 
+from . import report_methods
 from .report import circumstances
-from .report_methods import RESULTS_CSV, Entry, append, finished, write_table
+from .report_methods import Entry, append, finished
 
 
 def entries() -> list[Entry]:
@@ -46,8 +48,9 @@ def main() -> None:
         print(f"{entry.name}: {row['before']:.3f} -> {row['after']:.3f}, rank "
               f"{row['rank_before']:.0f} -> {row['rank_after']:.0f}, loss {row['loss_first']:.3f} "
               f"-> {row['loss_last']:.3f}, {row['seconds']:.0f} s", flush=True)  # fmt: skip
-    if RESULTS_CSV.exists():
-        write_table([entry.name for entry in known])
+    if report_methods.RESULTS_CSV.exists():
+        report_methods.write_table([entry.name for entry in known])
+    report_methods.write_index()
     if failed:
         raise SystemExit(f"failed: {', '.join(failed)}")
 

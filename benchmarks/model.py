@@ -100,6 +100,7 @@ PROGRAMS: dict[str, Callable[[Launch], list[int]]] = {
     "weights_kernel": lambda x: [1] * x.programs,
     "logistic_kernel": lambda x: [1] * x.programs,
     "positives_kernel": _positives,
+    "pull_kernel": _positives,
 }  # fmt: skip
 
 
@@ -168,6 +169,8 @@ def _moved(launch: Launch) -> float:
     a, bytes = launch.arguments, 0
     for name, x in launch.tensors().items():
         size = x.numel() * x.element_size()
+        if launch.name == "pull_kernel" and name == "kept":
+            continue  # stored to at the positives alone
         if launch.name in PROGRAMS and name in ("q", "k"):
             # A row block per program; the columns in strips, or in the second dimension.
             tiles, block = launch.grid[name == "k"], tile_shape(launch)[name == "k"]
@@ -214,7 +217,7 @@ def _resident(launch: Launch, built: Compiled, lengths: list[int]) -> tuple[Tile
     tile = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps)
     itemsize = launch.tensors()["q"].element_size()
     loaded = (columns + (rows if tile.rounds else 0)) * a["d"] * itemsize
-    if "strip" not in a:  # a chunk of weights
+    if "strip" not in a or a.get("kept") is not None:  # a chunk of weights, or of exponentials
         loaded += rows * columns * itemsize  # written
     time = tile_time(tile, built.warps, built.code.warpgroups, loaded)
     held = occupancy(ARCHITECTURE, built.registers, built.shared, built.warps).blocks

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from .cases import BIAS, MOMENTUM, TEMPERATURE, Function
+from .cases import BANK_MOMENTUM, BIAS, EPSILON, ITERATIONS, MOMENTUM, TEMPERATURE, Function
 
 CHUNK = 1024
 
@@ -57,6 +57,28 @@ def moco(query: Tensor, key: Tensor, queue: Tensor) -> Tensor:
     return F.cross_entropy(s, torch.zeros(len(s), dtype=torch.long, device=s.device))
 
 
+def nce(x: Tensor, bank: Tensor, index: Tensor) -> Tensor:
+    """With the constant that the authors' code adds to both denominators."""
+    c = (index.shape[1] - 1) / len(bank)
+    s = torch.einsum("bd,bkd->bk", F.normalize(x, dim=1), bank[index])
+    p = (s / TEMPERATURE).exp() / len(bank)
+    positive = (p[:, 0] / (p[:, 0] + c + 1e-7)).log()
+    return -(positive + (c / (p[:, 1:] + c + 1e-7)).log().sum(1)).mean()
+
+
+def sinkhorn(scores: Tensor) -> Tensor:
+    q = (scores / EPSILON).exp()
+    for _ in range(ITERATIONS):
+        q = q / q.sum(0)
+        q = q / q.sum(1, keepdim=True)
+    return q
+
+
+def bank_update(bank: Tensor, index: Tensor, x: Tensor) -> None:
+    rows = BANK_MOMENTUM * bank[index] + (1 - BANK_MOMENTUM) * F.normalize(x, dim=1)
+    bank[index] = F.normalize(rows, dim=1)
+
+
 def moco_push(query: Tensor, key: Tensor, queue: Tensor, pointer: Tensor) -> Tensor:
     """With the copy that MoCo needs because the queue changes before the backward."""
     loss = moco(query, key, queue.clone())
@@ -72,8 +94,12 @@ def momentum(target: list[Tensor], online: list[Tensor]) -> None:
 
 
 PLAIN: dict[str, Function] = {
-    f.__name__: f for f in (nt_xent, sup_con, clip, siglip, info_nce, moco, moco_push, momentum)
-}
+    f.__name__: f
+    for f in (
+        nt_xent, sup_con, clip, siglip, info_nce, moco, nce, sinkhorn, bank_update, moco_push,
+        momentum,
+    )
+}  # fmt: skip
 
 
 def _over_chunks(chunk, q: Tensor) -> list[Tensor]:

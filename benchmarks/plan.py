@@ -1,9 +1,9 @@
 """Which mode for how many ranks: `python -m benchmarks.plan [--no-validation] [options]`.
 
 First the cost model (`benchmarks.cost`) is held to measured gloo runs on this machine: rates and
-links are taken at some sizes, whole steps of `fastcl.distributed.clip` are predicted and measured
-at others. Then it plans 8, 64 and 1,024 GPUs, whose figures are assumptions given by the options.
-Writes results/plan.csv and .md.
+links are fitted at small sizes, whole steps of `fastcl.distributed.clip` are predicted at larger
+ones and measured, all in the same rounds. Then it plans 8, 64 and 1,024 GPUs,
+whose figures are assumptions given by the options. Writes results/plan.csv and .md.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import csv
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -26,28 +27,37 @@ from . import cost, report
 from .cost import Link, Machine
 
 WORLDS, BATCHES = (8, 64, 1024), (2**15, 2**17, 2**20, 2**22)
-FIT, HELD = (256, 2048), (512, 1024, 4096)  # rows per rank
+FIT, HELD = (256, 512, 1024), (2048, 4096)  # rows per rank
 GLOO_WIDTH, ROUNDS = 128, 7
+MESSAGES = 8  # in a row, so that a barrier's end, which ranks do not see at once, weighs less
 
 
-def _seconds(call, ranks: Ranks) -> float:
-    """Median over rounds of the slowest rank's time."""
-    times = []
-    for _ in range(ROUNDS + 1):
-        dist.barrier()
-        before = time.perf_counter()
-        call()
-        times.append(time.perf_counter() - before)
-    slowest = torch.tensor(times[1:], dtype=torch.float64)
-    dist.all_reduce(slowest, op=dist.ReduceOp.MAX)
-    return slowest.median().item()
+def _fastest(calls: dict[str, tuple[Callable[[], object], int]], rounds: int) -> dict[str, float]:
+    """Seconds of each call, which is made some times in a row, in rounds that run all in turn.
+
+    A round takes as long as its slowest rank, and the least round counts: pauses only add to it.
+    The first round warms up.
+    """
+    times = torch.empty(rounds + 1, len(calls), dtype=torch.float64)
+    for turn in range(rounds + 1):
+        for index, (call, count) in enumerate(calls.values()):
+            dist.barrier()
+            before = time.perf_counter()
+            for _ in range(count):
+                call()
+            times[turn, index] = (time.perf_counter() - before) / count
+    dist.all_reduce(times, op=dist.ReduceOp.MAX)
+    return dict(zip(calls, times[1:].amin(0).tolist(), strict=True))
 
 
 def _line(points: list[tuple[float, float]]) -> tuple[float, float]:
-    """Intercept (zero at least) and slope through two points."""
-    (x0, y0), (x1, y1) = points
-    slope = (y1 - y0) / (x1 - x0)
-    return max(0.0, y0 - slope * x0), slope
+    """Intercept (zero at least) and slope with the least relative squared errors."""
+    x, y = (torch.tensor(c, dtype=torch.float64) for c in zip(*points, strict=True))
+    design = torch.stack([1 / y, x / y], dim=1)
+    intercept, slope = torch.linalg.lstsq(design, torch.ones(len(x), 1).double()).solution[:, 0]
+    if intercept < 0:
+        intercept, slope = torch.zeros(()), (x / y).sum() / (x / y).square().sum()
+    return intercept.item(), slope.item()
 
 
 def _rows(n: int) -> torch.Tensor:
@@ -70,64 +80,85 @@ def _exchange(ranks: Ranks, n: int) -> None:
     ranks.exchange([(x, after)], [(torch.empty_like(x), before)]).wait()
 
 
-def _fitted(ranks: Ranks) -> Machine:
+def _parts(ranks: Ranks, fit: tuple[int, ...]) -> dict[str, tuple[Callable[[], object], int]]:
+    """What is fitted: blocks, messages and collectives of all ranks at once.
+
+    Blocks are repeated to be longer than a time slice: ranks beyond the cores share them.
+    """
+    calls = {}
+    for n in fit:
+        counts, x = [n] * ranks.size, torch.zeros(n, GLOO_WIDTH)
+        calls[f"block {n}"] = lambda n=n: _block(n), 4 * max(1, (max(fit) // n) ** 2)
+        calls[f"message {n}"] = lambda n=n: _exchange(ranks, n), MESSAGES
+        calls[f"gather {n}"] = lambda x=x, c=counts: ranks.gather(x, c), MESSAGES
+    return calls
+
+
+def _fitted(seconds: dict[str, float], fit: tuple[int, ...], world: int) -> Machine:
     """Rates and links of the ranks of this machine, all of them busy at once."""
-    flops = [(cost.FORWARD + cost.BACKWARD) * 2 * n * n * GLOO_WIDTH for n in FIT]
-    size = [4 * n * GLOO_WIDTH for n in FIT]
-    launch, per_flop = _line(
-        [(f, _seconds(lambda n=n: _block(n), ranks)) for f, n in zip(flops, FIT, strict=True)]
+
+    def line(name: str, size: Callable[[int], float], share: int = 1) -> tuple[float, float]:
+        return _line([(size(n), seconds[f"{name} {n}"] / share) for n in fit])
+
+    units = cost.FORWARD + cost.BACKWARD
+    launch, per_flop = line("block", lambda n: units * 2 * n * n * GLOO_WIDTH)
+    message, gather = (
+        Link(latency, 1 / max(slope, 1e-15))
+        for latency, slope in (
+            line(name, lambda n: 4 * n * GLOO_WIDTH, share)
+            for name, share in (("message", 1), ("gather", world - 1))
+        )
     )
-    messages = [_seconds(lambda n=n: _exchange(ranks, n), ranks) for n in FIT]
-    counts = [[n] * ranks.size for n in FIT]
-    gathers = [
-        _seconds(lambda n=n, c=c: ranks.gather(torch.empty(n, GLOO_WIDTH), c), ranks)
-        for n, c in zip(FIT, counts, strict=True)
-    ]
-    hops = ranks.size - 1
-    links = [
-        _line(list(zip(size, seconds, strict=True)))
-        for seconds in (messages, [s / hops for s in gathers])
-    ]
-    message, gather = (Link(latency, 1 / max(slope, 1e-15)) for latency, slope in links)
     return Machine(
         rate=1 / per_flop, launch=launch / 2, collective=gather, message=message, card=message,
-        per_node=ranks.size, overlaps=False, element=4,
+        per_node=world, overlaps=False, element=4,
     )  # fmt: skip
 
 
-def _validate(rank: int, world: int, store: str, out: str) -> None:
+def _step(n: int, mode: str) -> Callable[[], object]:
+    image, text = (_rows(n).requires_grad_() for _ in range(2))
+    return lambda: fastcl.distributed.clip(
+        image, text, 10.0, mode=mode, equal=True, normalize=False
+    ).backward()
+
+
+def _validate(
+    rank: int, world: int, store: str, out: str,
+    fit: tuple[int, ...], held: tuple[int, ...], rounds: int,
+) -> None:  # fmt: skip
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
     torch.manual_seed(rank)
-    ranks = Ranks()
-    machine, rows = _fitted(ranks), []
-    for n in HELD:
-        image, text = (_rows(n).requires_grad_() for _ in range(2))
+    steps = {f"{mode} step {n}": (_step(n, mode), 1) for n in held for mode in cost.MODES}
+    seconds = _fastest({**_parts(Ranks(), fit), **steps}, rounds)
+    machine, rows = _fitted(seconds, fit, world), []
+    for n in held:
         for mode, model in cost.MODES.items():
-            step = _seconds(
-                lambda image=image, text=text, mode=mode: fastcl.distributed.clip(
-                    image, text, 10.0, mode=mode, equal=True, normalize=False
-                ).backward(),
-                ranks,
-            )
             predicted = model(machine, world, n, GLOO_WIDTH)
             rows.append({
                 "kind": "validation", "ranks": world, "batch": world * n, "d": GLOO_WIDTH,
                 "mode": mode, "compute_ms": predicted.compute * 1e3,
                 "exposed_ms": predicted.exposed * 1e3, "total_ms": predicted.total * 1e3,
-                "measured_ms": step * 1e3, "memory_mb": predicted.memory / 1e6, "chosen": "",
+                "measured_ms": seconds[f"{mode} step {n}"] * 1e3,
+                "memory_mb": predicted.memory / 1e6, "chosen": "",
             })  # fmt: skip
     if rank == 0:
         torch.save(rows, out)
     dist.destroy_process_group()
 
 
-def validation(worlds: tuple[int, ...]) -> list[dict]:
+def validation(
+    worlds: tuple[int, ...],
+    fit: tuple[int, ...] = FIT,
+    held: tuple[int, ...] = HELD,
+    rounds: int = ROUNDS,
+) -> list[dict]:
     rows = []
     for world in worlds:
         with tempfile.TemporaryDirectory() as folder:
             out = f"{folder}/rows.pt"
-            mp.spawn(_validate, args=(world, f"{folder}/store", out), nprocs=world)
+            arguments = (world, f"{folder}/store", out, fit, held, rounds)
+            mp.spawn(_validate, args=arguments, nprocs=world)
             rows += torch.load(out)
     return rows
 
@@ -149,6 +180,10 @@ def planned(machine: Machine, d: int, room: float) -> list[dict]:
 
 def _number(x: float) -> str:
     return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
+def _shared(row: dict) -> str:
+    return " \\*" if row["ranks"] > os.cpu_count() else ""
 
 
 def table(rows: list[dict], options: argparse.Namespace) -> str:
@@ -177,7 +212,9 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
             "## The model beside measured gloo runs",
             "",
             f"float32, width {GLOO_WIDTH}, one thread per rank on {os.cpu_count()} cores; rates "
-            f"and links fitted at {FIT[0]} and {FIT[1]} rows per rank, no overlap assumed.",
+            f"and links fitted at {', '.join(map(str, FIT))} rows per rank, no overlap assumed; "
+            f"the fastest of {ROUNDS} rounds, each as long as its slowest rank. Ranks beyond the "
+            "cores (\\*) share them, in the fit as in the step: what is left there is how evenly.",
             "",
             "| ranks | rows per rank | mode | predicted ms | measured ms | predicted / measured |",
             "|" + " --- |" * 6,
@@ -185,7 +222,7 @@ def table(rows: list[dict], options: argparse.Namespace) -> str:
         for r in held:
             ratio = r["total_ms"] / r["measured_ms"]
             lines.append(
-                f"| {r['ranks']} | {r['batch'] // r['ranks']:,} | {r['mode']} | "
+                f"| {r['ranks']}{_shared(r)} | {r['batch'] // r['ranks']:,} | {r['mode']} | "
                 f"{_number(r['total_ms'])} | {_number(r['measured_ms'])} | {ratio:.2f} |"
             )
     return "\n".join(lines) + "\n"

@@ -61,10 +61,10 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def save(rows: list[dict], path: Path) -> None:
+def save(rows: list[dict], path: Path, columns: tuple[str, ...] = COLUMNS) -> None:
     """Replace the file; called after every case, so an interrupted run keeps what it has."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    fields = [k for k in rows[0] if k not in COLUMNS] + list(COLUMNS)
+    fields = [k for k in rows[0] if k not in columns] + list(columns)
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, fields, restval="")
         writer.writeheader()

@@ -5,10 +5,12 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .report import RESULTS, ROOT, read
+from .methods_index import table
+from .report import RESULTS, ROOT, insert, read
 
 DATA = ROOT.parent / "shared" / "data"
 RESULTS_CSV = RESULTS / "methods.csv"
+INDEX = ROOT / "docs" / "methods.md"
 COLUMNS = (
     "method", "family", "figure", "epochs", "before", "after", "rank_before", "rank_after",
     "loss_first", "loss_last", "mflop_per_image", "seconds", "date", "commit", "machine",
@@ -39,7 +41,7 @@ def finished() -> set[str]:
 
 def append(row: dict) -> None:
     """One more row, on the disk when this returns."""
-    RESULTS.mkdir(exist_ok=True)
+    RESULTS_CSV.parent.mkdir(exist_ok=True)
     new = not RESULTS_CSV.exists()
     shown = {k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()}
     with RESULTS_CSV.open("a", newline="") as file:
@@ -75,3 +77,9 @@ def write_table(order: list[str]) -> None:
         lines += ["", f"One seed. {r['machine']}, {r['threads']} threads, torch {r['torch']}, "
                   f"commit {r['commit']}, {r['date']}."]  # fmt: skip
     RESULTS_CSV.with_suffix(".md").write_text("\n".join(lines) + "\n")
+
+
+def write_index() -> None:
+    """The table of docs/methods.md, with the rows there are."""
+    rows = read(RESULTS_CSV) if RESULTS_CSV.exists() else []
+    INDEX.write_text(insert(INDEX.read_text(), "methods", table(rows)))

@@ -1,9 +1,9 @@
 """What the GPU kernels cost by their machine code alone: `python -m benchmarks.static`.
 
 Records what the operators launch for the benchmark's cases and a few more (launches.py), compiles
-each kernel for sm_80 and sm_90 exactly as it is launched, reads the CUDA kernels of the compiled
-part, and reports registers, spilled bytes, shared memory, occupancy, and the instructions of the
-main loop by class. Then predict.py makes times of them. No GPU is needed.
+each kernel for sm_80, sm_90 and sm_100 exactly as it is launched, reads the CUDA kernels of the
+compiled part, and reports registers, spilled bytes, shared memory, occupancy, and the instructions
+of the main loop by class. Then predict.py makes times of them. No GPU is needed.
 
 Rows go to results/static.csv and results/predicted.csv, the table to results/predicted.md.
 """
@@ -25,6 +25,7 @@ from typing import NamedTuple
 import torch
 import triton
 
+from fastcl._library import ops
 from fastcl.contrast import contrast
 
 from . import model, predict
@@ -37,7 +38,7 @@ from .variants import OURS
 
 RESULTS = Path(__file__).parent / "results" / "static.csv"
 COMPILED = Path(__file__).parent.parent / "fastcl" / "fastcl_ops.so"
-MULTIPROCESSORS = {80: 108, 90: 132}
+MULTIPROCESSORS = {80: 108, 90: 132, 100: 148}
 # Threads of a block of the CUDA kernels, and shared memory that only their launch names.
 BLOCK = (256, 0)
 BLOCKS = {"hopper_sums_kernel": (384, 4 * 48 * 1024 + 2 * 4 * 256 * 4 + 64)}
@@ -105,23 +106,50 @@ def _with_learnt_scale(d: int, text_trained: bool) -> torch.Tensor:
     return result.loss.sum() + result.col_loss.sum()
 
 
+def _neighbours() -> None:
+    """The operators beside the contrasts that no case of the suite launches."""
+    x, rows, scores = (_meta(*size).detach() for size in ((256, 128), (65536, 128), (4096, 3000)))
+    index = torch.empty(256, 4097, dtype=torch.int64, device="meta")
+    ops.nce(x, rows, index, 14.3, 0.0, torch.empty((), device="meta"), None, True)
+    ops.bank_update_(rows, index[:, 0].contiguous(), x, 0.5)
+    potential = ops.sinkhorn_columns(scores, 20.0)
+    ops.sinkhorn_masses(scores, 20.0, potential)
+    ops.sinkhorn_assign(scores, 20.0, potential)
+
+
+def _rounded(run: Callable[[], object]) -> None:
+    """A step whose float32 products may round to TF32."""
+    products = torch.backends.cuda.matmul
+    allowed, products.allow_tf32 = products.allow_tf32, True
+    try:
+        run()
+    finally:
+        products.allow_tf32 = allowed
+
+
 def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     """What is recorded: dtype and step by name."""
     # Of one loss and width, any size launches the same kernels.
     suite = {(c.loss, c.d): c for c in reversed(SUITES["gpu"]) if isinstance(c, Case)}
-    clip, nt_xent = suite["clip", 512], suite["nt_xent", 128]
+    clip, nt_xent, siglip = suite["clip", 512], suite["nt_xent", 128], suite["siglip", 768]
+    single = [
+        replace(case, n=4096, m=4096, d=128, dtype=torch.float32) for case in (nt_xent, siglip)
+    ]
     cases = [
         *suite.values(),
         replace(clip, d=256),
         replace(clip, d=64),
         replace(clip, n=4096, m=4096, dtype=torch.float16),
-        replace(nt_xent, n=4096, m=4096, dtype=torch.float32),
+        *single,
     ]
 
     def run(case: Case) -> None:
         case.step(OURS.build(case), predict.inputs(case))
 
     found = {case.name: (case.dtype, partial(run, case)) for case in cases}
+    for case in single:
+        found[f"{case.name}, TF32"] = case.dtype, partial(_rounded, partial(run, case))
+    found["neighbours"] = torch.bfloat16, _neighbours
     for name, size in RANKED.items():
         found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
     for name, case in LEARNT.items():
@@ -205,7 +233,8 @@ def cuda_rows(library: Path = COMPILED) -> list[Row]:
 
 def report(chosen: Iterable[Found] | None = None) -> Iterator[Row]:
     """Compile and measure, one row per launch; all of them without an argument."""
-    return map(_row, [*found(80), *found(90)] if chosen is None else chosen)
+    everything = itertools.chain.from_iterable(map(found, MULTIPROCESSORS))
+    return map(_row, everything if chosen is None else chosen)
 
 
 def _print(row: Row) -> Row:

@@ -54,8 +54,8 @@ CANDIDATES: dict[str, dict[int | None, tuple[Tile, ...]]] = {
     },
     "weights": {
         None: (
-            Tile(128, 128, 64, 8, 3), Tile(128, 128, 64, 8, 2), Tile(128, 64, 64, 4, 3),
-            Tile(64, 128, 64, 4, 3),
+            Tile(128, 256, 64, 8, 3), Tile(128, 128, 64, 8, 3), Tile(256, 128, 64, 8, 3),
+            Tile(128, 128, 64, 4, 3),
         ),
     },
 }  # fmt: skip

@@ -12,7 +12,18 @@ import torch
 import fastcl
 import fastcl.functional
 
-from .cases import BIAS, LABELS, MOMENTUM, TEMPERATURE, Case, Function, Update
+from .cases import (
+    BANK_MOMENTUM,
+    BIAS,
+    EPSILON,
+    ITERATIONS,
+    LABELS,
+    MOMENTUM,
+    TEMPERATURE,
+    Case,
+    Function,
+    Update,
+)
 from .memory import available
 from .plain import CHUNK, CHUNKED, LINEAR, PLAIN
 
@@ -83,6 +94,14 @@ def _fused(case: Case) -> Function:
         return lambda target, online: functional.momentum_update_(target, online, MOMENTUM)
     if case.loss == "moco_push":
         return _fused_moco_push
+    if case.loss == "nce":
+        return _fused_nce
+    if case.loss == "sinkhorn":
+        return lambda scores: functional.sinkhorn(scores, epsilon=EPSILON, iterations=ITERATIONS)
+    if case.loss == "bank_update":
+        return lambda bank, index, x: functional.bank_update_(
+            bank, index, x, momentum=BANK_MOMENTUM
+        )
     function = getattr(functional, case.loss)
     return lambda **tensors: function(**tensors, temperature=TEMPERATURE)
 
@@ -92,6 +111,12 @@ def _fused_moco_push(query, key, queue, pointer):
     loss = fastcl.functional.moco(query, key, queue, temperature=TEMPERATURE)
     fastcl.functional.queue_push_(queue, pointer, fastcl.functional.unit_rows(key))
     return loss
+
+
+def _fused_nce(x, bank, index):
+    return fastcl.functional.nce(
+        x, bank, index, temperature=TEMPERATURE, normalizer=float(len(bank))
+    )
 
 
 def _plain(case: Case) -> Function:
@@ -111,16 +136,16 @@ def _foreach(case: Update) -> Function:
 
 
 LOSSES = tuple(LABELS)
-DIFFERENTIABLE = LOSSES[:-2]  # torch.compile has nothing to fuse in a push or an update
+COMPILED = LOSSES[:-2]  # torch.compile has nothing to fuse in a push or a momentum update
 
 HELD = {
     "nt_xent": 3, "sup_con": 5.5, "clip": 4, "siglip": 5, "info_nce": 4, "moco": 3, "moco_push": 3,
-    "momentum": 0,
+    "nce": 141, "sinkhorn": 4, "bank_update": 0, "momentum": 0,
 }  # fmt: skip
 OURS = Variant("fastcl", LOSSES, _fused)
 TORCH = (
     Variant("plain", LOSSES, _plain, HELD),
-    Variant("compiled", DIFFERENTIABLE, _compiled, HELD),
+    Variant("compiled", COMPILED, _compiled, HELD),
     Variant(
         "chunked", tuple(CHUNKED), lambda case: CHUNKED[case.loss],
         remark=f"{CHUNK:,} rows at a time with torch.utils.checkpoint",

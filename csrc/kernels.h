@@ -75,7 +75,8 @@ struct InfoNceMean : InfoNce {
   double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths and dq
 };
 
-// The sums over all pairs; of InfoNce it has the rows, the columns, the scale and the ids.
+// The sums over all pairs; of InfoNce it has the rows, the columns, the scale, the ids and whether
+// the positives are among the pairs.
 template <typename T>
 struct SigmoidContrast : InfoNce {
   double bias;

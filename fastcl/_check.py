@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+DUPLICATES = ("positive", "ignore")
 
 
 def rows(name: str, x: Tensor, like: tuple[str, Tensor] | None = None) -> None:
@@ -28,6 +29,16 @@ def rows(name: str, x: Tensor, like: tuple[str, Tensor] | None = None) -> None:
             raise TypeError(f"{name} must have the dtype of {other}, {y.dtype}, got {x.dtype}")
         if x.device != y.device:
             raise ValueError(f"{name} must be on the device of {other}, {y.device}, got {x.device}")
+
+
+def no_transform() -> None:
+    """An error that says what to do, in place of PyTorch's about how operators are written."""
+    if not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            "torch.func transforms (grad, vmap, jacrev, ...) do not reach through fastcl's "
+            "operators: take gradients with backward() or torch.autograd.grad, the loss of every "
+            "row with reduction='none', and several batches one by one"
+        )
 
 
 def pairs(name: str, x: Tensor, other: str, y: Tensor) -> None:
@@ -130,6 +141,15 @@ def count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
+def store(size: int, width: int, dtype, fill: str, fills: tuple[str, ...]) -> None:
+    """Arguments of a module that holds rows [size, width]."""
+    count("size", size)
+    count("width", width)
+    one_of("fill", fill, fills)
+    if dtype not in FLOATS:
+        raise TypeError(f"dtype must be floating point, got {dtype}")
+
+
 def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
@@ -212,6 +232,7 @@ def _scale_and_ids(scale, row_ids, col_ids, n: int, m: int, device: torch.device
 
 
 def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:
+    no_transform()
     rows("q", q)
     if not symmetric:
         rows("k", k, ("q", q))
@@ -225,6 +246,7 @@ def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> No
 
 
 def raw_contrast(views, k, scale, row_ids, col_ids, both) -> None:
+    no_transform()
     first = views[0]
     rows("views[0]", first)
     for i, x in enumerate(views[1:], 1):

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from . import composite, kernels, reference
+from .kernels import info_nce_config
 
 library = torch.library.Library("fastcl", "DEF")
 
@@ -80,7 +81,7 @@ def _raw_info_nce_backward_fake(
 
 
 def _sigmoid_contrast_fake(
-    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k, positives_in=True
 ):
     dtype = reference.accumulate_dtype(q.dtype)
     n, m, d = q.shape[0] if need_q else 0, k.shape[0] if need_k else 0, q.shape[1]
@@ -140,8 +141,8 @@ _define(
 for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
     _define(
         f"{_name}(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
-        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k) "
-        "-> (Tensor, Tensor, Tensor, Tensor)",
+        "Tensor? logit_bias, Tensor? row_ids, Tensor? col_ids, bool need_q, bool need_k, "
+        "bool positives_in=True) -> (Tensor, Tensor, Tensor, Tensor)",
         _sigmoid_contrast_fake,
         _fallback,
     )
@@ -189,6 +190,8 @@ _define(
 TRITON = {
     "info_nce_forward": "info_nce",
     "info_nce_backward": "info_nce",
+    "info_nce_mean": "info_nce_mean",
+    "raw_info_nce_backward": "raw_info_nce",
     "sigmoid_contrast": "sigmoid_contrast",
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",
@@ -220,6 +223,10 @@ if COMPILED.exists():
 ops = torch.ops.fastcl
 
 
-def mean_takes_gradient(device: torch.device) -> bool:
+def mean_takes_gradient(q: torch.Tensor, k: torch.Tensor, scale, unit: bool) -> bool:
     """Whether info_nce_mean spares a product over the forward and the backward one by one."""
-    return device.type == "cpu"
+    if not q.is_cuda:
+        return q.device.type == "cpu"
+    known = not isinstance(scale, torch.Tensor) and (q.requires_grad or k.requires_grad)
+    need_k = k.requires_grad
+    return known and kernels.available() and info_nce_config.keeps(q, k, scale, None, unit, need_k)

@@ -130,6 +130,11 @@ def _counts(ranks: Ranks, x: Tensor, equal: bool) -> list[int]:
     return [n for (n,) in ranks.share([x.shape[0]], x.device)]
 
 
+def row_counts(x: Tensor) -> list[int]:  # [b, ...]
+    """The number of rows of every rank. The host waits, except in a single process."""
+    return _counts(Ranks(), x, equal=False)
+
+
 @torch.no_grad()
 def gather(
     x: Tensor,  # [b, ...]

@@ -97,11 +97,7 @@ class Bank(nn.Module):
         fill: str = "random",
     ) -> None:
         super().__init__()
-        _check.count("size", size)
-        _check.count("width", width)
-        _check.one_of("fill", fill, ("random", "uniform"))
-        if dtype not in _check.FLOATS:
-            raise TypeError(f"dtype must be floating point, got {dtype}")
+        _check.store(size, width, dtype, fill, ("random", "uniform"))
         if not 0 <= _check.finite("momentum", momentum) <= 1:
             raise ValueError(f"momentum must be from 0 to 1, got {momentum}")
         self.momentum = momentum

@@ -240,7 +240,7 @@ def distill(
 ) -> None:
     """Teach a student what the fine-tuned classifier says of all images."""
     _need("pretrain", "plot")
-    from .finetune import DISTILLED, distill_run
+    from .distill import DISTILLED, distill_run
 
     try:
         done = distill_run(

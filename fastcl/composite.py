@@ -126,6 +126,7 @@ def raw_sigmoid_contrast(
     col_ids: Tensor | None,  # [m] int64
     need_q: bool,
     need_k: bool,
+    positives_in: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """sigmoid_contrast of the rows divided by their length.
 
@@ -134,7 +135,7 @@ def raw_sigmoid_contrast(
     """
     (z, q_lengths), (y, k_lengths) = _unit([q]), _unit([k])
     loss, dz, dy, sums = torch.ops.fastcl.sigmoid_contrast(
-        z, y, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+        z, y, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k, positives_in
     )
     return loss, _raw(dz, q, q_lengths, need_q), _raw(dy, k, k_lengths, need_k), sums
 

@@ -1,4 +1,4 @@
-"""SimCLR v2 after pretraining: fine-tune on few labels, then teach a student with all images."""
+"""SimCLR v2 after pretraining: fine-tune on few labels."""
 
 import copy
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from . import _check
@@ -17,13 +17,12 @@ from .evaluate.finetune import finetune_steps, labelled_views
 from .evaluate.linear import draw_fraction
 from .evaluate.report import load_run
 from .pretrain import checkpoint
-from .pretrain.backbone import build_backbone
 from .pretrain.data import Images
 from .pretrain.recipe import Config
 from .pretrain.run import build_method
 
 BATCH = 128
-FINETUNED, DISTILLED = "finetuned", "distilled"
+FINETUNED = "finetuned"
 WEIGHTS, RESULTS = "classifier.safetensors", "results.json"
 
 
@@ -40,35 +39,6 @@ def head_layers(head: nn.Module, count: int) -> nn.Sequential:
         raise ValueError(f"from-layer must be from 0 to {len(starts)} in this head, got {count}")
     end = [*starts, len(layers)][count]
     return nn.Sequential(*layers[:end])
-
-
-def distillation_loss(
-    student: Tensor,  # [n, classes]
-    teacher: Tensor,  # [n, classes]
-    *,
-    temperature: float = 1.0,
-) -> Tensor:
-    """How far the student's distribution is from the teacher's.
-
-    Equal to ``F.cross_entropy(student / temperature, softmax(teacher / temperature, 1))``.
-
-    Args:
-        student: Logits `[n, classes]`.
-        teacher: Logits `[n, classes]`; receives no gradient.
-        temperature: Positive; divides the logits of both.
-
-    Returns:
-        The mean over the images, a scalar.
-
-    Raises:
-        ValueError, TypeError: Logits that do not fit, a temperature that is not positive.
-
-    Source: Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners",
-    equation 2.
-    """
-    _check.pairs("student", student, "teacher", teacher)
-    scale = 1 / _check.positive("temperature", temperature)
-    return F.cross_entropy(student * scale, (teacher.detach() * scale).softmax(1))
 
 
 def finetune(
@@ -101,7 +71,7 @@ def finetune(
     Source: Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners",
     section 2, equation 1.
     """
-    rows = _labelled_rows(images, fraction, seed)
+    rows = labelled_rows(images, fraction, seed)
     kept = copy.deepcopy(nn.Sequential(backbone, head_layers(head, from_layer)))
     model = classifier(kept.to(images.train.device), images)
     steps = finetune_steps(len(rows)) if steps is None else steps
@@ -110,76 +80,8 @@ def finetune(
     def loss(view: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(model(view), images.train_labels[index])
 
-    _train(model, images, rows, loss, steps, learning_rate, seed)
+    train(model, images, rows, loss, steps, learning_rate, seed)
     return model
-
-
-def distill(
-    teacher: nn.Module,
-    student: nn.Module,
-    images: Images,
-    *,
-    fraction: float = 0.1,
-    alpha: float = 1.0,
-    temperature: float = 1.0,
-    steps: int | None = None,
-    learning_rate: float = 0.05,
-    seed: int = 0,
-) -> nn.Module:
-    """Train a student on all training images to say what the teacher says.
-
-    With alpha below 1 the labels of a fraction count too (equation 3):
-    ``(1 - alpha) * cross_entropy(labelled) + alpha * distillation_loss(all)``.
-
-    Args:
-        teacher: Maps images to logits; stays as it is, in evaluation mode.
-        student: Maps images to logits; trained in place.
-        images: On the device to compute on; labels are read only where alpha is below 1.
-        fraction: Of the labels, as the teacher was trained with.
-        alpha: From 0 to 1, the share of the teacher; 1 is equation 2.
-        temperature: Of `distillation_loss`.
-        steps: Of SGD; `evaluate.finetune.finetune_steps` of all images by default.
-        learning_rate: At the start.
-        seed: Of labelled images, batches and augmentation.
-
-    Returns:
-        The student.
-
-    Raises:
-        ValueError: A choice out of range.
-
-    Source: Chen et al. 2020, "Big Self-Supervised Models are Strong Semi-Supervised Learners",
-    equations 2 and 3.
-    """
-    if not 0 <= _check.finite("alpha", alpha) <= 1:
-        raise ValueError(f"alpha must be from 0 to 1, got {alpha}")
-    _check.positive("temperature", temperature)
-    n, device = len(images.train), images.train.device
-    labelled = torch.zeros(n, dtype=torch.bool, device=device)
-    if alpha < 1:
-        labelled[_labelled_rows(images, fraction, seed)] = True
-    steps = finetune_steps(n) if steps is None else steps
-    _check.count("steps", steps)
-    teacher = copy.deepcopy(teacher).to(device).eval()
-    student.to(device)
-
-    def loss(view: Tensor, index: Tensor) -> Tensor:
-        with torch.no_grad():
-            wanted = teacher(view)
-        logits = student(view)
-        total = alpha * distillation_loss(logits, wanted, temperature=temperature)
-        known = labelled[index]
-        if known.any():
-            truth = images.train_labels[index[known]]
-            total = total + (1 - alpha) * F.cross_entropy(logits[known], truth)
-        return total
-
-    rows = torch.arange(n, device=device)
-    if alpha < 1:  # half of every batch is labelled, or few batches would hold a label
-        known = labelled.nonzero()[:, 0]
-        rows = torch.cat([rows, known.repeat(-(-n // len(known)))[:n]])
-    _train(student, images, rows, loss, steps, learning_rate, seed)
-    return student
 
 
 def classifier(network: nn.Module, images: Images) -> nn.Sequential:
@@ -198,7 +100,7 @@ def accuracy(model: nn.Module, images: Images) -> float:
     return (logits.argmax(1) == images.test_labels).double().mean().item()
 
 
-def _labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:
+def labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:
     if not 0 < _check.finite("fraction", fraction) <= 1:
         raise ValueError(f"fraction must be above 0 and at most 1, got {fraction}")
     if not images.labelled:
@@ -207,7 +109,7 @@ def _labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:
 
 
 @torch.enable_grad()
-def _train(
+def train(
     model: nn.Module,
     images: Images,
     rows: Tensor,  # [n] int64 training images, some of them perhaps twice
@@ -260,51 +162,16 @@ def finetune_run(
     """
     config, _, images = load_run(folder)
     images = images.to(device)
-    backbone, head = _pretrained(config, images, folder)
+    backbone, head = pretrained(config, images, folder)
     model = finetune(
         backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed
     )  # fmt: skip
     outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
-    _save(folder / FINETUNED, model, outcome)
+    save(folder / FINETUNED, model, outcome)
     return outcome
 
 
-def distill_run(
-    folder: Path, *, student: str | None, alpha: float, temperature: float, steps: int | None,
-    seed: int, device: str,
-) -> Outcome:  # fmt: skip
-    """Distil the fine-tuned classifier of a run into a student, left under `distilled`.
-
-    Raises:
-        FileNotFoundError: The run has not been fine-tuned.
-        ValueError: A choice out of range.
-    """
-    config, _, images = load_run(folder)
-    results = folder / FINETUNED / RESULTS
-    if not results.exists():
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no fine-tuned teacher: fastcl finetune {folder} makes it"
-        )
-    told = Outcome(**json.loads(results.read_text()))
-    images = images.to(device)
-    backbone, head = _pretrained(config, images, folder)
-    teacher = classifier(nn.Sequential(backbone, head_layers(head, told.from_layer)), images)
-    load_model(teacher, folder / FINETUNED / WEIGHTS, device=device)
-    torch.manual_seed(seed)
-    name = student or config.backbone
-    network, _ = build_backbone(
-        name, channels=images.channels, size=config.image_size, stem=config.stem
-    )
-    taught = distill(
-        teacher, classifier(network.to(device), images), images, fraction=told.fraction,
-        alpha=alpha, temperature=temperature, steps=steps, seed=seed,
-    )  # fmt: skip
-    outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
-    _save(folder / DISTILLED, taught, outcome)
-    return outcome
-
-
-def _pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module, nn.Module]:
+def pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module, nn.Module]:
     """Backbone and projection head of a run, with their trained weights."""
     method, backbone = build_method(config, images.channels)
     head = getattr(method, "head", None)
@@ -315,7 +182,7 @@ def _pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module
     return backbone.to(device), head.to(device)
 
 
-def _save(folder: Path, model: nn.Module, outcome: Outcome) -> None:
+def save(folder: Path, model: nn.Module, outcome: Outcome) -> None:
     folder.mkdir(exist_ok=True)
     save_model(model, str(folder / WEIGHTS))
     (folder / RESULTS).write_text(json.dumps(asdict(outcome), indent=2) + "\n")

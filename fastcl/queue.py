@@ -123,11 +123,7 @@ class Queue(nn.Module):
         fill: str = "random",
     ) -> None:
         super().__init__()
-        _check.count("size", size)
-        _check.count("width", width)
-        _check.one_of("fill", fill, ("random", "empty"))
-        if dtype not in _check.FLOATS:
-            raise TypeError(f"dtype must be floating point, got {dtype}")
+        _check.store(size, width, dtype, fill, ("random", "empty"))
         self.fill = fill
         self.register_buffer("rows", self._initial(size, width, dtype, device))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64, device=device))

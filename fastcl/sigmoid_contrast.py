@@ -10,14 +10,16 @@ from ._library import ops
 
 class _SigmoidContrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, row_ids, col_ids, normalize):
+    def forward(
+        ctx, q, k, logit_scale, logit_bias, scale, bias, row_ids, col_ids, positives_in, normalize
+    ):  # fmt: skip
         # None stands for a tensor given already: Dynamo takes no tensor twice.
         col_ids = row_ids if col_ids is None else col_ids
         need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
         operator = ops.raw_sigmoid_contrast if normalize else ops.sigmoid_contrast
         loss, dq, dk, sums = operator(
             q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids,
-            need_q or need_scale or need_bias, need_k,
+            need_q or need_scale or need_bias, need_k, positives_in,
         )  # fmt: skip
         ctx.save_for_backward(dq, dk, sums, logit_scale, logit_bias)
         ctx.options = scale, q.dtype, k.dtype
@@ -39,7 +41,7 @@ class _SigmoidContrast(torch.autograd.Function):
             handed_over(dk, grad).to(k_dtype) if need_k else None,
             d_scale,
             d_bias,
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
@@ -50,6 +52,7 @@ def sigmoid_contrast(
     scale: float | Tensor,
     bias: float | Tensor = 0.0,
     ids: tuple[Tensor, Tensor] | Tensor | None = None,
+    positives_in: bool = True,
     normalize: bool = False,
 ) -> Tensor:
     """Logistic loss of every row with every column in linear memory, summed over all pairs.
@@ -65,6 +68,7 @@ def sigmoid_contrast(
         bias: Added to every logit: a float, or a tensor of one element that receives a gradient.
         ids: int64 of the rows and of the columns, `([n], [m])`, or one `[n]` for both; None: no
             column is a positive, as for the negatives of another rank.
+        positives_in: False leaves pairs of equal ids out of the sum.
         normalize: Divide rows and columns by their length on the way in; False uses them as they
             are.
 
@@ -87,5 +91,12 @@ def sigmoid_contrast(
     col_ids = None if col_ids is row_ids else col_ids.contiguous()
     row_ids = None if row_ids is None else row_ids.contiguous()
     return _SigmoidContrast.apply(
-        q.contiguous(), k.contiguous(), *tensors, *numbers, row_ids, col_ids, normalize
+        q.contiguous(),
+        k.contiguous(),
+        *tensors,
+        *numbers,
+        row_ids,
+        col_ids,
+        positives_in,
+        normalize,
     )

@@ -131,6 +131,18 @@ def _hard(n: int, d: int) -> dict[str, Tensor]:
     return {**_two("z0", "z1")(n, d), "hard": _rows(n, d)}
 
 
+def _with_ids(inputs: Callable[[int, int], dict[str, Tensor]]) -> Callable:
+    """And ids, two rows of each on average; of a queue too."""
+
+    def with_ids(n: int, d: int) -> dict[str, Tensor]:
+        tensors = {**inputs(n, d), "ids": torch.randint(n // 2 + 1, (n,))}
+        if "queue" in tensors:
+            tensors["queue_ids"] = torch.randint(-n, n // 2 + 1, (len(tensors["queue"]),))
+        return tensors
+
+    return with_ids
+
+
 @dataclass
 class Case:
     name: str  # of the test
@@ -155,20 +167,33 @@ class Case:
         return tensors, {"temperature": temperature, **self.kwargs}
 
 
+IGNORE = {"duplicates": "ignore"}
+
 CASES = (
     Case("info_nce", F.info_nce, plain.info_nce, _two("query", "key")),
     Case("info_nce_frozen", F.info_nce, plain.info_nce, _two("query", "key"), ("key",)),
     Case("info_nce_unpaired", F.info_nce, plain.info_nce, _unpaired),
     Case("info_nce_paired", F.info_nce, plain.info_nce, _paired,
          kwargs={"negative_mode": "paired"}),
+    Case("info_nce_ids", F.info_nce, plain.info_nce, _with_ids(_two("query", "key"))),
+    Case("info_nce_ignore", F.info_nce, plain.info_nce, _with_ids(_two("query", "key")),
+         kwargs=IGNORE),
     Case("nt_xent", F.nt_xent, plain.nt_xent, _two("z0", "z1")),
+    Case("nt_xent_ids", F.nt_xent, plain.nt_xent, _with_ids(_two("z0", "z1"))),
+    Case("nt_xent_ignore", F.nt_xent, plain.nt_xent, _with_ids(_two("z0", "z1")), kwargs=IGNORE),
     Case("dcl", F.dcl, plain.dcl, _two("z0", "z1"), smallest=2),
     Case("dclw", F.dclw, plain.dclw, _strangers, smallest=2, derivative=False),
     Case("flat_nce", F.flat_nce, plain.flat_nce, _two("z0", "z1"), smallest=2, derivative=False),
     Case("sup_con", F.sup_con, plain.sup_con, _labels),
     Case("clip", F.clip, plain.clip, _clip),
+    Case("clip_ids", F.clip, plain.clip, _with_ids(_clip)),
+    Case("clip_ignore", F.clip, plain.clip, _with_ids(_clip), kwargs=IGNORE),
     Case("siglip", F.siglip, plain.siglip, _siglip),
+    Case("siglip_ids", F.siglip, plain.siglip, _with_ids(_siglip)),
+    Case("siglip_ignore", F.siglip, plain.siglip, _with_ids(_siglip), kwargs=IGNORE),
     Case("moco", F.moco, plain.moco, _moco, ("key", "queue")),
+    Case("moco_ids", F.moco, plain.moco, _with_ids(_moco), ("key", "queue")),
+    Case("moco_ignore", F.moco, plain.moco, _with_ids(_moco), ("key", "queue"), kwargs=IGNORE),
     Case("moco_v3", F.moco_v3, plain.moco_v3, _queries, ("k1", "k2")),
     Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False),
     Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False),
@@ -199,6 +224,9 @@ CASES = (
     Case("sim_cse", F.sim_cse, plain.sim_cse, _two("z0", "z1")),
     Case("sim_cse_hard", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": 0.5}),
     Case("sim_cse_light", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": -2.0}),
+    Case("sim_cse_hard_ids", F.sim_cse, plain.sim_cse, _with_ids(_hard),
+         kwargs={"hard_weight": 0.5}),
+    Case("sim_cse_hard_ignore", F.sim_cse, plain.sim_cse, _with_ids(_hard), kwargs=IGNORE),
 )  # fmt: skip
 
 

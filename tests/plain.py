@@ -10,8 +10,21 @@ def unit(x):
     return F.normalize(x, dim=1, eps=1e-12)
 
 
-def info_nce(query, key, negatives=None, *, temperature, negative_mode="unpaired"):
+def with_duplicates(s, own, same, duplicates):
+    """Cross-entropy of logits s with masks of every row's own column and of its duplicates."""
+    if duplicates == "ignore":
+        s, same = s.masked_fill(same & ~own, -torch.inf), own
+    log_p = torch.where(same, s.log_softmax(1), 0)
+    return -(log_p.sum(1) / same.sum(1)).mean()
+
+
+def info_nce(
+    query, key, negatives=None, *, temperature, negative_mode="unpaired", ids=None, duplicates=None
+):
     q, k = unit(query), unit(key)
+    if ids is not None:
+        own, same = torch.eye(len(q), dtype=torch.bool), ids[:, None] == ids
+        return with_duplicates(q @ k.T / temperature, own, same, duplicates)
     if negatives is None:
         return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q)))
     positive = (q * k).sum(1, keepdim=True)
@@ -29,8 +42,12 @@ def _two_views(z0, z1, temperature):
     return s, torch.arange(len(z)).roll(len(z0))
 
 
-def nt_xent(z0, z1, *, temperature):
-    return F.cross_entropy(*_two_views(z0, z1, temperature))
+def nt_xent(z0, z1, *, temperature, ids=None, duplicates=None):
+    s, partner = _two_views(z0, z1, temperature)
+    if ids is None:
+        return F.cross_entropy(s, partner)
+    ids, itself = ids.repeat(2), torch.eye(len(s), dtype=torch.bool)
+    return with_duplicates(s, itself[partner], (ids[:, None] == ids) & ~itself, duplicates)
 
 
 def dcl(z0, z1, *, temperature):
@@ -55,20 +72,32 @@ def sup_con(z, labels, *, temperature, base_temperature=None):
     return loss * (temperature / (base_temperature or temperature))
 
 
-def clip(image, text, logit_scale):
+def clip(image, text, logit_scale, *, ids=None, duplicates=None):
     s = logit_scale * unit(image) @ unit(text).T
+    if ids is not None:
+        masks = torch.eye(len(s), dtype=torch.bool), ids[:, None] == ids
+        return sum(with_duplicates(x, *masks, duplicates) for x in (s, s.T)) / 2
     labels = torch.arange(len(s))
     return (F.cross_entropy(s, labels) + F.cross_entropy(s.T, labels)) / 2
 
 
-def moco(query, key, queue, *, temperature):
+def moco(query, key, queue, *, temperature, ids=None, queue_ids=None, duplicates=None):
     q, k = unit(query), unit(key.detach())
     logits = torch.cat([(q * k).sum(1, keepdim=True), q @ queue.T], 1) / temperature
+    if ids is not None:
+        own = torch.arange(len(queue) + 1).expand(len(q), -1) == 0
+        same = torch.cat([own[:, :1], ids[:, None] == queue_ids], 1)
+        return with_duplicates(logits, own, same, duplicates)
     return F.cross_entropy(logits, torch.zeros(len(q), dtype=torch.long))
 
 
-def siglip(image, text, logit_scale, logit_bias):
+def siglip(image, text, logit_scale, logit_bias, *, ids=None, duplicates=None):
     t = logit_scale * unit(image) @ unit(text).T + logit_bias
+    if ids is not None:
+        own, same = torch.eye(len(t), dtype=torch.bool), ids[:, None] == ids
+        match = own if duplicates == "ignore" else same
+        losses = torch.where(match, -F.logsigmoid(t), -F.logsigmoid(-t))
+        return losses.masked_fill(same & ~match, 0).sum() / len(t)
     sign = 2 * torch.eye(len(t), dtype=t.dtype) - 1
     return -F.logsigmoid(sign * t).sum() / len(t)
 
@@ -179,12 +208,16 @@ def dim_nce(local, summary, *, self_logit=-10.0):
     return (torch.logaddexp(own, negatives) - own).mean()
 
 
-def sim_cse(z0, z1, hard=None, *, temperature, hard_weight=0.0):
+def sim_cse(z0, z1, hard=None, *, temperature, hard_weight=0.0, ids=None, duplicates=None):
     q, rows = unit(z0), torch.arange(len(z0))
     s = q @ unit(z1).T / temperature
     if hard is not None:
         eye = torch.eye(len(q), dtype=q.dtype)
         s = torch.cat([s, q @ unit(hard).T / temperature + hard_weight * eye], 1)
+    if ids is not None:
+        own = torch.arange(s.shape[1]) == rows[:, None]
+        same = F.pad(ids[:, None] == ids, (0, s.shape[1] - len(q)))
+        return with_duplicates(s, own, same, duplicates)
     return F.cross_entropy(s, rows)
 
 

@@ -1,6 +1,7 @@
 """Every benchmark case and adaptor runs once, tiny, or it would rot."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
@@ -38,15 +39,22 @@ def test_case_is_right(name):
     assert measure.error(OURS, case, "cpu") < (1e-4 if case.dtype == torch.float32 else 3e-2)
 
 
-def _slow_where_compiled(name: str):
-    return pytest.param(name, marks=pytest.mark.slow) if name.startswith("compiled") else name
-
-
-@pytest.mark.parametrize("name", [_slow_where_compiled(name) for name in RIVALS])
-def test_pytorch_is_right(name, monkeypatch):
+def _check_torch(name, monkeypatch):
     variant, loss = RIVALS[name]
     monkeypatch.setattr("benchmarks.plain.CHUNK", 20)  # several chunks, the last one shorter
     assert measure.error(variant, LOSSES[loss], "cpu") < 1e-4
+
+
+@pytest.mark.parametrize("name", RIVALS)
+def test_pytorch_is_right(name, monkeypatch):
+    """The compiled ones without code generation, which takes 10 s for each."""
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="aot_eager"))
+    _check_torch(name, monkeypatch)
+
+
+@pytest.mark.slow
+def test_generated_code_is_right(monkeypatch):
+    _check_torch("compiled nt_xent", monkeypatch)
 
 
 def installed(variant: Variant) -> None:

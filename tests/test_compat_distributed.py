@@ -9,7 +9,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from peers import peer
 
-from fastcl.compat import lightly, open_clip
+from fastcl.compat import lightly, open_clip, solo
 
 WORLD, N, WIDTH = 2, 4, 5
 
@@ -61,6 +61,73 @@ def _check_clip(rank: int) -> None:
     torch.testing.assert_close(mine, full[0].view(WORLD, N, WIDTH)[rank])
 
 
+INDEXES = torch.tensor([[0, 1, 0, 2], [2, 1, 2, 0]])
+
+
+def _solo_simclr(z, indexes, rows, t):
+    """Of some rows against all: the share of the positives in the sum over all others."""
+    z = F.normalize(z.flatten(0, 1), dim=1)
+    same = indexes.flatten()[:, None] == indexes.flatten()
+    e = (z @ z.T / t).exp() * ~torch.eye(len(z), dtype=torch.bool)
+    return -((e * same).sum(1) / e.sum(1)).log()[rows].mean()
+
+
+def _solo_mocov3(q, k, rows, t):
+    q, k = (F.normalize(x.flatten(0, 1), dim=1) for x in (q, k))
+    loss = F.cross_entropy(q @ k.T / t, torch.arange(len(q)), reduction="none")
+    return loss[rows].mean() * 2 * t
+
+
+def _check_solo(rank: int) -> None:
+    """solo-learn gathers wherever there are ranks. Each takes the mean over its own rows; the
+    gradient of a gathered row is the sum of what all ranks send it."""
+    z, key = (x.requires_grad_() for x in _rows("z", "key").values())
+    own = torch.arange(WORLD * N).view(WORLD, N)
+    losses = [_solo_simclr(z, INDEXES, rows, 0.3) for rows in own]
+    mine = _gradients(lambda x: solo.simclr_loss_func(x, INDEXES[rank], 0.3), rank, {"z": z})
+    (everyone,) = torch.autograd.grad(sum(losses), z)
+    torch.testing.assert_close(mine, (losses[rank].detach(), everyone[rank]))
+    # The keys of all ranks are constant, its own among them.
+    loss = _solo_mocov3(z, key.detach(), own[rank], 0.3)
+    mine = _gradients(lambda x: solo.mocov3_loss_func(x, key[rank], 0.3), rank, {"z": z})
+    torch.testing.assert_close(mine, (loss.detach(), torch.autograd.grad(loss, z)[0][rank]))
+    scores = F.normalize(z.detach(), dim=2)
+    together = solo.sinkhorn(scores.flatten(0, 1), 3, 0.05).view_as(scores)
+    torch.testing.assert_close(solo.SinkhornKnopp()(scores[rank]), together[rank])
+    alone = solo.sinkhorn(scores[rank], 3, 0.05)
+    assert not torch.allclose(alone, together[rank], rtol=1e-3)  # negative control
+
+
+def _check_sentences(rank: int) -> None:
+    theirs = peer("sentence_transformers.sentence_transformer.losses")
+    from fastcl.compat import sentence_transformers
+
+    tensors, model = (
+        _rows("queries", "positives", "negatives"),
+        torch.nn.Sequential(torch.nn.Identity()),
+    )
+    everything = ("query_to_doc", "query_to_query", "doc_to_query", "doc_to_doc")
+    for options in (
+        {},
+        {"directions": everything, "hardness_mode": "all_negatives", "hardness_strength": 2.0},
+        {"directions": ("query_to_doc", "doc_to_query"), "partition_mode": "per_direction"},
+    ):
+        for name in ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss"):
+            for columns in (2, 3):
+                some = dict(list(tensors.items())[:columns])
+                results = []
+                for module in (sentence_transformers, theirs):
+                    loss = getattr(module, name)(model, gather_across_devices=True, **options)
+                    results.append(_gradients(_of_embeddings(loss), rank, some))
+                torch.testing.assert_close(*results)
+
+
+def _of_embeddings(loss):
+    if hasattr(loss, "calculate_loss"):
+        return lambda *columns: loss.calculate_loss([x.split(3) for x in columns])
+    return lambda *columns: loss.compute_loss_from_embeddings(list(columns), None)
+
+
 def _check_libraries(rank: int) -> None:
     """Every flag against the library itself."""
     theirs, tensors = peer("lightly.loss"), _rows("out0", "out1")
@@ -89,24 +156,31 @@ def _check_libraries(rank: int) -> None:
         torch.testing.assert_close(*results)
 
 
-def _rank(rank: int, store: str, libraries: bool) -> None:
+def _rank(rank: int, store: str, checks: tuple) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
     try:
-        if libraries:
-            _check_libraries(rank)
-        else:
-            _check_exact(rank)
-            _check_clip(rank)
+        for check in checks:
+            check(rank)
     finally:
         dist.destroy_process_group()
 
 
+def _spawn(path, *checks):
+    mp.spawn(_rank, args=(str(path / "store"), checks), nprocs=WORLD)
+
+
 def test_two_ranks(tmp_path):
-    mp.spawn(_rank, args=(str(tmp_path / "store"), False), nprocs=WORLD)
+    _spawn(tmp_path, _check_exact, _check_clip, _check_solo)
 
 
 def test_two_ranks_of_the_libraries(tmp_path):
     if not all(importlib.util.find_spec(x) for x in ("lightly", "open_clip")):
         pytest.skip("lightly or open_clip is not installed: make test-peers")
-    mp.spawn(_rank, args=(str(tmp_path / "store"), True), nprocs=WORLD)
+    _spawn(tmp_path, _check_libraries)
+
+
+def test_two_ranks_of_sentence_transformers(tmp_path):
+    if not importlib.util.find_spec("sentence_transformers"):
+        pytest.skip("sentence_transformers is not installed: make test-peers")
+    _spawn(tmp_path, _check_sentences)

@@ -1,5 +1,6 @@
-"""The examples run, and several ranks print what one process does."""
+"""The examples run, each assertion in them holds, and several ranks print what one process does."""
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -9,20 +10,50 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+# Library examples: what they import.
+NEEDS = {
+    "lightning_module": ("pytorch_lightning", "sklearn"),
+    "open_clip_loop": ("open_clip", "open_clip_train"),
+    "sentence_transformers_trainer": ("sentence_transformers", "datasets", "accelerate"),
+}
+# Some libraries import torchvision, which not every torch has beside it, without a use for it here.
+WITHOUT_TORCHVISION = """
+import runpy
+from benchmarks.absent import stand_in_for_torchvision
+with stand_in_for_torchvision():
+    runpy.run_path("examples/{}.py", run_name="__main__")
+"""
 
 
-def _losses(*command):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+def _printed(*command):
+    given = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    # Paths are relative to here, and the program runs in the root.
+    path = os.pathsep.join([str(ROOT), *(os.path.abspath(x) for x in given if x)])
+    environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     result = subprocess.run(
         [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
     )
-    assert result.returncode == 0, result.stderr
-    return [float(x) for x in re.findall(r"loss (\d+\.\d+)", result.stdout)]
+    assert result.returncode == 0, result.stderr[-4000:]
+    return result.stdout
+
+
+def _losses(*command):
+    return [float(x) for x in re.findall(r"loss (\d+\.\d+)", _printed(*command))]
 
 
 def test_plain_loop():
     losses = _losses("examples/plain_loop.py")
     assert len(losses) == 4 and losses[-1] < losses[0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NEEDS)
+def test_in_a_library(name):
+    for library in NEEDS[name]:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed: make test-peers")
+    first, last = _losses("-c", WITHOUT_TORCHVISION.format(name))
+    assert last < first
 
 
 @pytest.mark.slow
@@ -32,3 +63,8 @@ def test_two_ranks_by_torchrun():
     two = _losses(*launcher, "examples/ddp_two_ranks.py")
     assert len(one) == 20 and len(set(one)) > 10
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) <= 2e-5
+
+
+def test_every_example_is_run():
+    names = {path.stem for path in (ROOT / "examples").glob("*.py")}
+    assert names == {*NEEDS, "plain_loop", "ddp_two_ranks"}

@@ -14,7 +14,7 @@ for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "r
 
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands, finetune  # noqa: E402
+from fastcl import commands, distill, finetune  # noqa: E402
 from fastcl.methods.heads import batch_norm_head, mlp_head  # noqa: E402
 from fastcl.pretrain.backbone import SmallConvNet  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
@@ -26,7 +26,7 @@ runner = CliRunner()
 def test_distillation_equals_equation_2(seed, temperature):
     torch.manual_seed(seed)
     student, teacher = torch.randn(2, 7, 5, dtype=torch.float64, requires_grad=True).unbind()
-    loss = finetune.distillation_loss(student, teacher, temperature=temperature)
+    loss = distill.distillation_loss(student, teacher, temperature=temperature)
     p, q = (F.softmax(x / temperature, 1) for x in (teacher, student))
     torch.testing.assert_close(loss, -(p * q.log()).sum(1).mean(), rtol=1e-9, atol=1e-9)
     (gradient,) = torch.autograd.grad(loss, student, retain_graph=True)
@@ -58,7 +58,7 @@ def test_teacher_and_student_learn_and_the_teacher_stays():
     kept = [p.clone() for p in teacher.parameters()]
     student = finetune.classifier(SmallConvNet(1, 16), images)
     assert finetune.accuracy(student, images) < 0.2
-    finetune.distill(teacher, student, images, steps=120)
+    distill.distill(teacher, student, images, steps=120)
     assert finetune.accuracy(student, images) > 0.5
     assert all(torch.equal(a, b) for a, b in zip(kept, teacher.parameters(), strict=True))
 
@@ -67,7 +67,7 @@ def test_alpha_zero_learns_from_labels_alone():
     images = load_images("digits")
     wrong = nn.Sequential(nn.Flatten(), nn.Linear(64, 10))
     student = finetune.classifier(SmallConvNet(1, 16), images)
-    finetune.distill(wrong, student, images, fraction=0.5, alpha=0.0, steps=120)
+    distill.distill(wrong, student, images, fraction=0.5, alpha=0.0, steps=120)
     assert finetune.accuracy(student, images) > 0.5
 
 
@@ -82,7 +82,7 @@ def test_alpha_zero_learns_from_labels_alone():
 )
 def test_bad_choices(choice, message):
     with pytest.raises(ValueError, match=message):
-        finetune.distill(nn.Flatten(), nn.Flatten(), load_images("digits"), **choice)
+        distill.distill(nn.Flatten(), nn.Flatten(), load_images("digits"), **choice)
 
 
 def test_commands(tmp_path):
@@ -98,7 +98,7 @@ def test_commands(tmp_path):
     steps = ["--steps", "30", "--device", "cpu"]
     for command, extra, found in (
         ("finetune", ["--fraction", "0.5", "--from-layer", "1"], finetune.FINETUNED),
-        ("distill", ["--alpha", "0.5"], finetune.DISTILLED),
+        ("distill", ["--alpha", "0.5"], distill.DISTILLED),
     ):
         result = runner.invoke(commands.app, [command, folder, *extra, *steps])
         assert result.exit_code == 0, result.output

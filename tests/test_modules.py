@@ -20,7 +20,13 @@ MODULES = {
     "nce": losses.NCELoss, "inva_spread": losses.InvaSpreadLoss,
     "inva_spread_weighted": losses.InvaSpreadLoss, "dim_jsd": losses.DIMJSDLoss,
     "dim_nce": losses.DIMNCELoss, "dim_dv": losses.DIMDVLoss, "sim_cse": losses.SimCSELoss,
-    "sim_cse_hard": losses.SimCSELoss,
+    "sim_cse_hard": losses.SimCSELoss, "info_nce_ids": losses.InfoNCELoss,
+    "info_nce_ignore": losses.InfoNCELoss, "nt_xent_ids": losses.NTXentLoss,
+    "nt_xent_ignore": losses.NTXentLoss, "clip_ids": losses.CLIPLoss,
+    "clip_ignore": losses.CLIPLoss, "siglip_ids": losses.SigLIPLoss,
+    "siglip_ignore": losses.SigLIPLoss, "moco_ids": losses.MoCoLoss,
+    "moco_ignore": losses.MoCoLoss, "sim_cse_hard_ids": losses.SimCSELoss,
+    "sim_cse_hard_ignore": losses.SimCSELoss,
 }  # fmt: skip
 
 

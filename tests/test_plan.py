@@ -20,8 +20,7 @@ B, D, WORLD = 3, 4, 5
 
 def _moved(mode, monkeypatch):
     """Bytes that rank 0 sends in messages and contributes to collectives, in float32."""
-    for module in (losses, _plan):
-        monkeypatch.setattr(module, "Ranks", lambda group: group)
+    monkeypatch.setattr(_plan, "Ranks", lambda group: group)
     moved = {"messages": 0, "collectives": 0}
 
     def counted(ranks, name, size):
@@ -80,3 +79,30 @@ def test_chosen_fits_if_anything_does():
     rows = plan.planned(GPU, 512, 16e9)
     assert len(rows) == 2 * len(plan.WORLDS) * len(plan.BATCHES)
     assert sum(row["chosen"] == row["mode"] for row in rows) == len(rows) / 2
+
+
+def test_a_line_through_the_points_never_starts_below_zero():
+    assert plan._line([(1, 5), (2, 7), (4, 11)]) == pytest.approx((3, 2))
+    start, slope = plan._line([(1, 1), (2, 3), (4, 7)])
+    assert start == 0 and 1 < slope < 2
+
+
+def test_a_fit_predicts_its_own_machine():
+    """Rates and links come back from the times that they make."""
+    link, units = Link(2e-4, 3e9), cost.FORWARD + cost.BACKWARD
+    seconds = {}
+    for n in (64, 128, 256):
+        size = 4 * n * plan.GLOO_WIDTH
+        seconds[f"block {n}"] = 1e-3 + units * 2 * n * n * plan.GLOO_WIDTH / 5e10
+        seconds[f"message {n}"] = link.seconds(size)
+        seconds[f"gather {n}"] = 2 * link.seconds(size)
+    machine = plan._fitted(seconds, (64, 128, 256), 3)
+    assert machine.rate == pytest.approx(5e10) and machine.launch == pytest.approx(5e-4)
+    for fitted in (machine.message, machine.collective):
+        assert tuple(fitted) == pytest.approx(tuple(link))
+
+
+def test_the_validation_runs():
+    rows = plan.validation((2,), fit=(16, 32), held=(48,), rounds=1)
+    assert [row["mode"] for row in rows] == ["gather", "ring"]
+    assert all(row["measured_ms"] > 0 and row["total_ms"] > 0 for row in rows)

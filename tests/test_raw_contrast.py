@@ -139,12 +139,14 @@ print(step(4096))
 
 
 @pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@pytest.mark.parametrize("positives_in", [True, False])
 @pytest.mark.parametrize("n, m, d", [(1, 1, 3), (70, 90, 24), (300, 290, 300)])
-def test_sigmoid_kernel_equals_the_composite(n, m, d):
+def test_sigmoid_kernel_equals_the_composite(n, m, d, positives_in):
     make = torch.Generator().manual_seed(n)
     q, k = (2 * torch.randn(size, d, generator=make, dtype=torch.float64) for size in (n, m))
     scalars = (3.0, torch.tensor(2.0), -1.0, torch.tensor(0.5))
-    arguments = (q, k, *scalars, torch.arange(n), torch.arange(m), True, True)
+    arguments = (q, k, *scalars, torch.arange(n) // 2, torch.arange(m) // 2, True, True)
+    arguments += (positives_in,)
     ours, expected = (x.raw_sigmoid_contrast(*arguments) for x in (ops, composite))
     for x, y in zip(ours, expected, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)

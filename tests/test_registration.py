@@ -62,11 +62,9 @@ def test_opcheck_other_operators(dtype):
     torch.library.opcheck(ops.unit_rows_backward, (grad, [q, k[:4]], lengths))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_compiles_to_one_graph(case):
+def check_compiled(case, backend):
     tensors, kwargs = case.arguments(20, 8, 0.1)
-    compiled = torch.compile(case.function, fullgraph=True)
+    compiled = torch.compile(case.function, fullgraph=True, backend=backend)
     loss, grads = run(compiled, tensors, case.constants, kwargs, torch.float32)
     expected, expected_grads = run(case.function, tensors, case.constants, kwargs, torch.float32)
     torch.testing.assert_close(loss, expected, rtol=1e-5, atol=1e-6)
@@ -83,6 +81,22 @@ def test_compiles_to_one_graph_without_gradient(case):
         torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
     torch._dynamo.reset()
     torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_compiles_to_one_graph(case):
+    check_compiled(case, "aot_eager")
+
+
+# Every operator of ours once, with its options: generated code asserts the sizes and strides that
+# the fake kernels promise. Each takes some 10 s.
+GENERATED = ("nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "swav")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", GENERATED)
+def test_generated_code(name):
+    check_compiled(next(case for case in CASES if case.name == name), "inductor")
 
 
 def test_a_changed_hyper_parameter_is_one_graph_too():

@@ -13,6 +13,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled under the interpreter", allow_module_level=True)
 
 from benchmarks import static  # noqa: E402
+from benchmarks.machine_code import compile_kernel  # noqa: E402
 from fastcl.kernels import info_nce_config as config  # noqa: E402
 
 
@@ -34,9 +35,17 @@ def launched(architecture, *kernels):
     return [x for x in found if not kernels or x.launch.name in kernels]
 
 
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("architecture", [80, 90, 100])
 def test_main_kernels(architecture):
     check(static.report(launched(architecture, "sums_kernel", "own_kernel")))
+
+
+def test_warpgroups_on_hopper():
+    """Of 64 rows each: a kernel whose machine code has HMMA alone is on the slow path."""
+    for x in launched(90, "sums_kernel", "own_kernel"):
+        launch = x.launch
+        built = compile_kernel(launch.kernel, *launch.specialised(), 90, dict(launch.options))
+        assert built.code.warpgroups, launch.name
 
 
 def test_a_spill_is_seen(monkeypatch):

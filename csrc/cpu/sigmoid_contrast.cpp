@@ -25,7 +25,8 @@ void sigmoid_contrast(const SigmoidContrast<T>& x) {
   run(tiles.schedule, tiles.workers, [&](const Pair& pair, int64_t worker) {
     const Tile<T> tile = tiles.similarities(pair, worker);
     simd<T>().logistic(tile, tiles.match(pair), tiles.scale, static_cast<T>(x.bias * kLog2E),
-                       static_cast<T>(x.scale), sums.data() + 3 * (pair.slot * blocks + pair.row));
+                       static_cast<T>(x.scale), x.positives_in,
+                       sums.data() + 3 * (pair.slot * blocks + pair.row));
     const int64_t row = tiles.row_begin(pair.row), col = tiles.col_begin(pair.col);
     if (dq != nullptr) tiles.times_k(tile, pair, worker, dq + (pair.slot * x.n + row) * x.d);
     if (x.dk != nullptr) tiles.times_q(tile, pair, worker, x.dk + col * x.d);

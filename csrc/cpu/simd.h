@@ -101,7 +101,7 @@ struct Simd {
   void (*gradient_online)(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
-  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
+  void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
   // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
   // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
   // padded, whole vectors of out may be written.

@@ -46,15 +46,15 @@ Contrast compute(const Tensor& q, InfoNce x, double bias, const OptionalTensor& 
 
 Contrast sigmoid_contrast(Tensor q, Tensor k, double scale, OptionalTensor logit_scale, double bias,
                           OptionalTensor logit_bias, OptionalTensor row_ids, OptionalTensor col_ids,
-                          bool need_q, bool need_k) {
-  const InfoNce x = problem(q, k, scale, logit_scale, row_ids, col_ids, false, true, true);
+                          bool need_q, bool need_k, bool positives_in) {
+  const InfoNce x = problem(q, k, scale, logit_scale, row_ids, col_ids, false, positives_in, true);
   return compute(q, x, bias, logit_bias, need_q, need_k, false);
 }
 
 Contrast raw_sigmoid_contrast(Tensor q, Tensor k, double scale, OptionalTensor logit_scale,
                               double bias, OptionalTensor logit_bias, OptionalTensor row_ids,
-                              OptionalTensor col_ids, bool need_q, bool need_k) {
-  const InfoNce x = raw_problem({q}, {k}, scale, logit_scale, row_ids, col_ids, true);
+                              OptionalTensor col_ids, bool need_q, bool need_k, bool positives_in) {
+  const InfoNce x = raw_problem({q}, {k}, scale, logit_scale, row_ids, col_ids, positives_in);
   return compute(q, x, bias, logit_bias, need_q, need_k, true);
 }
 

@@ -9,25 +9,33 @@ from torch import Tensor
 from .. import _check
 from .._ranks import Ranks
 from ._blocks import Plan
+from ._contrast import MODES
 
 
 def agree(
     name: str,
     x: Tensor,  # [b, d]
-    ranks: Ranks,
     mode: str,
+    group: dist.ProcessGroup | None,
     equal: bool,
     check: Callable[[], None],
-) -> Plan:
-    """The rows of every rank. Arguments of one rank that do not fit are an error on all ranks.
+) -> Plan | None:
+    """The rows of every rank; None in one process, which has nobody to agree with.
+
+    Arguments of one rank that do not fit are an error on all ranks.
 
     Args:
         name: Of x, for the errors.
         check: Raises where the arguments of this rank do not fit.
 
     Raises:
-        ValueError, TypeError: As check; or another rank's rows do not fit, or not to these.
+        ValueError, TypeError: As check; or another rank's rows do not fit, or not to these; mode
+            is unknown, or group does not contain this rank.
     """
+    _check.one_of("mode", mode, tuple(MODES))
+    ranks = Ranks(group)
+    if ranks.size == 1:
+        return None
     error = None
     try:
         check()
@@ -72,8 +80,9 @@ class _Sum(torch.autograd.Function):
         return grad * ctx.size, None
 
 
-def total(x: Tensor, ranks: Ranks) -> Tensor:
-    return _Sum.apply(x, ranks)
+def global_mean(x: Tensor, plan: Plan) -> Tensor:  # [b] -> []
+    """The mean over the rows of all ranks."""
+    return _Sum.apply(x.sum(), plan.ranks) / sum(plan.counts)
 
 
 def mean(
@@ -107,4 +116,4 @@ def mean(
     count = x.numel() if rows is None else rows
     own = x.double().sum() if rows is None else x.double() * rows
     everyone = ranks.sum(torch.tensor(count, dtype=torch.float64, device=x.device))
-    return (total(own, ranks) / everyone).to(x.dtype)
+    return (_Sum.apply(own, ranks) / everyone).to(x.dtype)

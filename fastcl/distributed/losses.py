@@ -15,25 +15,17 @@ Every rank must call the function and run its backward, and scale the result ali
 `equal`, an argument that does not fit on one rank raises on all of them.
 """
 
-from collections.abc import Callable
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from .. import _check, functional
-from .._ranks import Ranks
-from ..contrast import contrast as local_contrast
-from ..functional import row_products, unit_rows
-from ._contrast import MODES, contrast
-from ._plan import agree, global_ids, mean, total
+from ..functional import unit_rows
+from ._blocks import Plan
+from ._contrast import contrast
+from ._plan import agree, global_ids, global_mean, mean
 from ._sigmoid import sigmoid_contrast
-
-
-def _ranks(group: ProcessGroup | None, mode: str) -> Ranks:
-    _check.one_of("mode", mode, tuple(MODES))
-    return Ranks(group)
 
 
 def info_nce(
@@ -52,19 +44,18 @@ def info_nce(
 
     Arguments: those of `functional.info_nce` without negatives and reduction, and the module's.
     """
-    ranks = _ranks(group, mode)
-    if ranks.size == 1:
-        return functional.info_nce(query, key, temperature=temperature, normalize=normalize)
 
     def check() -> None:
         _check.pairs("key", key, "query", query)
         _check.positive("temperature", temperature)
 
-    plan = agree("query", query, ranks, mode, equal, check)
+    plan = agree("query", query, mode, group, equal, check)
+    if plan is None:
+        return functional.info_nce(query, key, temperature=temperature, normalize=normalize)
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
     ids = global_ids(plan, q.device)
     loss, _, _ = contrast(q, k, ids, plan, scale=1 / temperature)
-    return total(loss.sum(), ranks) / sum(plan.counts)
+    return global_mean(loss, plan)
 
 
 def clip(
@@ -84,19 +75,18 @@ def clip(
 
     Arguments: those of `functional.clip`, ids being comparable between ranks, and the module's.
     """
-    ranks = _ranks(group, mode)
-    if ranks.size == 1:
-        return functional.clip(image, text, logit_scale, ids=ids, normalize=normalize)
 
     def check() -> None:
         _check.pairs("text", text, "image", image)
         _check.contrast(image, text, logit_scale, ids, ids, None, None, False, True)
 
-    plan = agree("image", image, ranks, mode, equal, check)
+    plan = agree("image", image, mode, group, equal, check)
+    if plan is None:
+        return functional.clip(image, text, logit_scale, ids=ids, normalize=normalize)
     q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
     ids = global_ids(plan, q.device) if ids is None else ids
     loss, _, col_loss = contrast(q, k, ids, plan, scale=logit_scale, both=True)
-    return total(loss.sum() + col_loss.sum(), ranks) / (2 * sum(plan.counts))
+    return global_mean((loss + col_loss) / 2, plan)
 
 
 def siglip(
@@ -117,9 +107,6 @@ def siglip(
 
     Arguments: those of `functional.siglip`, ids being comparable between ranks, and the module's.
     """
-    ranks = _ranks(group, mode)
-    if ranks.size == 1:
-        return functional.siglip(image, text, logit_scale, logit_bias, ids=ids, normalize=normalize)
 
     def check() -> None:
         _check.pairs("text", text, "image", image)
@@ -129,39 +116,44 @@ def siglip(
         else:
             _check.finite("logit_bias", logit_bias)
 
-    plan = agree("image", image, ranks, mode, equal, check)
+    plan = agree("image", image, mode, group, equal, check)
+    if plan is None:
+        return functional.siglip(image, text, logit_scale, logit_bias, ids=ids, normalize=normalize)
     q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
     ids = global_ids(plan, q.device) if ids is None else ids
     loss = sigmoid_contrast(q, k, ids, plan, scale=logit_scale, bias=logit_bias)
     return loss / sum(plan.counts)
 
 
-def _two_views(
-    function: Callable[..., Tensor],
-    finish: Callable[[Tensor], Tensor],
-    positives_in: bool,
+def _agree_on_views(
     z0: Tensor,
     z1: Tensor,
     temperature: float,
-    normalize: bool,
     mode: str,
     group: ProcessGroup | None,
     equal: bool,
-) -> Tensor:
-    ranks = _ranks(group, mode)
-    if ranks.size == 1:
-        return function(z0, z1, temperature=temperature, normalize=normalize)
-
+) -> Plan | None:
     def check() -> None:
         _check.pairs("z1", z1, "z0", z0)
         _check.positive("temperature", temperature)
 
-    plan = agree("z0", z0, ranks, mode, equal, check)
-    ids = global_ids(plan, z0.device).repeat(2)
-    plan = plan._replace(counts=[2 * n for n in plan.counts])
+    return agree("z0", z0, mode, group, equal, check)
+
+
+def _losses(
+    z0: Tensor,  # [b, d]
+    z1: Tensor,  # [b, d]
+    plan: Plan,
+    temperature: float,
+    normalize: bool,
+    positives_in: bool = True,
+) -> Tensor:
+    """The loss of every row against the rows of both views of all ranks, [2, b]."""
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
-    loss, _, _ = contrast(z, None, ids, plan, scale=1 / temperature, positives_in=positives_in)
-    return total(finish(loss).sum(), ranks) / sum(plan.counts)
+    ids = global_ids(plan, z.device).repeat(2)
+    twice = plan._replace(counts=[2 * n for n in plan.counts])
+    loss, _, _ = contrast(z, None, ids, twice, scale=1 / temperature, positives_in=positives_in)
+    return loss.view(2, -1)
 
 
 def nt_xent(
@@ -178,12 +170,12 @@ def nt_xent(
 
     Equal to ``functional.nt_xent(gather(z0), gather(z1))``.
 
-    Arguments: those of `functional.nt_xent`, and the module's.
+    Arguments: those of `functional.nt_xent` without ids and duplicates, and the module's.
     """
-    return _two_views(
-        functional.nt_xent, lambda loss: loss, True,
-        z0, z1, temperature, normalize, mode, group, equal,
-    )  # fmt: skip
+    plan = _agree_on_views(z0, z1, temperature, mode, group, equal)
+    if plan is None:
+        return functional.nt_xent(z0, z1, temperature=temperature, normalize=normalize)
+    return global_mean(_losses(z0, z1, plan, temperature, normalize).mean(0), plan)
 
 
 def dcl(
@@ -202,10 +194,11 @@ def dcl(
 
     Arguments: those of `functional.dcl`, and the module's.
     """
-    return _two_views(
-        functional.dcl, lambda loss: loss, False,
-        z0, z1, temperature, normalize, mode, group, equal,
-    )  # fmt: skip
+    plan = _agree_on_views(z0, z1, temperature, mode, group, equal)
+    if plan is None:
+        return functional.dcl(z0, z1, temperature=temperature, normalize=normalize)
+    loss = _losses(z0, z1, plan, temperature, normalize, positives_in=False)
+    return global_mean(loss.mean(0), plan)
 
 
 def flat_nce(
@@ -224,11 +217,12 @@ def flat_nce(
 
     Arguments: those of `functional.flat_nce`, and the module's.
     """
-    return _two_views(
-        functional.flat_nce,
-        lambda loss: -F.logsigmoid(-loss).detach() + loss - loss.detach(),
-        False, z0, z1, temperature, normalize, mode, group, equal,
-    )  # fmt: skip
+    plan = _agree_on_views(z0, z1, temperature, mode, group, equal)
+    if plan is None:
+        return functional.flat_nce(z0, z1, temperature=temperature, normalize=normalize)
+    loss = _losses(z0, z1, plan, temperature, normalize, positives_in=False)
+    loss = -F.logsigmoid(-loss).detach() + loss - loss.detach()
+    return global_mean(loss.mean(0), plan)
 
 
 def sup_con(
@@ -249,12 +243,6 @@ def sup_con(
     Arguments: those of `functional.sup_con`, labels meaning the same on all ranks, and the
     module's.
     """
-    ranks = _ranks(group, mode)
-    if ranks.size == 1:
-        return functional.sup_con(
-            z, labels, temperature=temperature, base_temperature=base_temperature,
-            normalize=normalize,
-        )  # fmt: skip
 
     def check() -> None:
         _check.rows("z", z)
@@ -263,12 +251,16 @@ def sup_con(
         if base_temperature is not None:
             _check.positive("base_temperature", base_temperature)
 
-    plan = agree("z", z, ranks, mode, equal, check)
+    plan = agree("z", z, mode, group, equal, check)
+    if plan is None:
+        return functional.sup_con(
+            z, labels, temperature=temperature, base_temperature=base_temperature,
+            normalize=normalize,
+        )  # fmt: skip
     rows = unit_rows(z) if normalize else z
     loss, count, _ = contrast(rows, None, labels, plan, scale=1 / temperature)
     factor = 1.0 if base_temperature is None else temperature / base_temperature
-    share = torch.where(count > 0, loss, 0).sum() * factor
-    return total(share, ranks) / sum(plan.counts)
+    return global_mean(torch.where(count > 0, loss, 0) * factor, plan)
 
 
 def moco(
@@ -286,14 +278,5 @@ def moco(
 
     Arguments: those of `functional.moco`, and the module's group.
     """
-    if Ranks(group).size == 1:
-        return functional.moco(query, key, queue, temperature=temperature, normalize=normalize)
-    _check.pairs("key", key, "query", query)
-    _check.rows("queue", queue)
-    if queue.requires_grad:
-        raise ValueError("queue must not require a gradient")
-    scale = 1 / _check.positive("temperature", temperature)
-    key = key.detach()
-    q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
-    result = local_contrast(q, queue.to(q.dtype), scale=scale, extra=row_products(q, k))
-    return mean(result.loss, group=group)
+    loss = functional.moco(query, key, queue, temperature=temperature, normalize=normalize)
+    return mean(loss, rows=query.shape[0], group=group)

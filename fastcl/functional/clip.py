@@ -1,10 +1,12 @@
 """Two modalities: CLIP."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast, raw_contrast
+from .rows import row_products, unit_rows
 
 
 def clip(
@@ -13,6 +15,7 @@ def clip(
     logit_scale: Tensor | float,  # []
     *,
     ids: Tensor | None = None,  # [n] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """CLIP loss: the mean of image to text and text to image.
@@ -25,20 +28,27 @@ def clip(
         text: `[n, d]`; row i belongs to row i of image.
         logit_scale: One over the temperature, already exponentiated: a tensor of one element,
             which receives a gradient, or a float.
-        ids: Optional integers `[n]`: pairs of equal id are positives of each other (duplicates).
+        ids: Optional integers `[n]` of the pairs: pairs of equal id are duplicates.
+        duplicates: "positive": they are positives of each other, of which the mean counts; or
+            "ignore": they are no negatives.
         normalize: False where all rows have unit length already.
 
     Returns:
         The loss, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, an empty batch, or a scale that is not positive.
+        ValueError: Shapes do not fit, an empty batch, a scale that is not positive, or an
+            unknown way with duplicates.
         TypeError: Dtypes do not fit.
 
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
     Supervision", figure 3.
     """
     _check.pairs("text", text, "image", image)
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+    if ids is not None and duplicates == "ignore":
+        rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
+        return _without_duplicates(*rows, logit_scale, ids)
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
     if normalize:
@@ -47,3 +57,11 @@ def clip(
         result = contrast(image, text, scale=logit_scale, ids=ids, both=True)
         loss, col_loss = result.loss, result.col_loss
     return (loss.mean() + col_loss.mean()) / 2
+
+
+def _without_duplicates(image, text, scale, ids):
+    """Pairs of equal id are in no sum; a row's own pair comes back beside it."""
+    result = contrast(image, text, scale=scale, ids=ids, both=True, positives_in=False)
+    own = scale * row_products(image, text)
+    others = result.loss + result.positive, result.col_loss + result.col_positive
+    return sum(F.softplus(lse - own).mean() for lse in others) / 2

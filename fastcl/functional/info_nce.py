@@ -57,7 +57,7 @@ def info_nce(
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = 1 / _check.positive("temperature", temperature)
-    _check.one_of("duplicates", duplicates, ("positive", "ignore"))
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     ignore = ids is not None and duplicates == "ignore"
     several = ids is not None and not ignore
     if ids is None:

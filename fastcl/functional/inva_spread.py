@@ -52,6 +52,7 @@ def inva_spread(
     Source: Ye et al. 2019, "Unsupervised Embedding Learning via Invariant and Spreading Instance
     Feature", equation 5.
     """
+    _check.no_transform()
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     if _check.finite("negative_weight", negative_weight) < 1:

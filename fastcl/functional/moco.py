@@ -1,8 +1,10 @@
 """A queue of keys: MoCo."""
 
+import torch
 from torch import Tensor
 
 from .. import _check
+from ..contrast import contrast
 from ..mean_contrast import mean_contrast
 from .rows import row_products, unit_rows
 
@@ -13,6 +15,9 @@ def moco(
     queue: Tensor,  # [K, d] unit rows
     *,
     temperature: float = 0.07,
+    ids: Tensor | None = None,  # [n] int64
+    queue_ids: Tensor | None = None,  # [K] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """MoCo loss: every query against its key and a queue of older keys.
@@ -25,6 +30,11 @@ def moco(
         key: `[n, d]`; receives no gradient.
         queue: `[K, d]` unit rows; receives no gradient. Rows of another dtype are converted.
         temperature: Positive; divides the similarities.
+        ids: Optional integers `[n]` of the samples, with queue_ids: older keys of a row's id are
+            duplicates.
+        queue_ids: `[K]`, in the order of the queue; -1, say, where there is no sample yet.
+        duplicates: "positive": they are positives beside the key, of which the mean counts (push
+            to the queue after the backward); or "ignore": they are no negatives.
         normalize: False where query and key have unit length already.
 
     Returns:
@@ -32,7 +42,8 @@ def moco(
 
     Raises:
         ValueError: Shapes do not fit, an empty batch or queue, a temperature that is not
-            positive, or a queue that requires a gradient.
+            positive, a queue that requires a gradient, one kind of ids without the other, or an
+            unknown way with duplicates.
         TypeError: Dtypes do not fit.
 
     Source: He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning",
@@ -43,5 +54,14 @@ def moco(
     if queue.requires_grad:
         raise ValueError("queue must not require a gradient")
     scale = 1 / _check.positive("temperature", temperature)
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+    if (ids is None) != (queue_ids is None):
+        raise ValueError("ids and queue_ids must both be given, or neither")
+    both = None if ids is None else (ids, queue_ids)
     q, k = (unit_rows(query), unit_rows(key.detach())) if normalize else (query, key.detach())
-    return mean_contrast(q, queue.to(q.dtype), scale=scale, extra=row_products(q, k))
+    columns, own = queue.to(q.dtype), row_products(q, k)
+    if both is None or duplicates == "ignore":
+        return mean_contrast(q, columns, scale=scale, ids=both, extra=own)
+    older, own = contrast(q, columns, scale=scale, ids=both), scale * own
+    positive = (older.count * older.positive + own) / (older.count + 1)
+    return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()

@@ -70,6 +70,7 @@ def nce(
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance
     Discrimination", equations 4 to 7. As in the authors' code, 1e-7 is added to both denominators.
     """
+    _check.no_transform()
     _check.rows("x", x)
     _check.bank("bank", bank, x)
     scale = 1 / _check.positive("temperature", temperature)

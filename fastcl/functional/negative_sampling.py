@@ -73,6 +73,7 @@ def negative_sampling(
     Source: Mikolov et al. 2013, "Distributed Representations of Words and Phrases and their
     Compositionality", equation 4.
     """
+    _check.no_transform()
     _check.rows("x", x)
     _check.rows("bank", bank, ("x", x))
     _noise_count(index, x, bank)

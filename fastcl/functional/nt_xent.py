@@ -61,7 +61,7 @@ def nt_xent(
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
     Representations", equation 1.
     """
-    _check.one_of("duplicates", duplicates, ("positive", "ignore"))
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if ids is None:
         return _losses(z0, z1, temperature, normalize).mean()
     _check.pairs("z1", z1, "z0", z0)
@@ -71,9 +71,10 @@ def nt_xent(
     if duplicates == "positive":
         return self_contrast(z0, z1, scale=scale, ids=ids, normalize=normalize)[0].mean()
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
-    # Columns of a row's id, itself among them, are left out; the other view comes back.
-    extra = row_products(z, z.roll(z0.shape[0], 0))
-    return contrast(z, z, scale=scale, ids=ids, extra=extra).loss.mean()
+    # Columns of a row's id are left out; the other view comes back.
+    others = contrast(z, scale=scale, ids=ids, positives_in=False)
+    own = scale * row_products(z, z.roll(z0.shape[0], 0))
+    return F.softplus(others.loss + others.positive - own).mean()
 
 
 def dcl(

@@ -42,6 +42,7 @@ def unit_rows(x: Tensor, *more: Tensor) -> Tensor:
         ValueError: Not matrices of one width on one device, or empty ones.
         TypeError: Not floating point, or different dtypes.
     """
+    _check.no_transform()
     _check.rows("x", x)
     for y in more:
         _check.rows("more", y, ("x", x))

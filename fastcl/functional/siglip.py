@@ -1,10 +1,12 @@
 """Two modalities without a softmax: SigLIP."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..sigmoid_contrast import sigmoid_contrast
+from .rows import row_products, unit_rows
 
 
 def siglip(
@@ -14,6 +16,7 @@ def siglip(
     logit_bias: Tensor | float,  # []
     *,
     ids: Tensor | None = None,  # [n] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """SigLIP loss: every pair of the batch is classified as matching or not.
@@ -28,22 +31,36 @@ def siglip(
             which receives a gradient, or a float.
         logit_bias: Added to every logit: a tensor of one element, which receives a gradient, or
             a float.
-        ids: Optional integers `[n]`: pairs of equal id match (duplicates).
+        ids: Optional integers `[n]` of the pairs: pairs of equal id are duplicates.
+        duplicates: "positive": they match each other; or "ignore": they count neither as a match
+            nor as none.
         normalize: False where all rows have unit length already.
 
     Returns:
         The sum over all pairs divided by n, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, an empty batch, or a scale that is not positive.
+        ValueError: Shapes do not fit, an empty batch, a scale that is not positive, or an
+            unknown way with duplicates.
         TypeError: Dtypes do not fit.
 
     Source: Zhai et al. 2023, "Sigmoid Loss for Language Image Pre-Training", equation 1.
     """
     _check.pairs("text", text, "image", image)
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+    if ids is not None and duplicates == "ignore":
+        rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
+        return _without_duplicates(*rows, logit_scale, logit_bias, ids)
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
     total = sigmoid_contrast(
         image, text, scale=logit_scale, bias=logit_bias, ids=ids, normalize=normalize
     )
     return total / image.shape[0]
+
+
+def _without_duplicates(image, text, scale, bias, ids):
+    """Pairs of equal id are left out of the sum, and the own pairs come back."""
+    others = sigmoid_contrast(image, text, scale=scale, bias=bias, ids=ids, positives_in=False)
+    own = scale * row_products(image, text) + bias
+    return (others + F.softplus(-own).sum()) / image.shape[0]

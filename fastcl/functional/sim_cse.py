@@ -17,6 +17,8 @@ def sim_cse(
     *,
     temperature: float = 0.05,
     hard_weight: float = 0.0,
+    ids: Tensor | None = None,  # [n] int64
+    duplicates: str = "positive",
     normalize: bool = True,
 ) -> Tensor:
     """SimCSE loss: every sentence against the positives, and the hard negatives, of the batch.
@@ -30,30 +32,51 @@ def sim_cse(
         hard: Optional `[n, d]`; row i is a negative chosen for row i of z0.
         temperature: Positive; divides the similarities.
         hard_weight: Added to the logit of a row and its own hard negative.
+        ids: Optional integers `[n]` of the pairs: rows of z1 of equal id are duplicates; hard
+            negatives stay negatives of all.
+        duplicates: "positive": they are positives of each other, of which the mean counts; or
+            "ignore": they are no negatives.
         normalize: False where all rows have unit length already.
 
     Returns:
         The mean over z0, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, or a
-            weight that is not finite.
+        ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, a
+            weight that is not finite, or an unknown way with duplicates.
         TypeError: Dtypes differ or are not floating point.
 
     Source: Gao et al. 2021, "SimCSE: Simple Contrastive Learning of Sentence Embeddings",
     equations 1, 5 and 8; the weight is the logarithm of alpha in equation 8.
     """
     if hard is None:
-        return info_nce(z0, z1, temperature=temperature, normalize=normalize)
+        return info_nce(
+            z0, z1, temperature=temperature, ids=ids, duplicates=duplicates, normalize=normalize
+        )
     _check.pairs("z1", z1, "z0", z0)
     _check.pairs("hard", hard, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     _check.finite("hard_weight", hard_weight)
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     n = z0.shape[0]
     q = unit_rows(z0) if normalize else z0
+    if ids is not None:
+        k, h = (unit_rows(z1), unit_rows(hard)) if normalize else (z1, hard)
+        own = row_products(q, k) if duplicates == "ignore" else None
+        return _with_duplicates(q, k, h, scale, hard_weight, ids, own)
     k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
     positive, own = row_products(q, k[:n]), row_products(q, k[n:])
     # A row's own two columns share its id and are left out; both come back one by one.
     ids = torch.arange(n, device=q.device)
     loss = contrast(q, k, scale=scale, ids=(ids, ids.repeat(2)), extra=positive).loss
     return (loss + F.softplus(scale * (own - positive) + hard_weight - loss)).mean()
+
+
+def _with_duplicates(q, k, hard, scale, hard_weight, ids, own):
+    """The sum over positives and the sum over hard negatives, one pass each; own: the similarity
+    of the only positive where the others are ignored."""
+    near = contrast(q, k, scale=scale, ids=ids, extra=own)
+    rows = torch.arange(q.shape[0], device=q.device)
+    far = contrast(q, hard, scale=scale, ids=rows, positives_in=False)
+    lse = torch.logaddexp(far.loss + far.positive, far.positive + hard_weight)
+    return (near.loss + F.softplus(lse - (near.loss + near.positive))).mean()

@@ -30,6 +30,7 @@ from .info_nce_tile import (
     load_tile,
     masks,
     scale_factor,
+    store_tile,
 )
 
 HUGE = tl.constexpr(2.0**64)
@@ -237,8 +238,4 @@ def weights_kernel(
         acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
         factor, factor_low, gradient_shift(total), BM, BN, SYMMETRIC, SHARED,
     )  # fmt: skip
-    i = tl.program_id(0) * BM + tl.arange(0, BM)
-    j = tl.program_id(1) * BN + tl.arange(0, BN)
-    mask = (row + tl.arange(0, BM) < n)[:, None] & (j < width)[None, :]
-    at = out + i.to(tl.int64)[:, None] * pitch + j[None, :]
-    tl.store(at, g.to(out.dtype.element_ty), mask=mask)
+    store_tile(out, g, row - first_row, col - first_col, n - first_row, width, pitch, BM, BN)

@@ -24,19 +24,28 @@ class Problem(NamedTuple):
     logit_scale: Tensor | None  # []
     symmetric: bool
     plan: config.Plan
+    found: dict  # ranges of ids that are known, by the ids and the tile
 
     def exchanged(self) -> "Problem":
         """Columns as rows."""
         return self._replace(q=self.k, k=self.q, row_ids=self.col_ids, col_ids=self.row_ids)
 
+    def rows(self, some: slice) -> "Problem":
+        """Some of the rows against all columns."""
+        ids = None if self.row_ids is None else self.row_ids[some]
+        return self._replace(q=self.q[some], row_ids=ids)
+
     def ranges(self, rows: int, columns: int) -> tuple[Tensor | None, Tensor | None]:
         """Lowest and highest id of every tile of rows and of columns."""
         if self.row_ids is None:
             return None, None
-        row_range = id_ranges(self.row_ids, rows)
-        if rows == columns and self.col_ids.data_ptr() == self.row_ids.data_ptr():
-            return row_range, row_range
-        return row_range, id_ranges(self.col_ids, columns)
+        return self._range(self.row_ids, rows), self._range(self.col_ids, columns)
+
+    def _range(self, ids: Tensor, block: int) -> Tensor:
+        key = ids.untyped_storage()._cdata, ids.storage_offset(), len(ids), block
+        if key not in self.found:
+            self.found[key] = id_ranges(ids, block)
+        return self.found[key]
 
     def operands(self, tile: config.Tile, depth: int) -> tuple:
         """q and k as a kernel of this tile takes them, with the scale and the ids."""
@@ -44,6 +53,10 @@ class Problem(NamedTuple):
         k = config.descriptor(self.k, tile.columns, depth, self.plan.bulk)
         ids = self.row_ids, self.col_ids, *self.ranges(tile.rows, tile.columns)
         return q, k, self.scale, self.logit_scale, *ids
+
+    def pointers(self, tile: config.Tile) -> tuple:
+        """Operands of a kernel that loads few tiles, without descriptors."""
+        return self._replace(plan=self.plan._replace(bulk=False)).operands(tile, tile.depth)
 
     @property
     def sizes(self) -> tuple[int, int, int]:
@@ -56,7 +69,7 @@ def problem(q, k, row_ids, col_ids, scale, logit_scale, symmetric) -> Problem:
     if row_ids is not None:
         row_ids, col_ids = row_ids.contiguous(), col_ids.contiguous()
     return Problem(
-        q, k, row_ids, col_ids, scale, logit_scale, symmetric, config.plan(q, k)
+        q, k, row_ids, col_ids, scale, logit_scale, symmetric, config.plan(q, k), {}
     )  # fmt: skip
 
 

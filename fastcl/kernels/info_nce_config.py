@@ -4,6 +4,7 @@ The one place to change after a measurement. Rows of the tables: the widest d th
 so that no configuration spills and so that sm_80 tiles also fit the 99 KB of sm_86 and sm_89.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,11 @@ BOTH_WIDTH = 128
 # Rows and columns of one chunk of weights: reading and writing float32 gradients then costs at
 # most a tenth of the products, at 128 MB of bfloat16.
 CHUNK = 8192
+# Bytes of the exponentials kept for a chunk of rows, and the rows below which it does not pay to
+# keep them: float32 gradients of the columns are read and written once per chunk.
+KEPT = 2**28
+LEAST_KEPT = 512
+KEPT_STEP = 256  # rows of the largest tile
 # Up to this scale no sum over unit rows falls below 2^-100: the fixed shift needs no repair.
 SAFE_SCALE = 69.0
 # Up to this scale both log-sum-exps of unit rows lie within 2^+-100 of the gradient's shift, 0.
@@ -60,16 +66,17 @@ class Tiles(NamedTuple):
 
 
 CHUNKED = Tile(128, 128, 64, 8, 3)
+# Blocks of four warps: the epilogue of one hides behind the product of the other.
 HOPPER = {
-    64: Tiles(CHUNKED, Tile(128, 64, 64, 8, 3), Tile(128, 128, 64, 8, 3), CHUNKED),
+    64: Tiles(Tile(128, 64, 64, 4, 3), Tile(64, 64, 64, 4, 3), Tile(64, 128, 64, 4, 3), CHUNKED),
     128: Tiles(
-        Tile(128, 128, 128, 8, 3), Tile(128, 64, 128, 8, 3), Tile(128, 128, 128, 8, 2), CHUNKED
+        Tile(128, 64, 128, 4, 3), Tile(64, 64, 128, 4, 3), Tile(64, 128, 128, 4, 2), CHUNKED
     ),
     256: Tiles(
-        Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(128, 64, 256, 8, 2), CHUNKED
+        Tile(128, 128, 256, 8, 2), Tile(128, 32, 256, 8, 2), Tile(64, 64, 256, 4, 2), CHUNKED
     ),
     # Wide rows leave no room for q beside two tiles of k: the larger tile reads less.
-    None: Tiles(Tile(128, 256, 64, 8, 3), None, None, CHUNKED),
+    None: Tiles(Tile(256, 128, 64, 8, 3), None, None, CHUNKED),
 }
 # Sums of products lie outside the registers of sm_100, and come into them a whole tile at a time.
 BLACKWELL = {
@@ -83,8 +90,10 @@ AMPERE = {
     None: Tiles(CHUNKED, None, None, CHUNKED),
 }
 # IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
-SINGLE = Tiles(Tile(64, 64, 32, 8, 2), None, None, Tile(64, 64, 32, 8, 2))
-TENSOR_FLOAT = Tiles(Tile(128, 128, 32, 8, 2), None, None, Tile(128, 128, 32, 8, 2))
+_SINGLE = Tile(64, 64, 32, 8, 2)
+SINGLE = Tiles(_SINGLE, None, None, _SINGLE)
+_TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
+TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT._replace(columns=64))
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
 
@@ -126,6 +135,31 @@ def plan(q: Tensor, k: Tensor) -> Plan:
     return Plan(*chosen, bulk, properties.multi_processor_count, precision)
 
 
+def kept_rows(q: Tensor, k: Tensor) -> int:
+    """Rows whose exponentials are kept, in as much memory as the rows and columns take, or KEPT."""
+    kept = max(KEPT, (q.numel() + k.numel()) * q.element_size())
+    rows = kept // (q.element_size() * k.shape[0])
+    return rows // KEPT_STEP * KEPT_STEP
+
+
+def keeps(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
+    """Whether a product less is worth 6 bytes per logit, and the fixed shift cannot fail.
+
+    At widths whose gradient has its sums in registers, constant columns need no third product.
+    """
+    if q.dtype != torch.bfloat16 or not (supported(q) and len(q) and len(k)):
+        return False
+    near = unit and logit_scale is None and scale <= SAFE_SCALE
+    rows = min(len(q), LEAST_KEPT)
+    wide = q.shape[1] > (BOTH_WIDTH if need_k else FLASH_WIDTH)
+    return near and wide and kept_rows(q, k) >= rows
+
+
+def gradient_shift(scale: float) -> int:
+    """`info_nce_tile.gradient_shift` of a scale that is known here."""
+    return math.floor(max(scale - NEAR_SCALE, 0.0) * math.log2(math.e))
+
+
 def whole(tile: Tile, d: int) -> bool:
     return tile.depth >= d
 
@@ -137,6 +171,11 @@ def descriptor(x: Tensor, rows: int, depth: int, bulk: bool):
     from triton.tools.tensor_descriptor import TensorDescriptor
 
     return TensorDescriptor(x, list(x.shape), list(x.stride()), [rows, depth])
+
+
+def slots(tile: Tile, processors: int) -> int:
+    """Programs that run at once: 8 warps of 255 registers fill a multiprocessor."""
+    return processors * max(1, 8 // tile.warps)
 
 
 def strips(row_tiles: int, col_tiles: int, slots: int) -> tuple[int, int]:

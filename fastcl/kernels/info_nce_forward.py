@@ -22,8 +22,10 @@ from .info_nce_tile import (
     is_special,
     load_tile,
     masks,
+    overlapping,
     raise_peak,
     scale_factor,
+    store_tile,
 )
 
 
@@ -41,6 +43,8 @@ def sums_kernel(
     row_part,  # [strips, n] sum over the negatives, in units of 2^shift
     col_part,  # [launch tiles, m] the same; None: rows only
     rank_part,  # [strips, n] int32, or None
+    kept,  # [rows, m] exponentials of the negatives, in the same units, or None
+    pitch,  # elements from one of its rows to the next
     first,  # first row tile of this launch
     strip,  # column tiles per strip
     n,
@@ -81,6 +85,8 @@ def sums_kernel(
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e = tl.exp2(above(acc, factor, factor_low, shift))
         negative += tl.sum(e, 1)
+        if kept is not None:
+            store_tile(kept, e, row, col, n, m, pitch, BM, BN)
         if col_part is not None:
             j = col + tl.arange(0, BN)
             at = col_part + tl.program_id(0).to(tl.int64) * m + j
@@ -184,14 +190,7 @@ def positives_kernel(
     count = tl.zeros([BLOCK], tl.float32)
     stop = tl.minimum((part + 1) * strip, tl.cdiv(m, BLOCK))
     for scan in range(part * strip, stop, SCAN):
-        tiles = scan + tl.arange(0, SCAN)
-        inside = tiles < stop
-        lows = tl.load(col_range + 2 * tiles, mask=inside, other=0)
-        highs = tl.load(col_range + 2 * tiles + 1, mask=inside, other=0)
-        overlap = inside & (lows <= high) & (low <= highs)
-        # The loop is empty where nothing overlaps.
-        begin = tl.min(tl.where(overlap, tiles, stop), 0)
-        end = tl.max(tl.where(overlap, tiles + 1, 0), 0)
+        begin, end = overlapping(col_range, scan, stop, low, high, SCAN)
         for tile in range(begin, end):
             col_low, col_high = id_range(col_range, tile)
             if (low <= col_high) & (col_low <= high):

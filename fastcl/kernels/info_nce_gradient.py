@@ -70,7 +70,7 @@ def own_gradient(p: Problem, sides: Sides) -> Tensor:
     """sum_j G_ij k_j with the rows' sums in registers: [n, d]."""
     (n, m, d), whole = p.sizes, p.plan.own
     row_tiles, col_tiles = triton.cdiv(n, whole.rows), triton.cdiv(m, whole.columns)
-    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
+    strips, strip = config.strips(row_tiles, col_tiles, config.slots(whole, p.plan.processors))
     out = common.empty(p.q, strips, n, d)
     for shared in sides.shared:
         tile = tile_for(whole, sides, shared)

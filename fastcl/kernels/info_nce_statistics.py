@@ -26,8 +26,12 @@ class Sums(NamedTuple):
     rank: Tensor | None  # [strips, n]
 
 
-def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, Tensor | None]:
-    """Sums of the rows, and down the columns; in a triangle the columns are rows too."""
+def fixed_sums(
+    p: Problem, pivot: Tensor | None, columns: bool, kept: Tensor | None = None
+) -> tuple[Sums, Tensor | None]:
+    """Sums of the rows, and down the columns; in a triangle the columns are rows too. kept
+    [n, m] gets the exponentials.
+    """
     if hopper.serves(p, pivot, columns):
         parts, state = hopper.fixed_sums(p)
         return Sums(parts, None, None, None), state
@@ -36,7 +40,7 @@ def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, T
     launch_tiles = min(row_tiles, config.LAUNCH_TILES) if columns else row_tiles
     triangle = p.symmetric and columns
     # A triangle's programs differ in length: shorter ones even out.
-    slots = p.plan.processors * (4 if triangle else 2)
+    slots = config.slots(tile, p.plan.processors) * (4 if triangle else 2)
     strips, strip = config.strips(launch_tiles, col_tiles, slots)
     parts = common.empty(p.q, strips, n)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
@@ -47,8 +51,8 @@ def fixed_sums(p: Problem, pivot: Tensor | None, columns: bool) -> tuple[Sums, T
     for first in range(0, row_tiles, launch_tiles):
         count = min(launch_tiles, row_tiles - first)
         sums_kernel[(count, strips)](
-            *operands, pivot, parts, down, rank, first, strip, n, m, d,
-            tile.rows, tile.columns, tile.depth, whole, p.plan.precision,
+            *operands, pivot, parts, down, rank, kept, 0 if kept is None else kept.stride(0),
+            first, strip, n, m, d, tile.rows, tile.columns, tile.depth, whole, p.plan.precision,
             p.symmetric, **common.options(tile),
         )  # fmt: skip
         if columns:
@@ -63,7 +67,7 @@ def online_sums(p: Problem, pivot: Tensor | None, flags: Tensor | None = None) -
     """Sums of any rows under a running maximum, or of the row tiles that are flagged."""
     (n, m, d), tile = p.sizes, p.plan.sums
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
-    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 2)
+    strips, strip = config.strips(row_tiles, col_tiles, 2 * config.slots(tile, p.plan.processors))
     parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     online_kernel[(row_tiles, strips)](
@@ -74,15 +78,20 @@ def online_sums(p: Problem, pivot: Tensor | None, flags: Tensor | None = None) -
     return Sums(parts, tops, None, rank)
 
 
+def positive_strips(p: Problem) -> tuple[int, int, int]:
+    """Row tiles of a kernel over the positives, strips of columns, column tiles of a strip."""
+    (n, m, _), tile = p.sizes, config.POSITIVES
+    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
+    return row_tiles, *config.strips(row_tiles, col_tiles, p.plan.processors * 4)
+
+
 def positive_sums(p: Problem) -> Tensor:
     """Sums over the positives of every row: [strips, 4, n]."""
     (n, m, d), tile = p.sizes, config.POSITIVES
-    row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
-    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors * 4)
+    row_tiles, strips, strip = positive_strips(p)
     out = common.empty(p.q, strips, 4, n)
-    pointers = p._replace(plan=p.plan._replace(bulk=False))
     positives_kernel[(row_tiles, strips)](
-        *pointers.operands(tile, tile.depth), out, strip, n, m, d,
+        *p.pointers(tile), out, strip, n, m, d,
         tile.rows, tile.depth, config.SCAN, p.plan.precision, p.symmetric, **common.options(tile),
     )  # fmt: skip
     return out
@@ -122,7 +131,7 @@ def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
     """Statistics, rank and weighted sum of the columns in one pass over them."""
     (n, m, d), tile = p.sizes, p.plan.frozen
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
-    strips, strip = config.strips(row_tiles, col_tiles, p.plan.processors)
+    strips, strip = config.strips(row_tiles, col_tiles, config.slots(tile, p.plan.processors))
     parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
     weighted_parts = common.empty(p.q, strips, n, d)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)

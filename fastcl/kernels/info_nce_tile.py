@@ -91,6 +91,25 @@ def load_tile(
 
 
 @triton.jit
+def store_tile(
+    out,  # [height, width] pointer
+    x,  # [BM, BN]
+    row,
+    col,
+    height,
+    width,
+    pitch,  # elements from one row to the next
+    BM: tl.constexpr,
+    BN: tl.constexpr,
+):
+    """x into rows row.., columns col.. of out, in its dtype."""
+    i = row + tl.arange(0, BM)
+    j = col + tl.arange(0, BN)
+    at = out + i.to(tl.int64)[:, None] * pitch + j[None, :]
+    tl.store(at, x.to(out.dtype.element_ty), mask=(i < height)[:, None] & (j < width)[None, :])
+
+
+@triton.jit
 def cosines(
     q_tile,  # [BM, DEPTH] where one block holds the whole width, else unused
     q,
@@ -126,6 +145,24 @@ def id_range(ranges, tile):
     if ranges is not None:
         low, high = tl.load(ranges + 2 * tile), tl.load(ranges + 2 * tile + 1)
     return low, high
+
+
+@triton.jit
+def overlapping(
+    col_range,  # [column tiles, 2]
+    first,
+    stop,
+    low,  # of the row tile's ids
+    high,
+    SCAN: tl.constexpr,
+):
+    """The first of SCAN column tiles whose ids overlap, and one after the last."""
+    tiles = first + tl.arange(0, SCAN)
+    inside = tiles < stop
+    lows = tl.load(col_range + 2 * tiles, mask=inside, other=0)
+    highs = tl.load(col_range + 2 * tiles + 1, mask=inside, other=0)
+    overlap = inside & (lows <= high) & (low <= highs)
+    return tl.min(tl.where(overlap, tiles, stop), 0), tl.max(tl.where(overlap, tiles + 1, 0), 0)
 
 
 @triton.jit

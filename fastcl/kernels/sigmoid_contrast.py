@@ -16,13 +16,14 @@ from .sigmoid_contrast_tile import HALF_LIFT, logistic_kernel
 
 
 def sigmoid_contrast(
-    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
+    q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k, positives_in=True
 ):  # fmt: skip
     """`reference.sigmoid_contrast` without the n x m matrix."""
     if not config.supported(q):
         return reference.sigmoid_contrast(
-            q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k
-        )
+            q, k, scale, logit_scale, bias, logit_bias, row_ids, col_ids, need_q, need_k,
+            positives_in,
+        )  # fmt: skip
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
     (n, m, d), tile = p.sizes, p.plan.weights
 
@@ -39,7 +40,7 @@ def sigmoid_contrast(
                 *operands, bias, logit_bias, sums, chunk.weights,
                 *chunk.corner, chunk.shape[1], chunk.pitch, n, m, d,
                 tile.rows, tile.columns, tile.depth, config.whole(tile, d), p.plan.precision,
-                **common.options(tile),
+                positives_in, **common.options(tile),
             )  # fmt: skip
 
         lift = HALF_LIFT.value if q.dtype == torch.float16 else 1.0

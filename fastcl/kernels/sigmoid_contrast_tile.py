@@ -6,6 +6,7 @@ Bytes: a tile of q and k in, 2 bytes of G out per logit; 24 of sums per tile.
 The idea: there is no log-sum-exp to wait for, so loss and both gradients need one pass: three
 products. One exponential of -|t| serves the loss and its slope; the logarithms of a row are one,
 of the product of its factors, (1 + a)(1 + b) - 1 = a + b + ab, which keeps the smallest.
+Positives may be left out: their t is that of a pair outside the matrix, -inf.
 """
 
 import triton
@@ -21,6 +22,7 @@ from .info_nce_tile import (
     load_tile,
     masks,
     scale_factor,
+    store_tile,
 )
 
 # The largest float32: 128 factors of exactly 2 are one rounding above it.
@@ -78,11 +80,14 @@ def logistic_tile(
     bias_low,
     BM: tl.constexpr,
     BN: tl.constexpr,
+    POSITIVES_IN: tl.constexpr,
 ):
     """G [BM, BN], and the sums of the losses, of G <q, k> and of G."""
     t = tl.fma(acc, factor, bias) + tl.fma(acc, factor_low, bias_low)  # in units of log 2
     if special:
         other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
+        if not POSITIVES_IN:
+            other = other & (match == 0)
         t = tl.where(other, tl.where(match, -t, t), float("-inf"))
     e = tl.exp2(-tl.abs(t))
     g = tl.where(t < 0, e, 1.0) / (1.0 + e)
@@ -125,6 +130,7 @@ def logistic_kernel(
     DEPTH: tl.constexpr,
     WHOLE: tl.constexpr,
     PRECISION: tl.constexpr,
+    POSITIVES_IN: tl.constexpr,
 ):
     """One chunk of G, for the products to follow; a program adds to its own sums alone."""
     row = first_row + tl.program_id(0) * BM
@@ -136,7 +142,21 @@ def logistic_kernel(
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, PRECISION)
     g, loss, slope, total = logistic_tile(
-        acc, special, row, col, n, m, row_ids, col_ids, factor, factor_low, high, low_part, BM, BN
+        acc,
+        special,
+        row,
+        col,
+        n,
+        m,
+        row_ids,
+        col_ids,
+        factor,
+        factor_low,
+        high,
+        low_part,
+        BM,
+        BN,
+        POSITIVES_IN,
     )
     program = tl.program_id(0) + tl.program_id(1) * tl.num_programs(0)
     at = sums + 3 * program + tl.arange(0, 1)
@@ -146,8 +166,4 @@ def logistic_kernel(
     if out is not None:
         if out.dtype.element_ty == tl.float16:
             g = g * HALF_LIFT
-        i = tl.program_id(0) * BM + tl.arange(0, BM)
-        j = tl.program_id(1) * BN + tl.arange(0, BN)
-        mask = (row + tl.arange(0, BM) < n)[:, None] & (j < width)[None, :]
-        at_g = out + i.to(tl.int64)[:, None] * pitch + j[None, :]
-        tl.store(at_g, g.to(out.dtype.element_ty), mask=mask)
+        store_tile(out, g, row - first_row, col - first_col, n - first_row, width, pitch, BM, BN)

@@ -59,6 +59,7 @@ def unit_backward_kernel(
     x,  # [n, d]
     lengths,  # [n]
     dx,  # [n, d]
+    dots,  # [n] products of the unit rows and their gradients, or None
     n,
     d,
     ROWS: tl.constexpr,
@@ -72,6 +73,8 @@ def unit_backward_kernel(
         tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         dot += tl.sum(tile * inverse * g, 1)
+    if dots is not None:
+        tl.store(dots + i, dot, mask=i < n)
     for start in range(0, d, WIDTH):
         tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
@@ -79,7 +82,7 @@ def unit_backward_kernel(
         tl.store(dx + at, out.to(dx.dtype.element_ty), mask=inside)
 
 
-def _launch(kernel, n: int, d: int, *tensors: Tensor) -> None:
+def _launch(kernel, n: int, d: int, *tensors: Tensor | None) -> None:
     if n > 0:
         width = min(triton.next_power_of_2(d), WIDEST)
         rows = max(BLOCK // width, 1)
@@ -100,14 +103,20 @@ def unit_rows_forward(parts):
 
 
 def unit_rows_backward(grad, parts, lengths):
-    """`reference.unit_rows_backward` in one pass over the rows."""
+    """`reference.unit_rows_backward` in one pass over the rows; grad may also be float32."""
     if not config.supported(grad):
         return reference.unit_rows_backward(grad, parts, lengths)
+    return project(grad, parts, lengths, None)
+
+
+def project(grad: Tensor, parts: list[Tensor], lengths: Tensor, dots: Tensor | None) -> Tensor:
+    """dx [n, d] in the dtype of grad; dots [n] gets the products of unit rows and gradients."""
     sizes = [x.shape[0] for x in parts]
     grad = grad.contiguous()
     with torch.cuda.device_of(grad):
         dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
-        split = (x.split(sizes) for x in (grad, lengths, dx))
-        for x, g, length, out in zip(parts, *split, strict=True):
-            _launch(unit_backward_kernel, *x.shape, g, x.contiguous(), length, out)
+        split = [x.split(sizes) for x in (grad, lengths, dx)]
+        products = [None] * len(parts) if dots is None else dots.split(sizes)
+        for x, g, length, out, product in zip(parts, *split, products, strict=True):
+            _launch(unit_backward_kernel, *x.shape, g, x.contiguous(), length, out, product)
     return dx

@@ -14,3 +14,12 @@ class TemperatureLoss(nn.Module):
 
     def extra_repr(self) -> str:
         return f"temperature={self.temperature}"
+
+
+class DuplicatesLoss(TemperatureLoss):
+    """One that is told, too, what to do with pairs of equal id."""
+
+    def __init__(self, temperature: float, duplicates: str) -> None:
+        super().__init__(temperature)
+        _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+        self.duplicates = duplicates

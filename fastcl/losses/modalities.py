@@ -2,10 +2,23 @@
 
 from torch import Tensor, nn
 
+from .. import _check
 from .. import functional as F
 
 
-class CLIPLoss(nn.Module):
+class _PairLoss(nn.Module):
+    """A loss whose only hyper-parameter is what it does with duplicates."""
+
+    def __init__(self, *, duplicates: str = "positive") -> None:
+        super().__init__()
+        _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+        self.duplicates = duplicates
+
+    def extra_repr(self) -> str:
+        return f"duplicates={self.duplicates!r}"
+
+
+class CLIPLoss(_PairLoss):
     """`functional.clip`: image to text and text to image with a learned scale."""
 
     def forward(
@@ -13,11 +26,12 @@ class CLIPLoss(nn.Module):
         image: Tensor,  # [n, d]
         text: Tensor,  # [n, d]
         logit_scale: Tensor | float,  # []
+        ids: Tensor | None = None,  # [n] int64
     ) -> Tensor:
-        return F.clip(image, text, logit_scale)
+        return F.clip(image, text, logit_scale, ids=ids, duplicates=self.duplicates)
 
 
-class SigLIPLoss(nn.Module):
+class SigLIPLoss(_PairLoss):
     """`functional.siglip`: every pair is a match or not, with a learned scale and bias."""
 
     def forward(
@@ -26,5 +40,6 @@ class SigLIPLoss(nn.Module):
         text: Tensor,  # [n, d]
         logit_scale: Tensor | float,  # []
         logit_bias: Tensor | float,  # []
+        ids: Tensor | None = None,  # [n] int64
     ) -> Tensor:
-        return F.siglip(image, text, logit_scale, logit_bias)
+        return F.siglip(image, text, logit_scale, logit_bias, ids=ids, duplicates=self.duplicates)

@@ -3,17 +3,32 @@
 from torch import Tensor, nn
 
 from .. import functional as F
-from .base import TemperatureLoss
+from .base import DuplicatesLoss, TemperatureLoss
 
 
-class MoCoLoss(TemperatureLoss):
+class MoCoLoss(DuplicatesLoss):
     """`functional.moco`: queries against their keys and a queue."""
 
-    def __init__(self, temperature: float = 0.07) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float = 0.07, *, duplicates: str = "positive") -> None:
+        super().__init__(temperature, duplicates)
 
-    def forward(self, query: Tensor, key: Tensor, queue: Tensor) -> Tensor:  # [n, d] x2, [K, d]
-        return F.moco(query, key, queue, temperature=self.temperature)
+    def forward(
+        self,
+        query: Tensor,  # [n, d]
+        key: Tensor,  # [n, d]
+        queue: Tensor,  # [K, d]
+        ids: Tensor | None = None,  # [n] int64
+        queue_ids: Tensor | None = None,  # [K] int64
+    ) -> Tensor:
+        return F.moco(
+            query,
+            key,
+            queue,
+            temperature=self.temperature,
+            ids=ids,
+            queue_ids=queue_ids,
+            duplicates=self.duplicates,
+        )
 
 
 class MoCoV3Loss(TemperatureLoss):

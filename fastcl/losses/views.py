@@ -4,10 +4,10 @@ from torch import Tensor
 
 from .. import _check
 from .. import functional as F
-from .base import TemperatureLoss
+from .base import DuplicatesLoss, TemperatureLoss
 
 
-class InfoNCELoss(TemperatureLoss):
+class InfoNCELoss(DuplicatesLoss):
     """`functional.info_nce` with its temperature, negative mode and reduction."""
 
     def __init__(
@@ -16,8 +16,9 @@ class InfoNCELoss(TemperatureLoss):
         *,
         negative_mode: str = "unpaired",
         reduction: str = "mean",
+        duplicates: str = "positive",
     ) -> None:
-        super().__init__(temperature)
+        super().__init__(temperature, duplicates)
         _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
         _check.one_of("reduction", reduction, ("mean", "sum", "none"))
         self.negative_mode = negative_mode
@@ -28,6 +29,7 @@ class InfoNCELoss(TemperatureLoss):
         query: Tensor,  # [n, d]
         key: Tensor,  # [n, d]
         negatives: Tensor | None = None,  # [m, d] or [n, m, d]
+        ids: Tensor | None = None,  # [n] int64
     ) -> Tensor:
         return F.info_nce(
             query,
@@ -36,17 +38,24 @@ class InfoNCELoss(TemperatureLoss):
             temperature=self.temperature,
             negative_mode=self.negative_mode,
             reduction=self.reduction,
+            ids=ids,
+            duplicates=self.duplicates,
         )
 
 
-class NTXentLoss(TemperatureLoss):
+class NTXentLoss(DuplicatesLoss):
     """`functional.nt_xent`, the loss of SimCLR."""
 
-    def __init__(self, temperature: float = 0.5) -> None:
-        super().__init__(temperature)
+    def __init__(self, temperature: float = 0.5, *, duplicates: str = "positive") -> None:
+        super().__init__(temperature, duplicates)
 
-    def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
-        return F.nt_xent(z0, z1, temperature=self.temperature)
+    def forward(
+        self,
+        z0: Tensor,  # [n, d]
+        z1: Tensor,  # [n, d]
+        ids: Tensor | None = None,  # [n] int64
+    ) -> Tensor:
+        return F.nt_xent(z0, z1, temperature=self.temperature, ids=ids, duplicates=self.duplicates)
 
 
 class DCLLoss(TemperatureLoss):
@@ -108,11 +117,17 @@ class InvaSpreadLoss(TemperatureLoss):
         )
 
 
-class SimCSELoss(TemperatureLoss):
+class SimCSELoss(DuplicatesLoss):
     """`functional.sim_cse`, with or without hard negatives."""
 
-    def __init__(self, temperature: float = 0.05, *, hard_weight: float = 0.0) -> None:
-        super().__init__(temperature)
+    def __init__(
+        self,
+        temperature: float = 0.05,
+        *,
+        hard_weight: float = 0.0,
+        duplicates: str = "positive",
+    ) -> None:
+        super().__init__(temperature, duplicates)
         self.hard_weight = _check.finite("hard_weight", hard_weight)
 
     def forward(
@@ -120,5 +135,14 @@ class SimCSELoss(TemperatureLoss):
         z0: Tensor,  # [n, d]
         z1: Tensor,  # [n, d]
         hard: Tensor | None = None,  # [n, d]
+        ids: Tensor | None = None,  # [n] int64
     ) -> Tensor:
-        return F.sim_cse(z0, z1, hard, temperature=self.temperature, hard_weight=self.hard_weight)
+        return F.sim_cse(
+            z0,
+            z1,
+            hard,
+            temperature=self.temperature,
+            hard_weight=self.hard_weight,
+            ids=ids,
+            duplicates=self.duplicates,
+        )

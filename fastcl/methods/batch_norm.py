@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from .. import _check, distributed
+from .._ranks import row_counts
 
 
 class SplitBatchNorm(_BatchNorm):
@@ -87,13 +88,12 @@ def shuffled(network: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:  # [b, .
     """What a network makes of rows that pass through it in another company, in their own order.
 
     Equal to ``network(x)`` for a network without batch normalisation. Where torch.distributed
-    runs several ranks, the rows change ranks; every rank must have as many.
+    runs several ranks, the rows change ranks; each computes as many as it has.
     """
-    ranks, own, b = distributed.world_size(), distributed.rank(), x.shape[0]
-    order = torch.randperm(ranks * b, device=x.device)
-    if ranks > 1:
+    counts, own = row_counts(x), distributed.rank()
+    order = torch.randperm(sum(counts), device=x.device)
+    if len(counts) > 1:
         dist.broadcast(order, 0)
-    everywhere = distributed.gather(x, equal=True)
-    mine = everywhere[order.view(ranks, b)[own]]
-    found = distributed.gather(network(mine), equal=True)
-    return found[order.argsort().view(ranks, b)[own]]
+    mine = distributed.gather(x)[order.split(counts)[own]]
+    found = distributed.gather(network(mine))
+    return found[order.argsort().split(counts)[own]]

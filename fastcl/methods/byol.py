@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import functional
+from ..distributed import mean
 from ..momentum import Momentum
 from .heads import batch_norm_head
 from .state import Steps, check_schedule, rising_momentum
@@ -47,12 +48,12 @@ class BYOL(nn.Module):
         self.steps = Steps()
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of two views `[n, ...]`."""
+        """The loss of two views `[n, ...]`, its mean over the global batch when distributed."""
         p1, p2 = (self.predictor(self.head(self.backbone(view))) for view in (view1, view2))
         with torch.no_grad():
             z1, z2 = self.target(view1), self.target(view2)
         with record_function("fastcl::loss"):
-            return functional.byol(p1, p2, z1, z2)
+            return mean(functional.byol(p1, p2, z1, z2), rows=len(view1))
 
     @torch.no_grad()
     def update(self) -> None:

@@ -9,6 +9,7 @@ from torch.profiler import record_function
 
 from .. import _check
 from ..bank import Bank
+from ..distributed import mean
 from ..functional import inst_disc, nce, noise_indices, unit_rows
 from .heads import linear_head
 from .state import Normalizer
@@ -61,7 +62,8 @@ class CMC(nn.Module):
         self._seen: list[tuple[Tensor, list[Tensor]]] = []  # since the last update
 
     def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
-        """The loss of the views `[n, ...]` of images number index `[n]` of the data set.
+        """The loss of the views `[n, ...]` of images number index `[n]` of the data set, its mean
+        over the global batch when distributed.
 
         Raises:
             ValueError: Not one view for each backbone.
@@ -75,7 +77,7 @@ class CMC(nn.Module):
             for head, backbone, view in zip(self.heads, self.backbone, views, strict=True)
         ]
         with record_function("fastcl::loss"):
-            loss = self._loss(x, index)
+            loss = mean(self._loss(x, index), rows=len(index))
         if self.training:
             self._seen.append((index, [rows.detach() for rows in x]))
         return loss

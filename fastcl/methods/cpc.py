@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import _check, functional
+from ..distributed import gather, gather_with_gradient
 
 
 class CPC(nn.Module):
@@ -32,7 +33,8 @@ class CPC(nn.Module):
         self.weight = nn.Parameter(_linear(steps, width, context))
 
     def forward(self, sequence: Tensor) -> Tensor:
-        """The loss of sequences `[n, channels, time]`, from one random moment of all of them.
+        """The loss of sequences `[n, channels, time]`, from one random moment of all of them, over
+        the global batch when distributed.
 
         Raises:
             ValueError: Fewer than `steps` + 1 encodings.
@@ -43,9 +45,10 @@ class CPC(nn.Module):
             raise ValueError(
                 f"sequence must have {self.steps + 1} encodings at least, got {length}"
             )
-        t = int(torch.randint(length - self.steps, ()))
-        summary = self.context(z[:, : t + 1])[0][:, -1]
-        future = z[:, t + 1 : t + 1 + self.steps].transpose(0, 1)
+        moment = torch.randint(length - self.steps, (1,)).to(z.device)
+        t = int(gather(moment, equal=True)[0])  # the first rank's, on all of them
+        summary = gather_with_gradient(self.context(z[:, : t + 1])[0][:, -1])
+        future = gather_with_gradient(z[:, t + 1 : t + 1 + self.steps]).transpose(0, 1)
         with record_function("fastcl::loss"):
             return functional.cpc(future, summary, self.weight)
 
@@ -80,7 +83,7 @@ class ImageCPC(nn.Module):
         self.weight = nn.Parameter(_linear(steps, width, width))
 
     def forward(self, images: Tensor) -> Tensor:
-        """The loss of images `[n, channels, h, w]`.
+        """The loss of images `[n, channels, h, w]`, over the global batch when distributed.
 
         Raises:
             ValueError: Fewer than `steps` + 1 rows of patches.
@@ -92,7 +95,8 @@ class ImageCPC(nn.Module):
                 f"images must have {self.steps + 1} rows of patches at least, got {rows}"
             )
         z = self.backbone(patches.flatten(0, 2)).view(n, rows, cols, -1)
-        summary = self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+        summary = gather_with_gradient(self.context(z.permute(0, 3, 1, 2)).permute(0, 2, 3, 1))
+        z = gather_with_gradient(z)
         with record_function("fastcl::loss"):
             losses = []
             for k in range(1, self.steps + 1):

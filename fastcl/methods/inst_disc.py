@@ -6,6 +6,7 @@ from torch.profiler import record_function
 
 from .. import _check
 from ..bank import Bank
+from ..distributed import mean
 from ..functional import inst_disc, nce, noise_indices, unit_rows
 from .heads import linear_head
 from .state import Normalizer
@@ -51,17 +52,19 @@ class InstDisc(nn.Module):
         self._seen: list[tuple[Tensor, Tensor]] = []  # index and rows since the last update
 
     def forward(self, view: Tensor, index: Tensor) -> Tensor:
-        """The loss of images `[n, ...]`, which are those of number index `[n]` in the data set."""
+        """The loss of images `[n, ...]`, which are those of number index `[n]` in the data set; its
+        mean over the global batch when distributed."""
         x = unit_rows(self.head(self.backbone(view)))
         bank = self.bank.rows
         with record_function("fastcl::loss"):
             options = {"temperature": self.temperature, "normalize": False}
             if self.noise is None:
-                loss = inst_disc(x, bank, index, **options)
+                local = inst_disc(x, bank, index, **options)
             else:
                 z = self.normalizer(x, bank, self.temperature)
                 drawn = noise_indices(index, bank.shape[0], self.noise)
-                loss = nce(x, bank, drawn, normalizer=z, **options)
+                local = nce(x, bank, drawn, normalizer=z, **options)
+            loss = mean(local, rows=len(x))
         if self.training:
             self._seen.append((index, x.detach()))
         return loss

@@ -6,7 +6,7 @@ from torch.profiler import record_function
 
 from .. import _check
 from ..contrast import contrast
-from ..distributed import world_size
+from ..distributed import mean, world_size
 from ..functional import row_products, unit_rows
 from ..momentum import Momentum
 from ..queue import Queue
@@ -32,7 +32,7 @@ class MoCo(nn.Module):
             normalisation of the backbone is replaced. 1: the whole batch of a device.
 
     Keys pass through the twin in another order, on other ranks or in other groups, so that their
-    batch statistics do not tell which query they belong to. Every rank has as many images.
+    batch statistics do not tell which query they belong to.
     """
 
     def __init__(
@@ -64,7 +64,8 @@ class MoCo(nn.Module):
         self._keys: list[Tensor] = []  # [n, dim] of every forward since the last update
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of queries from view1 `[n, ...]` against keys from view2 `[n, ...]`."""
+        """The loss of queries from view1 `[n, ...]` against keys from view2 `[n, ...]`, its mean
+        over the global batch when distributed."""
         q = unit_rows(self.head(self.backbone(view1)))
         with torch.no_grad():
             company = self.groups > 1 or world_size() > 1
@@ -81,7 +82,7 @@ class MoCo(nn.Module):
                 pivot=positive,
             )
             self.rank = result.rank
-            return result.loss.mean()
+            return mean(result.loss)
 
     @torch.no_grad()
     def update(self) -> None:

@@ -4,6 +4,7 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import functional
+from ..distributed import mean
 from .heads import batch_norm_head
 
 
@@ -38,11 +39,12 @@ class SimSiam(nn.Module):
         self.predictor = batch_norm_head(dim, prediction, dim, layers=2, last="bias")
 
     def forward(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """The loss of two views `[n, ...]`, from -1 to 1."""
+        """The loss of two views `[n, ...]`, from -1 to 1; its mean over the global batch when
+        distributed."""
         z1, z2 = (self.head(self.backbone(view)) for view in (view1, view2))
         p1, p2 = self.predictor(z1), self.predictor(z2)
         with record_function("fastcl::loss"):
-            return functional.simsiam(p1, p2, z1, z2)
+            return mean(functional.simsiam(p1, p2, z1, z2), rows=len(view1))
 
     def update(self) -> None:
         """Nothing moves outside the optimiser."""

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import _check, functional
-from ..distributed import gather, rank, world_size
+from .._ranks import row_counts
+from ..distributed import gather, mean, rank
 from ..functional import unit_rows
 from ..queue import Queue
 from .heads import batch_norm_head
@@ -65,10 +66,12 @@ class SwAV(nn.Module):
         )
         self.steps = Steps()
         self._pushed = Steps()  # rows pushed to each queue, known without waiting for the device
-        self._keys: list[list[Tensor]] = []  # both full views of every forward since the update
+        # Of every forward since the update: rows on all ranks, and both full views.
+        self._keys: list[tuple[int, list[Tensor]]] = []
 
     def forward(self, *crops: Tensor) -> Tensor:
-        """The loss of crops `[n, ...]`: two full views, then small crops, if any.
+        """The loss of crops `[n, ...]`: two full views, then small crops, if any; its mean over
+        the global batch when distributed.
 
         Raises:
             ValueError: Fewer than two crops.
@@ -81,13 +84,14 @@ class SwAV(nn.Module):
         c = self.prototypes
         c = c.detach() + moving * (c - c.detach())
         with record_function("fastcl::loss"):
-            scores = list((z @ c.T).chunk(len(crops)))
+            scores, counts = list((z @ c.T).chunk(len(crops))), row_counts(crops[0])
             loss = functional.swav(
                 scores, temperature=self.temperature, epsilon=self.epsilon,
-                iterations=self.iterations, queue=self._others(scores[:2]),
+                iterations=self.iterations, queue=self._others(scores[:2], counts),
             )  # fmt: skip
+            loss = mean(loss, rows=len(crops[0]))
         if self.training and self.queues:
-            self._keys.append([x.detach() for x in z.chunk(len(crops))[:2]])
+            self._keys.append((sum(counts), [x.detach() for x in z.chunk(len(crops))[:2]]))
         return loss
 
     def _features(self, crops: tuple[Tensor, ...]) -> Tensor:
@@ -96,14 +100,14 @@ class SwAV(nn.Module):
         return torch.cat([self.backbone(torch.cat(list(group))) for _, group in sizes])
 
     @torch.no_grad()
-    def _others(self, scores: list[Tensor]) -> list[Tensor] | None:
+    def _others(self, scores: list[Tensor], counts: list[int]) -> list[Tensor] | None:
         """Scores that take part in the assignments of each view: other ranks' and the queue's."""
         parts: list[list[Tensor]] = [[], []]
-        if world_size() > 1:
-            n, own = scores[0].shape[0], rank()
+        if len(counts) > 1:
+            start = sum(counts[: rank()])
             for part, s in zip(parts, scores, strict=True):
-                everywhere = gather(s, equal=True)
-                part += [everywhere[: own * n], everywhere[(own + 1) * n :]]
+                everywhere = gather(s)
+                part += [everywhere[:start], everywhere[start + len(s) :]]
         if self._queue_counts():
             for part, queue in zip(parts, self.queues, strict=True):
                 part.append(queue.rows.to(self.prototypes.dtype) @ self.prototypes.T)
@@ -119,9 +123,9 @@ class SwAV(nn.Module):
         """After the optimiser step: unit prototypes, and queue the views since the last update."""
         self.prototypes.copy_(F.normalize(self.prototypes, dim=1))
         with record_function("fastcl::queue"):
-            for views in self._keys:
+            for rows, views in self._keys:
                 for queue, x in zip(self.queues, views, strict=True):
                     queue.push(x)
-                self._pushed.count += views[0].shape[0] * world_size()
+                self._pushed.count += rows
         self._keys.clear()
         self.steps.count += 1

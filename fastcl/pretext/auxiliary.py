@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 
 
 class Auxiliary(nn.Module):
@@ -93,7 +94,8 @@ class SemiSupervised(nn.Module):
         self.auxiliary = Auxiliary({"task": task}, {"task": weight})
 
     def forward(self, labelled: Tensor, labels: Tensor, unlabelled: Tensor) -> Tensor:
-        main = F.cross_entropy(self.classifier(self.backbone(labelled)), labels)
+        logits = self.classifier(self.backbone(labelled))
+        main = mean(F.cross_entropy(logits, labels, reduction="none"))
         return self.auxiliary(main, torch.cat([labelled, unlabelled]))
 
 
@@ -122,4 +124,5 @@ class FewShot(nn.Module):
         images = torch.cat([support, query])
         z = self.backbone(images)
         logits = prototype_logits(z[: len(support)], support_labels, z[len(support) :])
-        return self.auxiliary(F.cross_entropy(logits, query_labels), images)
+        main = mean(F.cross_entropy(logits, query_labels, reduction="none"))
+        return self.auxiliary(main, images)

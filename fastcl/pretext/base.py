@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 
 
 class Pretext(nn.Module):
@@ -27,7 +28,7 @@ class Pretext(nn.Module):
         raise NotImplementedError
 
     def forward(self, images: Tensor) -> Tensor:
-        """The loss of a batch of images, a scalar."""
+        """The loss of a batch of images, a scalar, over the global batch when distributed."""
         if not isinstance(images, Tensor):
             raise TypeError(f"images must be a tensor, got {type(images).__name__}")
         # Colour is converted in the images' precision also where networks run in bfloat16.
@@ -44,13 +45,12 @@ class Pretext(nn.Module):
         label: Tensor,  # [n] int64
         weight: Tensor | None = None,  # [n]
     ) -> Tensor:
-        """Mean loss in float32 at least; keeps the rank."""
+        """Mean loss in float32 at least, over the rows of all ranks; keeps the rank."""
         logits = logits.double() if logits.dtype == torch.float64 else logits.float()
         right = logits.detach().gather(1, label[:, None])
         self.rank = (logits.detach() > right).sum(1)
-        if weight is None:
-            return F.cross_entropy(logits, label)
-        return (weight * F.cross_entropy(logits, label, reduction="none")).mean()
+        each = F.cross_entropy(logits, label, reduction="none")
+        return mean(each if weight is None else weight * each)
 
 
 def check_images(images: Tensor, channels: int | None = None, smallest: int = 1) -> None:

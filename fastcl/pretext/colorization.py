@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 from ..pretrain.lab import lab
 from .base import Pretext, check_images, feature_maps
 
@@ -82,7 +83,7 @@ class Colorization(Pretext):
         right = logits.detach().gather(1, nearest[:, None])
         self.rank = (logits.detach() > right).sum(1)
         each = -(share * logits.log_softmax(1).gather(1, index)).sum(1)
-        return (self.weight[nearest] * each).mean()
+        return mean(self.weight[nearest] * each)
 
     def encode(self, color: Tensor) -> tuple[Tensor, Tensor]:  # [n, 2]
         """The nearest bins int64 `[n, 5]`, nearest first, and their shares `[n, 5]`."""

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 from .base import Pretext, check_images, feature_maps
 
 EDGE_WEIGHT = 10.0  # of pixels that are seen and predicted
@@ -95,7 +96,7 @@ class Inpainting(Pretext):
         maps = self.pool(feature_maps(self.backbone, images * seen))
         maps = self.across(maps.flatten(2)).unflatten(2, (self.start, self.start))
         error = (self.decoder(maps) - images).square().mean(1, keepdim=True)
-        return (weight * error).sum() / weight.sum()
+        return mean(weight * error) / mean(weight)
 
 
 def center(size: int, images: Tensor) -> tuple[Tensor, Tensor]:

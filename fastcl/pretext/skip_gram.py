@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 from ..functional.negative_sampling import negative_sampling
 from ..noise import AliasTable
 
@@ -48,7 +49,8 @@ class SkipGram(nn.Module):
         return self.table(context, self.noise)
 
     def loss(self, center: Tensor, index: Tensor) -> Tensor:
-        return negative_sampling(self.vectors[center], self.contexts, index)
+        loss = negative_sampling(self.vectors[center], self.contexts, index)
+        return mean(loss, rows=len(center))
 
     def forward(
         self,

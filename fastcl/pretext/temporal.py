@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
+from ..distributed import mean
 from ..functional import unit_rows
 from ..reference import accumulate_dtype
 from .base import Pretext
@@ -148,4 +149,4 @@ class TimeContrastive(Pretext):
         a, p, n = unit_rows(z).to(accumulate_dtype(z.dtype)).chunk(3)
         near, far = ((a - x).square().sum(1) for x in (p, n))
         self.rank = (far <= near).long().detach()
-        return F.relu(near - far + self.margin).mean()
+        return mean(F.relu(near - far + self.margin))

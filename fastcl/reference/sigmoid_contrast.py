@@ -18,11 +18,13 @@ def sigmoid_contrast(
     col_ids: Tensor | None,  # [m] int64
     need_q: bool,
     need_k: bool,
+    positives_in: bool = True,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sum over all pairs of -log sigmoid(y_ij (s_ij + b)), and its gradients, in one pass.
 
     s_ij = scale * logit_scale * <q_i, k_j>; b = bias + logit_bias; y_ij is 1 where the ids are
-    equal and -1 elsewhere. With t_ij = s_ij + b, dL/dt_ij = -y_ij sigmoid(-y_ij t_ij).
+    equal and -1 elsewhere. With t_ij = s_ij + b, dL/dt_ij = -y_ij sigmoid(-y_ij t_ij). Where
+    positives_in is False, pairs of equal ids are left out.
 
     Returns:
         loss []; dq [n, d] and dk [m, d], [0, d] where not needed; and [2]: the sums of
@@ -35,8 +37,10 @@ def sigmoid_contrast(
         t = s + bias if logit_bias is None else s + (bias + logit_bias.to(dtype))
         y = torch.full_like(t, -1)
         if row_ids is not None:
-            y = torch.where(row_ids[:, None] == col_ids[None, :], 1, y)
-        loss = -F.logsigmoid(y * t).sum()
+            same = row_ids[:, None] == col_ids[None, :]
+            y = torch.where(same, 1, y) if positives_in else y.masked_fill(same, 0)
+        losses = -F.logsigmoid(y * t)
+        loss = losses.masked_fill(y == 0, 0).sum()
         dq = dk = s.new_empty(0, q.shape[1])
         sums = s.new_zeros(2)
         if need_q or need_k:

@@ -28,6 +28,7 @@ SCALARS = dict(scale=2.0, logit_scale=torch.tensor(7.0), bias=0.5, logit_bias=to
 CASES = {
     "pairs": case(),
     "several positives": case(**ids(21, 35, 5)),
+    "positives left out": case(**ids(21, 35, 5), positives_in=False),
     "no ids": case(row_ids=None, col_ids=None),
     "wide ids": case(row_ids=torch.arange(21) * 2**40, col_ids=torch.arange(35) * 2**40 - 2**42),
     "one pair": case(n=1, m=1),
@@ -47,9 +48,9 @@ CASES = {
     "only the loss": case(need_q=False, need_k=False),
 }
 QUICK = {
-    ("several positives", torch.float32), ("several chunks", torch.bfloat16),
-    ("device scalars", torch.float16), ("only the loss", torch.float32),
-    ("all logits zero", torch.float32),
+    ("several positives", torch.float32), ("positives left out", torch.bfloat16),
+    ("several chunks", torch.bfloat16), ("device scalars", torch.float16),
+    ("only the loss", torch.float32), ("all logits zero", torch.float32),
 }  # fmt: skip
 
 

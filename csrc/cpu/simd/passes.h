@@ -60,7 +60,7 @@ void gradient_matching(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, We
 template <typename T>
 void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
 template <typename T>
-void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, double* sums);
+void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
              int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,

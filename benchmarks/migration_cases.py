@@ -1,0 +1,294 @@
+"""What fastcl.compat replaces, one case per class or function, for `benchmarks.migration`.
+
+A case builds the same step from the library's module and from fastcl's: `build(module, n)` returns
+a function of the tensors of `inputs(n)`. Sizes are such that the original fits; n is a parameter so
+that a test can run each case tiny.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType, SimpleNamespace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .absent import imported
+from .cases import BIAS, CLASSES, MOMENTUM, TEMPERATURE, Update
+
+KEYS = 256  # queued rows per row of a batch: 65,536 for 256
+PROTOTYPES = 3000  # of SwAV on ImageNet
+Inputs = dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """One class or function of a library, at one size."""
+
+    library: str  # in fastcl.compat
+    home: str  # module of the original; "" where only its formula is here
+    package: str  # on PyPI; "" where it is not packaged
+    name: str
+    rows: int
+    size: str  # as the table shows it
+    build: Callable[[ModuleType, int], Callable[..., Tensor]]
+    inputs: Callable[[int], Inputs]
+    cannot: str = ""  # the original does not run at this size: what it would hold
+
+    def module(self, side: str) -> ModuleType:
+        """Where this side has the name."""
+        if side == "original" and not self.home:
+            return FORMULA
+        name = f"fastcl.compat.{self.library}" if side == "fastcl" else self.home
+        return imported(name)
+
+
+def step(function: Callable[..., Tensor], inputs: Inputs) -> list[Tensor]:
+    """Forward and backward: the loss, or what an update wrote, then the gradients."""
+    trained = [x for x in inputs.values() if x.requires_grad]
+    for x in trained:
+        x.grad = None
+    result = function(**inputs)
+    if trained:
+        result.backward()
+    return [result.detach(), *(x.grad for x in trained if x.grad is not None)]
+
+
+def _rows(n: int, d: int) -> Tensor:
+    return F.normalize(torch.randn(n, d), dim=1)
+
+
+def _views(d: int, *names: str) -> Callable[[int], Inputs]:
+    """Unit rows whose pairs agree as in training."""
+
+    def inputs(n: int) -> Inputs:
+        x = _rows(n, d)
+        views = {k: F.normalize(x + 0.7 * _rows(n, d), dim=1) for k in names}
+        return {k: v.requires_grad_() for k, v in views.items()}
+
+    return inputs
+
+
+def _with(make: Callable[[int], Inputs], **more: Callable[[int], Tensor]) -> Callable:
+    return lambda n: {**make(n), **{k: f(n) for k, f in more.items()}}
+
+
+def _labels(n: int) -> Tensor:
+    return torch.arange(n) % max(1, min(CLASSES, n // 4))
+
+
+def _scores(n: int) -> Inputs:
+    return {k: (10 * _rows(n, PROTOTYPES)).requires_grad_() for k in ("scores0", "scores1")}
+
+
+def _loss(name: str) -> Callable:
+    """A class whose forward has the names of the inputs."""
+    return lambda module, n: getattr(module, name)(temperature=TEMPERATURE)
+
+
+def _swav(module, n):
+    loss = module.SwaVLoss()
+    return lambda scores0, scores1: loss([scores0, scores1], [])
+
+
+def _clip(name: str, *more: float) -> Callable:
+    def build(module, n):
+        loss, scale = getattr(module, name)(), torch.tensor(1 / TEMPERATURE)
+        return lambda image, text: loss(image, text, scale, *map(torch.tensor, more))
+
+    return build
+
+
+def _coca(module, n):
+    loss, scale = module.CoCaLoss(2.0, 1.0), torch.tensor(1 / TEMPERATURE)
+    return lambda image, text, logits, labels: sum(loss(image, text, logits, labels, scale))
+
+
+def _networks(n: int) -> Inputs:
+    shapes = Update("ResNet-50", limit=0 if n >= 1000 else n).shapes()
+    return {f"x{i}": torch.randn(s) for i, s in enumerate(shapes)}
+
+
+def _momentum(module, n):
+    networks = []
+
+    def function(**online):
+        if not networks:
+            for shift in (0.0, 0.1):
+                parameters = (torch.nn.Parameter(x + shift, False) for x in online.values())
+                networks.append(torch.nn.ParameterList(parameters))
+        module.update_momentum(*networks, MOMENTUM)
+        return networks[1][0]
+
+    return function
+
+
+def _cross_batch(module, n):
+    loss = module.SupConLoss(temperature=TEMPERATURE)
+    memory = module.CrossBatchMemory(loss, 128, memory_size=32 * n)
+    memory.embedding_memory.copy_(_rows(32 * n, 128))
+    memory.label_memory.copy_(_labels(32 * n))
+    memory.has_been_filled = True
+    return lambda embeddings, labels: memory(embeddings, labels)
+
+
+def _ranking(module, n):
+    loss = module.MultipleNegativesRankingLoss(torch.nn.Identity(), scale=1 / TEMPERATURE)
+    return lambda anchor, positive: loss.compute_loss_from_embeddings([anchor, positive], None)
+
+
+def _cached_ranking(module, n):
+    """The part between the two embedding passes, mini-batches of its default size."""
+    model = torch.nn.Sequential(torch.nn.Identity())
+    loss = module.CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
+
+    def function(anchor, positive):
+        sides = [x.detach().split(loss.mini_batch_size) for x in (anchor, positive)]
+        leaves = [[x.requires_grad_() for x in side] for side in sides]
+        value = loss.calculate_loss(leaves, with_backward=True)
+        grads = [torch.cat([x.grad for x in side]) for side in leaves]
+        # Its hook hands the gradients to the second embedding pass; here the rows are the leaves.
+        handed = (anchor * grads[0]).sum() + (positive * grads[1]).sum()
+        return value + (handed - handed.detach())
+
+    return function
+
+
+def sup_contrast(features: Tensor, labels: Tensor) -> Tensor:
+    """SupContrast's loss as its formula: all views are anchors, temperature 0.07, memory n^2."""
+    z = torch.cat(features.unbind(1))
+    s = z @ z.T / 0.07
+    off = 1 - torch.eye(len(z))
+    same = (labels[:, None] == labels).float().repeat(2, 2) * off
+    log_p = s - s.masked_fill(off == 0, -torch.inf).logsumexp(1, keepdim=True)
+    return -((same * log_p).sum(1) / same.sum(1)).mean()
+
+
+FORMULA = SimpleNamespace(SupConLoss=lambda: sup_contrast)
+
+
+def _sup_contrast(module, n):
+    loss = module.SupConLoss()
+    return lambda features, labels: loss(features, labels)
+
+
+def _features(n: int) -> Inputs:
+    pair = _views(128, "z0", "z1")(n).values()
+    return {"features": torch.stack([x.detach() for x in pair], 1).requires_grad_()}
+
+
+def _lightly(name: str, rows: int, size: str, build: Callable, inputs: Callable) -> Replaced:
+    home = "lightly.models.utils" if name == "update_momentum" else "lightly.loss"
+    home = "lightly.loss.swav_loss" if name == "sinkhorn" else home
+    return Replaced("lightly", home, "lightly", name, rows, size, build, inputs)
+
+
+def _open_clip(name: str, build: Callable, inputs: Callable, size: str = "") -> Replaced:
+    size = size or "2,048 x 512"
+    return Replaced(
+        "open_clip", "open_clip.loss", "open-clip-torch", name, 2048, size, build, inputs
+    )
+
+
+def _metric(name: str, rows: int, size: str, build: Callable, **more: str) -> Replaced:
+    home, package = "pytorch_metric_learning.losses", "pytorch-metric-learning"
+    inputs = _with(_views(128, "embeddings"), labels=_labels)
+    library = "pytorch_metric_learning"
+    return Replaced(library, home, package, name, rows, size, build, inputs, **more)
+
+
+def _info_nce(name: str, rows: int, size: str, inputs: Callable) -> Replaced:
+    package, build = "info-nce-pytorch", _loss("InfoNCE")
+    return Replaced("info_nce", "info_nce", package, name, rows, size, build, inputs)
+
+
+def _sentences(name: str, build: Callable) -> Replaced:
+    return Replaced(
+        "sentence_transformers", "sentence_transformers.sentence_transformer.losses",
+        "sentence-transformers", name, 2048, "2,048 x 512", build,
+        _views(512, "anchor", "positive"),
+    )  # fmt: skip
+
+
+def _solo(name: str, rows: int, size: str, build: Callable, inputs: Callable) -> Replaced:
+    return Replaced("solo", "solo.losses", "solo-learn", name, rows, size, build, inputs)
+
+
+def _two_views(module, n):
+    """simclr_loss_func of solo-learn 1.0.2, which fastcl.compat has under its later name too."""
+    if hasattr(module, "simclr_two_views_loss_func"):
+        return lambda z1, z2: module.simclr_two_views_loss_func(z1, z2, TEMPERATURE)
+    return lambda z1, z2: module.simclr_loss_func(z1, z2, TEMPERATURE)
+
+
+_TWO, _VIEWS = "2 x 2,048 x 128", _views(128, "out0", "out1")
+_QUEUE = {"queue": lambda n: _rows(KEYS * n, 128).T.contiguous()}
+_CAPTIONS = {
+    "logits": lambda n: torch.randn(n, 4, 64),
+    "labels": lambda n: torch.randint(1, 64, (n, 4)),
+}
+_ASSIGNED = {k: lambda n: torch.randn(n, PROTOTYPES).softmax(1) for k in ("assigned0", "assigned1")}
+
+CASES = (
+    _lightly("NTXentLoss", 2048, _TWO, _loss("NTXentLoss"), _VIEWS),
+    _lightly(
+        "NTXentLoss, memory bank", 256, "256 x 65,536 x 128",
+        lambda module, n: module.NTXentLoss(TEMPERATURE, memory_bank_size=(KEYS * n, 128)),
+        _with(_views(128, "out0"), out1=lambda n: _rows(n, 128)),
+    ),
+    _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
+    _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
+    _lightly(
+        "SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes",
+        _swav,
+        _scores,
+    ),
+    _lightly(
+        "sinkhorn", 512, "512 x 3,000",
+        lambda module, n: module.sinkhorn,
+        lambda n: {"out": _rows(n, PROTOTYPES)},
+    ),
+    _lightly("update_momentum", 2048, "ResNet-50", _momentum, _networks),
+    _open_clip("ClipLoss", _clip("ClipLoss"), _views(512, "image", "text")),
+    _open_clip("SigLipLoss", _clip("SigLipLoss", BIAS), _views(512, "image", "text")),
+    _open_clip(
+        "CoCaLoss", _coca, _with(_views(512, "image", "text"), **_CAPTIONS),
+        "2,048 x 512, captions of 4 words of 64",
+    ),
+    _metric("NTXentLoss", 256, "256 x 128", _loss("NTXentLoss")),
+    _metric(
+        "NTXentLoss", 8192, "8,192 x 128", _loss("NTXentLoss"),
+        cannot="a matrix of its positive pairs by its negative pairs",
+    ),
+    _metric("SupConLoss", 2048, "2,048 x 128", _loss("SupConLoss")),
+    _metric("CrossBatchMemory", 128, "128 against 4,096 x 128, SupConLoss", _cross_batch),
+    _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", _views(512, "query", "positive_key")),
+    _info_nce(
+        "InfoNCE, info_nce", 256, "256 x 65,536 x 128",
+        _with(_views(128, "query", "positive_key"), negative_keys=lambda n: _rows(KEYS * n, 128)),
+    ),
+    Replaced(
+        "supcontrast", "", "", "SupConLoss", 1024,
+        "2 x 1,024 x 128", _sup_contrast, _with(_features, labels=_labels),
+    ),
+    _sentences("MultipleNegativesRankingLoss", _ranking),
+    _sentences("CachedMultipleNegativesRankingLoss", _cached_ranking),
+    _solo("simclr_loss_func", 2048, "2 x 2,048 x 128", _two_views, _views(128, "z1", "z2")),
+    _solo(
+        "moco_loss_func", 256, "256 x 65,536 x 128",
+        lambda module, n: lambda query, key, queue: module.moco_loss_func(query, key, queue),
+        _with(_views(128, "query"), key=lambda n: _rows(n, 128), **_QUEUE),
+    ),
+    _solo(
+        "nnclr_loss_func", 2048, "2,048 x 512",
+        lambda module, n: lambda nn, p: module.nnclr_loss_func(nn, p, TEMPERATURE),
+        _with(_views(512, "p"), nn=lambda n: _rows(n, 512)),
+    ),
+    _solo(
+        "swav_loss_func", 512, "2 crops, 512 x 3,000 prototypes",
+        lambda module, n: lambda scores0, scores1, assigned0, assigned1: module.swav_loss_func(
+            [scores0, scores1], [assigned0, assigned1]
+        ),
+        _with(_scores, **_ASSIGNED),
+    ),
+)  # fmt: skip
