@@ -72,6 +72,18 @@ def check_compiled(case, backend):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def test_compiles_to_one_graph_without_gradient(case):
+    """Validation: no input requires a gradient, and autograd records nothing."""
+    tensors, kwargs = case.arguments(20, 8, 0.1)
+    compiled = torch.compile(case.function, fullgraph=True, backend="eager")
+    with torch.no_grad():
+        expected = case.function(**tensors, **kwargs)
+        torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
+    torch._dynamo.reset()
+    torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_compiles_to_one_graph(case):
     check_compiled(case, "aot_eager")
 

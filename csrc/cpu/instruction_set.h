@@ -28,7 +28,7 @@ namespace fastcl::cpu {
 
 #if defined(__x86_64__)
 template <typename F>
-F* best_of(F* base, F* avx2, F* avx512) {
+F& best_of(F& base, F& avx2, F& avx512) {
   const bool wide = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
                     __builtin_cpu_supports("f16c");
   if (wide && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&

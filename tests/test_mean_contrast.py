@@ -1,0 +1,174 @@
+"""The mean contrast: loss and gradients of one pass, against its composite and its per-row twin."""
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+
+import fastcl.functional as F
+from fastcl import composite, contrast, mean_contrast
+from fastcl._library import COMPILED, ops
+
+built = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+
+# Single rows and columns; one tile; parts of tiles; several chunks of rows, the last one shorter
+# (at 3,001 columns a chunk holds 520 rows); columns for which a chunk would be too thin.
+SIZES = [(1, 1, 3), (1, 300, 8), (300, 1, 8), (70, 90, 24), (257, 700, 513), (1100, 3001, 12)]
+THIN = (120, 20000, 4)
+
+
+def problem(n, m, d, dtype=torch.float64, ids="pairs"):
+    make = torch.Generator().manual_seed(n + m)
+    q, k = (nnf.normalize(torch.randn(size, d, generator=make).double()) for size in (n, m))
+    rows = cols = None
+    if ids == "pairs":  # equal ids within rows and columns, and rows without a positive
+        rows, cols = torch.arange(n) % max(n // 3, 1) + 1, torch.arange(m) % max(n // 3, 1)
+    extra = nnf.normalize(torch.randn(n, 2, generator=make).double())[:, 0]
+    return q.to(dtype), k.to(dtype), rows, cols, extra.to(dtype).contiguous()
+
+
+@built
+@pytest.mark.parametrize("need", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("n, m, d", [*SIZES, THIN])
+def test_kernel_equals_the_composite(n, m, d, need):
+    for ids in ("pairs", None):
+        q, k, rows, cols, extra = problem(n, m, d, ids=ids)
+        for more in (None, extra):
+            # Fixed shift; running maximum; logits that no fixed shift holds; raw rows.
+            for scale, unit, normalize in (
+                (7.0, True, False), (7.0, False, False), (3000.0, True, False), (7.0, True, True)
+            ):  # fmt: skip
+                x, y = (2 * q, 3 * k) if normalize else (q, k)
+                arguments = (
+                    x, y, scale, torch.tensor(1.5), rows, cols, more, unit, normalize, *need
+                )  # fmt: skip
+                ours = ops.info_nce_mean(*arguments)
+                expected = composite.info_nce_mean(*arguments)
+                for i, (a, b) in enumerate(zip(ours, expected, strict=True)):
+                    if i == 1:  # the second line is what rounding took, not a result
+                        a, b = a[[0, 2, 3]], b[[0, 2, 3]]
+                    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@built
+@pytest.mark.parametrize("form", [0, 1, 2])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("n, m, d", [(70, 90, 24), (257, 700, 514), (600, 3001, 12)])
+def test_bfloat16_rows(n, m, d, normalize, form):
+    """Widened, and through products of pairs, which round the gradient's weights to bfloat16: by
+    2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
+    q, k, rows, cols, _ = problem(n, m, d, torch.bfloat16)
+    rest = 9.0, None, rows, cols, None, True, normalize, True, True
+    ops.emulate_pair_products(form)
+    try:
+        ours = ops.info_nce_mean(q, k, *rest)
+    finally:
+        ops.emulate_pair_products(0)
+    expected = composite.info_nce_mean(q.double(), k.double(), *rest)
+    for i in (0, 2, 3):
+        error = (ours[i] - expected[i]).norm() / expected[i].norm()
+        assert error < (2**-8 if form else 2e-6), (i, error)
+
+
+@built
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_same_bits_with_any_number_of_threads(dtype):
+    q, k, rows, cols, _ = problem(1100, 3001, 12, dtype)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(ops.info_nce_mean(q, k, 9.0, None, rows, cols, None, *[True] * 4))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_opcheck(normalize, dtype):
+    q, k, rows, cols, extra = problem(9, 7, 5, dtype)
+    first = q, k, 2.0, torch.tensor(1.5), rows, cols
+    torch.library.opcheck(ops.info_nce_mean, (*first, None, True, normalize, True, True))
+    torch.library.opcheck(ops.info_nce_mean, (*first, extra, True, normalize, False, False))
+
+
+@pytest.mark.parametrize("wanted", ["q", "k", "extra", "q k", "q k extra"])
+def test_equals_the_mean_of_the_contrast(wanted):
+    """Value and gradients, under an upstream gradient that is not one."""
+    results = []
+    for front in ("mean", "rows"):
+        q, k, rows, cols, extra = problem(40, 50, 6)
+        inputs = {"q": q, "k": k, "extra": extra}
+        needed = [inputs[name].requires_grad_() for name in wanted.split()]
+        more = {"scale": 4.0, "ids": (rows, cols), "extra": extra if "extra" in wanted else None}
+        if front == "mean":
+            loss = mean_contrast.mean_contrast(q, k, **more)
+        else:
+            loss = contrast.contrast(q, k, **more).loss.mean()
+        results.append((loss, *torch.autograd.grad(-3 * loss, needed)))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
+
+
+def test_a_learned_scale_receives_its_gradient():
+    for normalize in (True, False):
+        results = []
+        for front in ("mean", "rows"):
+            q, k, rows, cols, _ = problem(40, 50, 6)
+            scale = torch.tensor(4.0, dtype=torch.float64, requires_grad=True)
+            more = {"scale": scale, "ids": (rows, cols)}
+            if front == "mean":
+                loss = mean_contrast.mean_contrast(q, k, normalize=normalize, **more)
+            else:
+                loss = contrast.contrast(q, k, **more).loss.mean()
+            results.append(torch.autograd.grad(loss, scale)[0])
+        torch.testing.assert_close(*results, rtol=1e-10, atol=1e-12)
+
+
+LOSSES = {
+    "info_nce": lambda q, k: F.info_nce(q, k),
+    "info_nce_sum": lambda q, k: F.info_nce(q, k, reduction="sum"),
+    "info_nce_negatives": lambda q, k: F.info_nce(q, q.detach().flip(0), k),
+    "moco": lambda q, k: F.moco(q, q.detach().flip(0), k.detach()),
+    "siglip": lambda q, k: F.siglip(q, k, 5.0, -5.0),
+    "contrast": lambda q, k: contrast.contrast(
+        q, k.detach(), scale=5.0, extra=q[:, 0] / 2, unit=False
+    ).loss.mean(),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
+def test_a_kept_graph_gives_its_gradient_again(loss):
+    """Gradients that are ready in the forward are handed over at the last backward only: what a
+    caller does to the first result must not reach the second."""
+    q, k = (torch.randn(30, 8, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    value = loss(q, k)
+    first = torch.autograd.grad(value, (q, k), retain_graph=True, allow_unused=True)
+    expected = [None if x is None else x.clone() for x in first]
+    for x in first:
+        if x is not None:
+            x.mul_(7)
+    second = torch.autograd.grad(value, (q, k), retain_graph=True, allow_unused=True)
+    value.backward(retain_graph=True)
+    value.backward()
+    for x, again, row in zip(expected, second, (q, k), strict=True):
+        if x is not None:
+            assert torch.equal(again, x)
+            assert torch.equal(row.grad, 2 * x)
+    with pytest.raises(RuntimeError, match="a second time"):
+        value.backward()
+
+
+@pytest.mark.parametrize("factor", [1.0, 3.0])
+def test_a_finished_gradient_is_not_copied(factor, monkeypatch):
+    """The tensor that the operator made is the gradient."""
+    made = []
+
+    def operator(*arguments):
+        out = composite.info_nce_mean(*arguments)
+        made.extend(x.data_ptr() for x in out[2:4])  # a second reference would ask for a copy
+        return out
+
+    monkeypatch.setattr(mean_contrast, "ops", type("Ops", (), {"info_nce_mean": operator}))
+    q, k = (torch.randn(30, 8, requires_grad=True) for _ in range(2))
+    (factor * F.info_nce(q, k)).backward()
+    assert [q.grad.data_ptr(), k.grad.data_ptr()] == made
