@@ -5,8 +5,8 @@ import importlib.util
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
+from gloo import spawn
 from peers import peer
 
 from fastcl.compat import lightly, open_clip, solo
@@ -156,31 +156,18 @@ def _check_libraries(rank: int) -> None:
         torch.testing.assert_close(*results)
 
 
-def _rank(rank: int, store: str, checks: tuple) -> None:
-    torch.set_num_threads(1)
-    dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=WORLD)
-    try:
-        for check in checks:
-            check(rank)
-    finally:
-        dist.destroy_process_group()
-
-
-def _spawn(path, *checks):
-    mp.spawn(_rank, args=(str(path / "store"), checks), nprocs=WORLD)
-
-
-def test_two_ranks(tmp_path):
-    _spawn(tmp_path, _check_exact, _check_clip, _check_solo)
+@pytest.mark.parametrize("check", [_check_exact, _check_clip, _check_solo])
+def test_two_ranks(check, tmp_path):
+    spawn(check, WORLD, tmp_path)
 
 
 def test_two_ranks_of_the_libraries(tmp_path):
     if not all(importlib.util.find_spec(x) for x in ("lightly", "open_clip")):
         pytest.skip("lightly or open_clip is not installed: make test-peers")
-    _spawn(tmp_path, _check_libraries)
+    spawn(_check_libraries, WORLD, tmp_path)
 
 
 def test_two_ranks_of_sentence_transformers(tmp_path):
     if not importlib.util.find_spec("sentence_transformers"):
         pytest.skip("sentence_transformers is not installed: make test-peers")
-    _spawn(tmp_path, _check_sentences)
+    spawn(_check_sentences, WORLD, tmp_path)
