@@ -59,7 +59,9 @@ class Row(NamedTuple):
     blocks: int  # per multiprocessor
     warps: int
     bound: str  # what allows no more blocks
-    instructions: dict[str, float]  # of a warp per tile; in the whole code where it has no tiles
+    instructions: dict[
+        str, float
+    ]  # of a warp per tile; in the whole code where it has none, on sm_100
     product: bool  # whether the tensor cores should work
 
     @property
@@ -179,7 +181,9 @@ def _row(x: Found) -> Row:
     )
     product = launch.name in model.PROGRAMS
     rows, columns, depth = model.tile_shape(launch) if product else (0, 0, 0)
-    if product:
+    if (
+        product and x.architecture < 100
+    ):  # there one thread alone issues them, beside the warps' path
         instructions = built.code.tile(rows * columns, -(-a["d"] // depth) * depth, built.warps).all
     else:
         instructions = built.code.total

@@ -30,6 +30,8 @@ SAFE_SCALE = 69.0
 NEAR_SCALE = 42.0
 # Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
 LAUNCH_TILES = 128
+# The shortest sum of a product on tensor cores.
+LEAST_DEPTH = 16
 # Column tiles of positives that one look at their ranges rules out.
 SCAN = 32
 
@@ -91,11 +93,13 @@ AMPERE = {
 }
 # IEEE float32 has no tensor cores: small tiles, and cuBLAS for the gradient's products.
 _SINGLE = Tile(64, 64, 32, 8, 2)
-SINGLE = Tiles(_SINGLE, None, None, _SINGLE)
+SINGLE = Tiles(_SINGLE, None, None, _SINGLE._replace(columns=32))
 _TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
 TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT._replace(columns=64))
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
+# Four warps: of eight, each has too few registers for its part of a TF32 product.
+TENSOR_FLOAT_POSITIVES = POSITIVES._replace(warps=4)
 
 
 def supported(q: Tensor) -> bool:
@@ -115,7 +119,7 @@ def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     if d > FLASH_WIDTH:
         width = None
     # A narrow row is padded to the least depth that a product takes.
-    narrow = max(16, 1 << (d - 1).bit_length())
+    narrow = max(LEAST_DEPTH, 1 << (d - 1).bit_length())
     if narrow >= 64:
         return table[width]
     return Tiles(*(tile._replace(depth=narrow) for tile in table[width]))
@@ -158,6 +162,10 @@ def keeps(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: b
 def gradient_shift(scale: float) -> int:
     """`info_nce_tile.gradient_shift` of a scale that is known here."""
     return math.floor(max(scale - NEAR_SCALE, 0.0) * math.log2(math.e))
+
+
+def positives_tile(precision: str) -> Tile:
+    return TENSOR_FLOAT_POSITIVES if precision == "tf32" else POSITIVES
 
 
 def whole(tile: Tile, d: int) -> bool:

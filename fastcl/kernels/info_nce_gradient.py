@@ -63,7 +63,8 @@ def any_of(grads) -> bool:
 def tile_for(whole: config.Tile, sides: Sides, shared: bool) -> config.Tile:
     """The tile, or half of it where every logit has an exponential for each side."""
     apart = not shared and sides.rows is not None and sides.cols is not None
-    return whole._replace(columns=whole.columns // 2) if apart else whole
+    columns = max(whole.columns // 2, config.LEAST_DEPTH)
+    return whole._replace(columns=columns) if apart else whole
 
 
 def own_gradient(p: Problem, sides: Sides) -> Tensor:

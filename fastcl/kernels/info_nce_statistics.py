@@ -87,7 +87,7 @@ def positive_strips(p: Problem) -> tuple[int, int, int]:
 
 def positive_sums(p: Problem) -> Tensor:
     """Sums over the positives of every row: [strips, 4, n]."""
-    (n, m, d), tile = p.sizes, config.POSITIVES
+    (n, m, d), tile = p.sizes, config.positives_tile(p.plan.precision)
     row_tiles, strips, strip = positive_strips(p)
     out = common.empty(p.q, strips, 4, n)
     positives_kernel[(row_tiles, strips)](

@@ -16,7 +16,7 @@ from .. import reference
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
-ROWS, COLUMNS = 16, 128  # of a tile
+ROWS, COLUMNS = 16, 64  # of a tile
 STRIP = 256  # rows of one program of the column pass
 
 

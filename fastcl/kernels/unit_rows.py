@@ -17,7 +17,7 @@ from . import info_nce_common as common
 from . import info_nce_config as config
 
 SHORTEST = tl.constexpr(_SHORTEST)
-BLOCK = 4096  # numbers of a block: 32 per thread, 16 bytes per access and some in flight
+BLOCK = 2048  # numbers a block reads: 16 per thread, two accesses of 16 bytes in flight
 WIDEST = 1024  # features of a block
 
 
@@ -82,10 +82,10 @@ def unit_backward_kernel(
         tl.store(dx + at, out.to(dx.dtype.element_ty), mask=inside)
 
 
-def _launch(kernel, n: int, d: int, *tensors: Tensor | None) -> None:
+def _launch(kernel, block: int, n: int, d: int, *tensors: Tensor | None) -> None:
     if n > 0:
         width = min(triton.next_power_of_2(d), WIDEST)
-        rows = max(BLOCK // width, 1)
+        rows = max(block // width, 1)
         kernel[(triton.cdiv(n, rows),)](*tensors, n, d, rows, width, num_warps=4)
 
 
@@ -98,7 +98,7 @@ def unit_rows_forward(parts):
         y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
         lengths = common.empty(parts[0], sum(sizes))
         for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
-            _launch(unit_forward_kernel, *x.shape, x.contiguous(), *out)
+            _launch(unit_forward_kernel, BLOCK, *x.shape, x.contiguous(), *out)
     return y, lengths
 
 
@@ -118,5 +118,7 @@ def project(grad: Tensor, parts: list[Tensor], lengths: Tensor, dots: Tensor | N
         split = [x.split(sizes) for x in (grad, lengths, dx)]
         products = [None] * len(parts) if dots is None else dots.split(sizes)
         for x, g, length, out, product in zip(parts, *split, products, strict=True):
-            _launch(unit_backward_kernel, *x.shape, g, x.contiguous(), length, out, product)
+            _launch(
+                unit_backward_kernel, BLOCK // 2, *x.shape, g, x.contiguous(), length, out, product
+            )
     return dx
