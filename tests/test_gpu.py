@@ -208,7 +208,7 @@ def test_poisoned_rows_give_nan_and_zero_rows_do_not(case, poison, device):
 
 
 @DEVICES
-def test_opcheck_and_compile(device):
+def test_opcheck_and_compile(device, fresh_graphs):
     q, k = (unit(40, 24, dtype=torch.bfloat16).to(device) for _ in range(2))
     ids = torch.arange(40, device=device)
     arguments = (q, k, 10.0, None, ids, ids, None, None, False, True, True, True, False)

@@ -84,7 +84,7 @@ def test_compiles_to_one_graph_without_gradient(case):
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
-def test_compiles_to_one_graph(case):
+def test_compiles_to_one_graph(case, fresh_graphs):
     check_compiled(case, "aot_eager")
 
 
@@ -95,11 +95,11 @@ GENERATED = ("nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "s
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", GENERATED)
-def test_generated_code(name):
+def test_generated_code(name, fresh_graphs):
     check_compiled(next(case for case in CASES if case.name == name), "inductor")
 
 
-def test_a_changed_hyper_parameter_is_one_graph_too():
+def test_a_changed_hyper_parameter_is_one_graph_too(fresh_graphs):
     """The second value of a float is a symbol to the compiler."""
     q, k = torch.randn(2, 6, 4)
     q.requires_grad_()
