@@ -20,7 +20,7 @@ pretrain: build
 	$(RUN)/fastcl pretrain --method $(METHOD) $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
 
 # A process per core, with one thread each: files are shared out, so that their fixtures serve once.
-PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test: build
 	$(PYTEST) $(ARGS)

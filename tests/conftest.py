@@ -9,7 +9,7 @@ settings.load_profile("fastcl")
 
 
 def pytest_collection_modifyitems(items):
-    """The longest file first, or one core waits for it; GPU tests are skipped in one place."""
+    """The longest file begins, so that no process waits for it; GPU tests are skipped."""
     items.sort(key=lambda item: item.path.stem != "test_triton")
     if torch.cuda.is_available() and torch.cuda.get_device_capability() >= (8, 0):
         return
