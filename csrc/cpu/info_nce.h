@@ -56,11 +56,6 @@ Scale<T> scale_of(double scale) {
 // The reduced argument of the exponential holds whole numbers up to 2^22.
 inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
 
-// A power with one shift for all carries the rounding of an exponent that may be far from zero.
-// With the shift of its row it is exact where the row is decided, which shows beside few columns
-// and features; so few pairs take no longer for it.
-inline bool few(const InfoNce& x) { return x.n * x.m <= 1024; }
-
 // lse from the statistics [4, size] of the forward, to more digits than T holds.
 template <typename T>
 double lse_of(const T* statistics, int64_t size, int64_t i) {

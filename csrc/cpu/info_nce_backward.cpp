@@ -57,7 +57,7 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   Spread spread;
   spread.add(row_side, 0, x.n);
   if (columns) spread.add(col_side, 0, x.m);
-  const Common common = Common::of<T>(spread, x);
+  const Common common = Common::of<T>(spread, x.scale);
   WeightsBuffer<T> rows(x.n), cols(columns && !x.symmetric ? x.m : 0);
   rows.add(row_side, 0, x.n, x, x.extra, common);
   if (columns) (x.symmetric ? rows : cols).add(col_side, 0, x.m, x, x.extra, common);

@@ -110,7 +110,7 @@ void Chunks<T>::weigh() {
   const Side<T> side{grad_.data(), nullptr, x_.rows, x_.n};
   Spread spread;
   spread.add(side, begin_, begin_ + size_);
-  common_ = Common::of<T>(spread, x_);
+  common_ = Common::of<T>(spread, x_.scale);
   weights_.add(side, begin_, begin_ + size_, x_, x_.extra != nullptr, common_);
 }
 

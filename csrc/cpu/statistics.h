@@ -84,7 +84,7 @@ struct Shift {
   bool online;
   T fixed;
 
-  explicit Shift(const InfoNce& x) : online(!x.unit || !reducible(x.scale) || few(x)), fixed(0) {
+  explicit Shift(const InfoNce& x) : online(!x.unit || !reducible(x.scale)), fixed(0) {
     const double above = std::max(0.0, x.scale - kSpan<T>);
     if (!online) fixed = static_cast<T>(std::ceil(above * kLog2E));
   }

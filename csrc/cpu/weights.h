@@ -42,10 +42,10 @@ struct Common {
   // The largest lse becomes the shift: no power is above one, and at the other end only p below
   // exp(-27) underflow where the span is that of float.
   template <typename T>
-  static Common of(const Spread& spread, const InfoNce& x) {
+  static Common of(const Spread& spread, double scale) {
     const double top = std::isfinite(spread.most) ? std::ceil(spread.most * kLog2E) : 0;
-    const bool near = !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19;
-    const bool one = near && reducible(x.scale) && !few(x);
+    const bool one =
+        !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19 && reducible(scale);
     return {one, one ? top : 0};
   }
 };
