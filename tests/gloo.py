@@ -6,6 +6,7 @@ from concurrent.futures import ProcessPoolExecutor
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn  # noqa: F401 - here, as its defaults keep the group there is at import
 
 # One process each, so that every rank of a call is a process of its own.
 _RANKS: list[ProcessPoolExecutor] = []
