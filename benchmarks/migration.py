@@ -35,7 +35,10 @@ COLUMNS = (
 
 
 def installed(case: Replaced) -> bool:
-    return not case.home or importlib.util.find_spec(case.home.split(".")[0]) is not None
+    package = case.home.split(".")[0]
+    if not package or package in sys.modules:
+        return True
+    return importlib.util.find_spec(package) is not None
 
 
 def prepare(case: Replaced, side: str, rows: int):
