@@ -12,7 +12,8 @@
 namespace fastcl::cpu {
 namespace {
 
-// Rows of a chunk below which packing k for the products costs more than a product saves.
+// Rows of a chunk below which packing k for every chunk is expected to cost what a product saves;
+// an estimate, not measured.
 constexpr int64_t kThin = 96;
 
 template <typename T>
