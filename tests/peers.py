@@ -7,10 +7,38 @@ from types import ModuleType
 
 import pytest
 import torch
+from hypothesis import strategies as st
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.absent import imported  # noqa: E402
+
+SHAPES = {"n": st.integers(2, 12), "d": st.integers(2, 9), "seed": st.integers(0, 2**31 - 1)}
+TEMPERATURES = st.floats(0.02, 2.0)
+DTYPES = st.sampled_from([torch.float32, torch.float64])
+
+HOMES = {
+    "lightly": "lightly.loss",
+    "open_clip": "open_clip.loss",
+    "pytorch_metric_learning": "pytorch_metric_learning.losses",
+    "info_nce": "info_nce",
+    "sentence_transformers": "sentence_transformers.sentence_transformer.losses",
+    "solo": "solo.losses",
+}
+
+
+def both(library):
+    theirs = peer(HOMES[library])
+    return importlib.import_module(f"fastcl.compat.{library}"), theirs
+
+
+def rows(n, d, dtype, *names):
+    """Rows of length 0.5 to 2: the gradient to a row of length 0 has no scale."""
+    lengths = (0.5 + 1.5 * torch.rand(n, 1)).to(dtype)
+    return {
+        name: torch.nn.functional.normalize(torch.randn(n, d, dtype=dtype)) * lengths
+        for name in names
+    }
 
 
 def peer(name: str) -> ModuleType:
