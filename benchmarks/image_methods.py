@@ -27,14 +27,13 @@ EPOCHS, BATCH, RATE = 6, 128, 1e-3
 STEM = "imagenet"
 # Heads, queue and temperature for few images and epochs; the rest is the class's default.
 SMALL = {"hidden": 512, "dim": 128}
-STEPS = {"steps": EPOCHS * (TRAIN // BATCH)}
 OPTIONS = {
     "instdisc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
     # Estimation: below 0.5 the noise terms outgrow the positive while rows still share a direction.
     "instdisc-nce": {"samples": TRAIN, "noise": 1024, "temperature": 0.5},
     "moco": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},
     "mocov1": {"queue_size": 1024, "momentum": 0.97, "groups": 4, "temperature": 0.2},
-    "mocov3": {"temperature": 0.2, "momentum": 0.97, **SMALL, **STEPS},
+    "mocov3": {"temperature": 0.2, "momentum": 0.97, **SMALL},
     "simclr": {"temperature": 0.2},
     "simclrv2": {"temperature": 0.2},
     "nnclr": {"queue_size": 2048, "prediction": 512, **SMALL},
@@ -42,15 +41,17 @@ OPTIONS = {
     "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
-    "byol": {"momentum": 0.97, **SMALL, **STEPS},
+    "byol": {"momentum": 0.97, **SMALL},
     "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
     "barlowtwins": {"hidden": 512, "dim": 512},
     "inpainting": {"size": 32, "channels": 3},
 }
-# The patches of CPC take longer. Linear heads and slow keys begin slowly;
+SCHEDULED = ("mocov3", "byol")  # their momentum follows the number of steps
+# The patches of CPC take longer. Linear heads, slow keys and full banks begin slowly;
 # one view, or a view without a gradient, makes an epoch cheaper.
 OTHER_EPOCHS = {
     "cpc": 3, "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
+    "cmc": 12, "byol": 12,
 }  # fmt: skip
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
@@ -189,13 +190,16 @@ def run(
 
 def _run(name: str) -> dict:
     entry = ENTRIES[VARIANTS.get(name, name)]
-    options = OPTIONS.get(name, {})
+    options = dict(OPTIONS.get(name, {}))
+    epochs = OTHER_EPOCHS.get(name, EPOCHS)
+    if name in SCHEDULED:
+        options["steps"] = epochs * (TRAIN // BATCH)
     return run(
         lambda backbone, width: entry.build(backbone, width=width, **options),
         entry.inputs,
         crops=2 if name == "swav" else 0,
         backbone=SPACES.get(name, "") + "resnet18",
-        epochs=OTHER_EPOCHS.get(name, EPOCHS),
+        epochs=epochs,
     )
 
 
