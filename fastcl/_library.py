@@ -103,6 +103,12 @@ def _like_scores(dims: slice):
     return fake
 
 
+def _soft_cross_entropy_fake(scores, target, scale, factor, need_scores):
+    n, m = scores.shape
+    loss = scores.new_empty((), dtype=reference.accumulate_dtype(scores.dtype))
+    return loss, scores.new_empty(n if need_scores else 0, m)
+
+
 _define(
     "info_nce_forward(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
     "Tensor? col_ids, Tensor? extra, Tensor? pivot, bool symmetric, bool both, "
@@ -172,6 +178,16 @@ _define(
     _like_scores(slice(0, 2)),
 )
 _define(
+    "sinkhorn(Tensor scores, Tensor? older, float scale, int iterations) -> Tensor",
+    lambda scores, older, scale, iterations: _like_scores(slice(0, 2))(scores, scale),
+    composite,
+)
+_define(
+    "soft_cross_entropy(Tensor scores, Tensor target, float scale, float factor, "
+    "bool need_scores) -> (Tensor, Tensor)",
+    _soft_cross_entropy_fake,
+)
+_define(
     "bank_update_(Tensor(a!) bank, Tensor index, Tensor x, float momentum) -> ()",
     lambda bank, index, x, momentum: None,
 )
@@ -200,6 +216,7 @@ TRITON = {
     "sinkhorn_columns": "sinkhorn",
     "sinkhorn_masses": "sinkhorn",
     "sinkhorn_assign": "sinkhorn",
+    "soft_cross_entropy": "soft_cross_entropy",
 }
 
 

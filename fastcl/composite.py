@@ -1,7 +1,8 @@
 """Operators that are others in a row, where no kernel does all of it at once.
 
 The raw contrasts normalise their rows on the way: a kernel for one stores no unit rows, and the
-gradients are those of the rows as they came.
+gradients are those of the rows as they came. A kernel for all rounds of sinkhorn keeps what one
+round leaves to the next.
 """
 
 import torch
@@ -145,3 +146,18 @@ def _raw(grad: Tensor, x: Tensor, lengths: Tensor, needed: bool) -> Tensor:
     if not needed:
         return grad
     return torch.ops.fastcl.unit_rows_backward(grad.to(x.dtype), [x], lengths).to(grad.dtype)
+
+
+def sinkhorn(
+    scores: Tensor,  # [n, m]
+    older: Tensor | None,  # [r, m] rows that take part and are not assigned
+    scale: float,
+    iterations: int,  # 1 or more
+) -> Tensor:
+    """The assignment [n, m] of the scores, in the accumulation dtype, after so many rounds."""
+    known = scores if older is None else torch.cat([scores, older])
+    potential = -torch.ops.fastcl.sinkhorn_columns(known, scale)
+    for _ in range(iterations - 1):
+        masses = torch.ops.fastcl.sinkhorn_masses(known, scale, potential)
+        potential = potential - masses.log()
+    return torch.ops.fastcl.sinkhorn_assign(scores, scale, potential)

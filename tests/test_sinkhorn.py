@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastcl.functional as F
-from fastcl import reference
+from fastcl import composite, reference
 from fastcl._library import ops
 
 SIZES = st.integers(1, 40)
@@ -92,6 +92,43 @@ def test_passes_against_the_reference(n, m, dtype):
         torch.testing.assert_close(ours.double(), exact, rtol=eps, atol=eps)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("n, m", [(1, 1), (5, 3), (64, 64), (65, 129), (3, 1030), (2000, 17)])
+def test_all_rounds_at_once(n, m, dtype):
+    """With older rows that take part, more and fewer than there are, and without."""
+    scores, work = _scores(n, m, 5, dtype), reference.accumulate_dtype(dtype)
+    for older in (None, _scores(7, m, 6, dtype), _scores(600, m, 7, dtype)):
+        for iterations in (1, 2, 3):
+            ours = ops.sinkhorn(scores, older, 20.0, iterations)
+            wide = None if older is None else older.double()
+            exact = composite.sinkhorn(scores.double(), wide, 20.0, iterations)
+            eps = 64 * torch.finfo(work).eps
+            assert ours.dtype == work
+            torch.testing.assert_close(ours.double(), exact, rtol=eps, atol=eps)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("apart", [1, 30, 49, 51, 80, 90, 200, 610, 630, 720, 1e4])
+def test_columns_and_rows_far_apart(dtype, apart):
+    """Before and after exponentials underflow: what is added to a column is taken out again, and
+    what is added to a row too once rows are scaled."""
+    eps = 64 * torch.finfo(dtype).eps * (1 + apart)  # of a logit of this size
+    scores = _scores(40, 30, 3, dtype).mul(3).round() / 4  # sums with apart are exact
+    want = composite.sinkhorn(scores.double(), None, 2.0, 3)
+    for column in (0, 29):
+        for sign in (1, -1):
+            moved = scores.clone()
+            moved[:, column] += sign * round(apart) / 2
+            ours = ops.sinkhorn(moved, None, 2.0, 3)
+            torch.testing.assert_close(ours.double(), want, rtol=eps, atol=eps)
+    for sign in (1, -1):
+        moved = scores.clone()
+        moved[7] += sign * round(apart) / 2
+        exact = composite.sinkhorn(moved.double(), None, 2.0, 3)
+        ours = ops.sinkhorn(moved, None, 2.0, 3)
+        torch.testing.assert_close(ours.double(), exact, rtol=eps, atol=eps)
+
+
 def test_nan_spreads_and_no_gradient():
     scores = _scores(6, 4, 0).requires_grad_()
     q = F.sinkhorn(scores)
@@ -138,6 +175,8 @@ def test_older_scores_take_part_in_the_assignment_alone():
 def test_opcheck(dtype):
     scores = _scores(9, 5, 0, dtype)
     potential = torch.randn(5, dtype=reference.accumulate_dtype(dtype))
+    torch.library.opcheck(ops.sinkhorn, (scores, None, 20.0, 3))
+    torch.library.opcheck(ops.sinkhorn, (scores, scores[:4], 20.0, 1))
     torch.library.opcheck(ops.sinkhorn_columns, (scores, 20.0))
     torch.library.opcheck(ops.sinkhorn_masses, (scores, 20.0, potential))
     torch.library.opcheck(ops.sinkhorn_assign, (scores, 20.0, potential))

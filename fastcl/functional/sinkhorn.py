@@ -18,9 +18,8 @@ def sinkhorn(
     """Assignments of samples to prototypes that use all prototypes alike.
 
     Equal to ``q = exp(scores / epsilon)``, then iterations times ``q = q / q.sum(0)`` and
-    ``q = q / q.sum(1, keepdim=True)``. It runs in the log domain: nothing overflows, whatever
-    epsilon and dtype. Where torch.distributed runs several ranks, the sums over samples are those
-    of all ranks.
+    ``q = q / q.sum(1, keepdim=True)``. Nothing overflows, whatever epsilon
+    and dtype. Where torch.distributed runs several ranks, the sums over samples are those of all.
 
     Args:
         scores: `[n, m]`, of sample i with prototype j; receives no gradient.
@@ -40,20 +39,30 @@ def sinkhorn(
     _check.rows("scores", scores)
     scale = 1 / _check.positive("epsilon", epsilon)
     _check.count("iterations", iterations)
-    scores = scores.detach().contiguous()
-    potential = -_log_total(ops.sinkhorn_columns(scores, scale))
+    everywhere = _ranks.world_size() > 1
+    return assignments(scores, None, scale=scale, iterations=iterations, everywhere=everywhere)
+
+
+@torch.no_grad()
+def assignments(
+    scores: Tensor,  # [n, m]
+    older: Tensor | None,  # [r, m]
+    *,
+    scale: float,
+    iterations: int,
+    everywhere: bool,
+) -> Tensor:
+    """`sinkhorn` without its checks, `[n, m]`; older scores take part in it as more samples, and
+    the sums over samples are those of all ranks where everywhere."""
+    scores = scores.contiguous()
+    older = None if older is None else older.contiguous()
+    if not everywhere:
+        return ops.sinkhorn(scores, older, scale, iterations)
+    known = scores if older is None else torch.cat([scores, older])
+    logarithms = ops.sinkhorn_columns(known, scale)
+    potential = -_ranks.gather(logarithms[None], equal=True).logsumexp(0)
     for _ in range(iterations - 1):
-        masses = ops.sinkhorn_masses(scores, scale, potential)
-        if _ranks.world_size() > 1:
-            dist.all_reduce(masses)
+        masses = ops.sinkhorn_masses(known, scale, potential)
+        dist.all_reduce(masses)
         potential = potential - masses.log()
     return ops.sinkhorn_assign(scores, scale, potential)
-
-
-def _log_total(
-    logarithm: Tensor,  # [m]
-) -> Tensor:
-    """The logarithm of the sum over ranks, from one collective."""
-    if _ranks.world_size() == 1:
-        return logarithm
-    return _ranks.gather(logarithm[None], equal=True).logsumexp(0)

@@ -1,14 +1,14 @@
 """Views predict each other's assignments: SwAV."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .. import _check
-from ..reference import accumulate_dtype
-from .sinkhorn import sinkhorn
+from .. import _check, _ranks
+from ..soft_cross_entropy import soft_cross_entropy
+from .sinkhorn import assignments
 
 
 def swav(
@@ -47,18 +47,41 @@ def swav(
     """
     views = _checked(scores, assign, queue)
     scale = 1 / _check.positive("temperature", temperature)
-    targets = []
-    for a in range(assign):
-        known = views[a] if queue is None else torch.cat([queue[a].detach(), views[a].detach()])
-        targets.append(sinkhorn(known, epsilon=epsilon, iterations=iterations)[-len(views[a]) :])
-    dtype, total = accumulate_dtype(views[0].dtype), sum(targets)
-    loss = views[0].new_zeros((), dtype=dtype)
-    for v, s in enumerate(views):
-        # All the assignments that view v predicts, in one cross-entropy.
-        target = total - targets[v] if v < assign else total
-        if v >= assign or assign > 1:
-            loss = loss + F.cross_entropy(s.to(dtype) * scale, target)
-    return loss / (assign * (len(views) - 1))
+    inverse = 1 / _check.positive("epsilon", epsilon)
+    _check.count("iterations", iterations)
+    everywhere = _ranks.world_size() > 1
+    targets = [
+        assignments(s, older, scale=inverse, iterations=iterations, everywhere=everywhere)
+        for s, older in zip(views, [None] * assign if queue is None else queue, strict=False)
+    ]
+    weight = 1 / (assign * (len(views) - 1))
+    loss = views[0].new_zeros((), dtype=targets[0].dtype)
+    for v, target in predicted(targets, len(views)):
+        loss = loss + soft_cross_entropy(views[v], target, scale=scale, weight=weight)
+    return loss
+
+
+def predicted(
+    targets: list[Tensor],  # [n, m] each
+    views: int,
+) -> Iterator[tuple[int, Tensor]]:
+    """The sum of the targets that every view predicts, those of all others; the first views have
+    one each, a single view predicts nothing.
+
+    Takes out of the list what serves no view any more, so that its memory is free.
+    """
+    assigned = len(targets)
+    for v in range(min(assigned, views)):
+        others = targets[:v] + targets[v + 1 :]
+        if v == views - 1:
+            targets[:] = others
+        if others:
+            yield v, reduce(torch.add, others)
+    if views > assigned:
+        total = reduce(torch.add, targets)
+        targets.clear()
+        for v in range(assigned, views):
+            yield v, total
 
 
 def _checked(scores, assign, queue) -> list[Tensor]:

@@ -14,11 +14,12 @@ from .nce import nce
 from .queue import queue_push_
 from .sigmoid_contrast import sigmoid_contrast
 from .sinkhorn import sinkhorn_assign, sinkhorn_columns, sinkhorn_masses
+from .soft_cross_entropy import soft_cross_entropy
 from .unit_rows import unit_rows_backward, unit_rows_forward
 
 __all__ = [
     "accumulate_dtype", "bank_update_", "info_nce_backward", "info_nce_forward", "info_nce_sums_",
     "momentum_update_", "nce", "no_autocast", "queue_push_", "sigmoid_contrast",
-    "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "stochastic_round",
-    "unit_rows_backward", "unit_rows_forward",
+    "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "soft_cross_entropy",
+    "stochastic_round", "unit_rows_backward", "unit_rows_forward",
 ]  # fmt: skip

@@ -3,27 +3,17 @@
 // same exponentials, while the row is in the first-level cache.
 #include "../../sinkhorn.h"
 
-#include "cpu/float16.h"
-#include "cpu/simd/vector.h"
+#include "cpu/simd/row.h"
 
 namespace fastcl {
 namespace FASTCL_SIMD {
 namespace {
 
-template <typename T>
-constexpr T kLog2E = T(1.4426950408889634);
-
-// Logits of a row, in whole vectors; minus infinity behind its end.
-template <typename T, typename E>
-void logits(const E* scores, const T* potential, int64_t m, T scale, T* row) {
-  if (potential == nullptr) {
-    for (int64_t j = 0; j < m; ++j) row[j] = static_cast<T>(widen(scores[j])) * scale;
-  } else {
-    for (int64_t j = 0; j < m; ++j) {
-      row[j] = static_cast<T>(widen(scores[j])) * scale + potential[j];
-    }
-  }
-  for (int64_t j = m; j % kWidth<T> != 0; ++j) row[j] = -__builtin_inf();
+// Row i of the scores, or of the older ones behind them.
+template <typename E>
+const E* row_of(const Sinkhorn& x, int64_t i) {
+  return i < x.n ? static_cast<const E*>(x.scores) + i * x.m
+                 : static_cast<const E*>(x.older) + (i - x.n) * x.m;
 }
 
 // The running maximum of every column and the sum below it: of exp(s - most) and exp(most - s) one
@@ -40,36 +30,16 @@ void fold(const T* row, int64_t m, T* most, T* sums) {
   }
 }
 
-// The row becomes exp(s - max); one over their sum.
-template <typename T>
-T exponentials(T* row, int64_t m) {
-  using V = Vector<T>;
-  V highest = splat<T>(-__builtin_inf());
-  for (int64_t j = 0; j < m; j += kWidth<T>) {
-    const V s = load<V>(row + j);
-    highest = s > highest ? s : highest;
-  }
-  T high = highest[0];
-  for (int l = 1; l < kWidth<T>; ++l) high = highest[l] > high ? highest[l] : high;
-  V total{};
-  for (int64_t j = 0; j < m; j += kWidth<T>) {
-    const V e = exp2<T>((load<V>(row + j) - high) * kLog2E<T>);
-    total += e;
-    store(row + j, e);
-  }
-  return 1 / sum<T>(total);
-}
-
 template <typename T, typename E>
 void rows(const Sinkhorn& x, int64_t begin, int64_t end, T* most, T* sums, T* row) {
   const T* potential = static_cast<const T*>(x.potential);
   for (int64_t i = begin; i < end; ++i) {
-    logits(static_cast<const E*>(x.scores) + i * x.m, potential, x.m, static_cast<T>(x.scale), row);
+    logits(row_of<E>(x, i), potential, x.m, static_cast<T>(x.scale), row);
     if (most != nullptr) {
       fold(row, x.m, most, sums);
       continue;
     }
-    const T inverse = exponentials(row, x.m);
+    const T inverse = 1 / exponentials(row, x.m, largest(row, x.m));
     if (sums != nullptr) {
       for (int64_t j = 0; j < x.m; ++j) sums[j] += row[j] * inverse;
     } else {
