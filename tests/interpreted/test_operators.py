@@ -1,4 +1,4 @@
-"""nce, sinkhorn and bank_update_ in Triton against their references."""
+"""nce, sinkhorn, soft_cross_entropy and bank_update_ in Triton against their references."""
 
 import device
 import pytest
@@ -6,7 +6,7 @@ import torch
 from torch.nn.functional import normalize
 
 from fastcl import reference
-from fastcl.kernels import bank, nce, sinkhorn
+from fastcl.kernels import bank, nce, sinkhorn, soft_cross_entropy
 
 # The quick ones have every dtype on either side.
 QUICK = {(torch.float32, torch.float32), (torch.bfloat16, torch.float16),
@@ -152,3 +152,35 @@ def test_sinkhorn_of_closed_and_of_poisoned_prototypes():
     torch.testing.assert_close(_whole(sinkhorn, scores, 3.0), _whole(reference, scores, 3.0))
     scores[2, 2] = torch.nan
     assert _whole(sinkhorn, scores, 3.0).isnan().all()
+
+
+def _soft_problem(n, m, dtype=torch.float32, target_dtype=torch.float32):
+    scores, target = torch.randn(2, n, m, generator=torch.Generator().manual_seed(1))
+    target = target.softmax(1) * torch.linspace(0, 2, n)[:, None]
+    return scores.to(dtype), target.to(target_dtype)
+
+
+@pytest.mark.parametrize("dtype, target_dtype", PAIRS)
+@pytest.mark.parametrize("scale", [0.5, -3.0, 300.0])
+def test_soft_cross_entropy(monkeypatch, dtype, target_dtype, scale):
+    monkeypatch.setattr(soft_cross_entropy, "WIDTH", 16)
+    for n, m in ((1, 1), (3, 16), (5, 40), (2, 33)):
+        scores, target = _soft_problem(n, m, dtype, target_dtype)
+        loss, grad = soft_cross_entropy.soft_cross_entropy(scores, target, scale, 0.5, True)
+        exact = reference.soft_cross_entropy(scores.double(), target.double(), scale, 0.5, True)
+        assert loss.dtype == torch.float32 and grad.dtype == dtype
+        assert abs(loss / exact[0] - 1) < 32 * EPS if exact[0] else loss.abs() < EPS
+        bound = torch.finfo(dtype).eps * exact[1].abs() + 8 * EPS * (1 + scale * scores.abs().max())
+        assert ((grad.double() - exact[1]).abs() <= bound.abs() + 2.0**-25).all()
+        alone = soft_cross_entropy.soft_cross_entropy(scores, target, scale, 0.5, False)
+        assert torch.equal(alone[0], loss) and alone[1].shape == (0, m)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+@pytest.mark.parametrize("where", [0, 36])
+def test_soft_cross_entropy_of_poisoned_rows(monkeypatch, value, where):
+    monkeypatch.setattr(soft_cross_entropy, "WIDTH", 16)
+    scores, target = _soft_problem(4, 37)
+    scores[2, where] = value
+    loss, grad = soft_cross_entropy.soft_cross_entropy(scores, target, 2.0, 1.0, True)
+    assert loss.isnan() and grad.isnan().any(1).tolist() == [False, False, True, False]
