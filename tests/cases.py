@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import fastcl.functional as F
+from fastcl.soft_cross_entropy import soft_cross_entropy
 
 # 1; odd; around 64 and 128, the smallest tiles of the kernels; two tiles and a bit.
 ROWS = (1, 7, 63, 64, 65, 129, 300)
@@ -77,6 +78,17 @@ def _queries(n: int, d: int) -> dict[str, Tensor]:
 
 def _scores(n: int, m: int) -> dict[str, Tensor]:
     return {f"view{v}": 2 * torch.rand(n, m, dtype=torch.float64) - 1 for v in range(3)}
+
+
+def _soft_targets(n: int, m: int) -> dict[str, Tensor]:
+    """Rows of weight 0 to 2."""
+    weights = torch.linspace(0, 2, n, dtype=torch.float64)[:, None]
+    target = weights * torch.randn(n, m, dtype=torch.float64).softmax(1)
+    return {"scores": _scores(n, m)["view0"], "target": target}
+
+
+def _soft_cross_entropy(scores: Tensor, target: Tensor, *, temperature: float) -> Tensor:
+    return soft_cross_entropy(scores, target, scale=1 / temperature)
 
 
 def _listed(function: Callable) -> Callable:
@@ -203,6 +215,8 @@ CASES = (
          any_length=False),
     Case("swav_one", _listed(F.swav), _listed(plain.swav), _scores, ("view0",), derivative=False,
          any_length=False, kwargs={"assign": 1, "epsilon": 0.02, "iterations": 1}),
+    Case("soft_cross_entropy", _soft_cross_entropy, plain.soft_cross_entropy, _soft_targets,
+         ("target",), any_length=False),
     Case("inst_disc", F.inst_disc, plain.inst_disc, _bank, ("bank",)),
     Case("nce", F.nce, plain.nce, _sampled, ("bank",), kwargs={"normalizer": 50.0}),
     Case("negative_sampling", F.negative_sampling, plain.negative_sampling, _partners,

@@ -150,6 +150,10 @@ def swav(scores, *, assign=2, temperature, epsilon=0.05, iterations=3):
     return torch.stack(losses).mean()
 
 
+def soft_cross_entropy(scores, target, *, temperature):
+    return -(target * (scores / temperature).log_softmax(1)).sum(1).mean()
+
+
 def inst_disc(x, bank, target, *, temperature):
     return F.cross_entropy(unit(x) @ bank.T / temperature, target)
 

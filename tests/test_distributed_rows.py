@@ -88,7 +88,9 @@ def _gradients_of_case(case, rank, finish):
         )
 
 
-ROW_BY_ROW = ("moco", "byol", "simsiam", "inst_disc", "nce", "nce_noise", "cmc")
+ROW_BY_ROW = (
+    "moco", "byol", "simsiam", "soft_cross_entropy", "inst_disc", "nce", "nce_noise", "cmc",
+)  # fmt: skip
 
 
 def _every_loss(rank):
