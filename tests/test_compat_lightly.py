@@ -93,15 +93,83 @@ def test_lightly_bank(t, size, seed):
         assert torch.equal(banks[0].bank_ptr, banks[1].bank_ptr)
 
 
-@given(seed=st.integers(0, 2**31 - 1), iterations=st.integers(0, 4), queue=st.booleans())
-def test_lightly_swav(seed, iterations, queue):
+@given(
+    high=st.integers(1, 3), low=st.integers(0, 3), queue=st.sampled_from([0, 1, 9]),
+    iterations=st.integers(-1, 4), epsilon=st.floats(0.2, 2.0), t=TEMPERATURES,
+    dtype=st.sampled_from([torch.float64, torch.float32, torch.bfloat16, torch.float16]), **SHAPES,
+)  # fmt: skip
+def test_lightly_swav(high, low, queue, iterations, epsilon, t, dtype, n, d, seed):
+    """Any crops, of 16 bits too, with a queue and without."""
+    if high + low < 2:
+        low = 1
     ours, theirs = both("lightly")
     torch.manual_seed(seed)
-    crops = rows(6, 5, torch.float64, "a", "b", "c")
-    older = [torch.randn(4, 5, dtype=torch.float64) for _ in "ab"] if queue else None
-    losses = [m.SwaVLoss(0.3, iterations, 0.5) for m in (ours, theirs)]
-    budgets(*(lambda a, b, c, f=f: f([a, b], [c], older) for f in losses), crops)
-    assert losses[0]([crops["a"], crops["b"]], []).shape == (1,)
+    crops = rows(n, d, dtype, *(f"crop{i}" for i in range(high + low)))
+    older = [torch.randn(queue, d).to(dtype) for _ in range(high)] if queue else None
+
+    def on(loss):
+        def function(**inputs):
+            views, narrow = list(inputs.values()), next(iter(inputs.values())).dtype
+            rest = None if older is None else [x.to(narrow) for x in older]
+            return loss(views[:high], views[high:], rest)
+
+        return function
+
+    losses = [m.SwaVLoss(t, iterations, epsilon) for m in (ours, theirs)]
+    budgets(*map(on, losses), crops)
+
+
+def test_lightly_swav_corners():
+    """What the original does with what it was not made for."""
+    ours, theirs = both("lightly")
+    crops = list(rows(6, 5, torch.float32, "a", "b").values())
+    for module in (ours, theirs):
+        loss = module.SwaVLoss()
+        assert loss(crops, []).shape == (1,)
+        assert loss(crops[:1], []).isnan().all()  # no other crop: 0 / 0
+        assert loss([x[:0] for x in crops], []).isnan().all()  # the mean over no sample
+        with pytest.raises(IndexError):
+            loss([], crops)
+        with pytest.raises(IndexError):
+            loss(crops, [], [crops[0]])
+        with pytest.raises(RuntimeError):
+            loss(crops, [crops[0][:4]])  # samples of the crops differ
+
+
+@given(t=TEMPERATURES, negative=st.booleans(), trained=st.booleans(), dtype=DTYPES, **SHAPES)
+def test_lightly_swav_part(t, negative, trained, dtype, n, d, seed):
+    """subloss, with a gradient for the assignment where it wants one, which fastcl leaves to
+    PyTorch; and in a subclass that replaces it."""
+    ours, theirs = both("lightly")
+    torch.manual_seed(seed)
+    z = rows(n, d, dtype, "z")
+    q = {"q": torch.randn(n, d, dtype=dtype).softmax(1)}
+    tensors = {**z, **(q if trained else {})}
+
+    def on(module):
+        loss = module.SwaVLoss(-t if negative else t)
+        return lambda z, q=q["q"]: loss.subloss(z, q.to(z.dtype))
+
+    budgets(on(ours), on(theirs), tensors)
+    crops, values = list(rows(n, d, dtype, "a", "b", "c").values()), []
+    for module in (ours, theirs):
+
+        class Squared(module.SwaVLoss):
+            def subloss(self, z, q):
+                return ((z - q) ** 2).mean()
+
+        values.append(Squared(sinkhorn_epsilon=0.5)(crops[:1], crops[1:]))
+    torch.testing.assert_close(*values)
+
+
+@given(iterations=st.integers(-1, 4), epsilon=st.floats(0.2, 2.0), dtype=DTYPES, **SHAPES)
+def test_lightly_sinkhorn(iterations, epsilon, dtype, n, d, seed):
+    ours, theirs = both("lightly")[0], peer("lightly.loss.swav_loss")
+    torch.manual_seed(seed)
+    out = rows(n, d, dtype, "out")["out"].requires_grad_()
+    values = [m.sinkhorn(out, iterations, epsilon) for m in (ours, theirs)]
+    assert not values[0].requires_grad
+    torch.testing.assert_close(*values)
 
 
 def test_lightly_errors_and_momentum():

@@ -1,5 +1,7 @@
 """lightly's SwaV loss and its Sinkhorn, which overflows nowhere here."""
 
+import math
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -7,6 +9,10 @@ from torch import Tensor, nn
 
 from .. import distributed
 from .._library import ops
+from ..functional.sinkhorn import assignments
+from ..functional.swav import predicted
+from ..reference import accumulate_dtype
+from ..soft_cross_entropy import soft_cross_entropy
 
 
 @torch.no_grad()
@@ -21,21 +27,47 @@ def sinkhorn(
     Equal to lightly's function of this name where that does not overflow. The sums over samples
     are those of all ranks where gather_distributed, which `fastcl.functional.sinkhorn` always does.
     """
-    scores, scale = out.contiguous(), 1 / epsilon
-    gather = gather_distributed and distributed.world_size() > 1
-    logarithms = ops.sinkhorn_columns(scores, scale)
-    if gather:
+    return _assigned(out, None, iterations, epsilon, gather_distributed).to(out)
+
+
+@torch.no_grad()
+def _assigned(scores, older, iterations, epsilon, gather) -> Tensor:
+    """The assignment of the scores `[n, m]` beside older ones, in the accumulation dtype."""
+    ranks = distributed.world_size() if gather else 1
+    if ranks == 1 and scores.numel() == 0:
+        return scores.new_empty(scores.shape, dtype=accumulate_dtype(scores.dtype))
+    if iterations > 0:
+        return assignments(
+            scores, older, scale=1 / epsilon, iterations=iterations, everywhere=ranks > 1
+        )
+    known = scores if older is None else torch.cat([scores, older])
+    logarithms = ops.sinkhorn_columns(known.contiguous(), 1 / epsilon)
+    if ranks > 1:
         logarithms = distributed.gather(logarithms[None], equal=True).logsumexp(0)
-    if iterations == 0:
-        samples = out.shape[0] * (distributed.world_size() if gather else 1)
-        return (scores.to(logarithms) * scale - logarithms.logsumexp(0)).exp().mul(samples).to(out)
-    potential = -logarithms
-    for _ in range(iterations - 1):
-        masses = ops.sinkhorn_masses(scores, scale, potential)
-        if gather:
-            dist.all_reduce(masses)
-        potential = potential - masses.log()
-    return ops.sinkhorn_assign(scores, scale, potential).to(out)
+    s = scores.to(logarithms) / epsilon
+    return (s - logarithms.logsumexp(0)).exp().mul(known.shape[0] * ranks)
+
+
+def cross_entropy(
+    z: Tensor,  # [n, m]
+    q: Tensor,  # [n, m]
+    temperature: float,
+) -> Tensor:
+    """Equal to ``-(q * F.log_softmax(z / temperature, dim=1)).sum(1).mean()``, in its dtype.
+
+    It is that line where q wants a gradient, where shapes broadcast, and for other corners."""
+    fits = (
+        z.dim() == 2
+        and z.shape == q.shape
+        and z.numel() > 0
+        and q.dtype in (z.dtype, accumulate_dtype(z.dtype))
+        and not q.requires_grad
+        and isinstance(temperature, int | float)
+        and 0 < abs(temperature) < math.inf
+    )
+    if not fits:
+        return -(q * F.log_softmax(z / temperature, dim=1)).sum(1).mean()
+    return soft_cross_entropy(z, q, scale=1 / temperature).to(q.dtype)
 
 
 class SwaVLoss(nn.Module):
@@ -75,7 +107,7 @@ class SwaVLoss(nn.Module):
         q: Tensor,  # [n, m]
     ) -> Tensor:
         """Cross-entropy of the predictions z with the assignments q, a scalar."""
-        return F.cross_entropy(z / self.temperature, q)
+        return cross_entropy(z, q, self.temperature)
 
     def forward(
         self,
@@ -84,25 +116,19 @@ class SwaVLoss(nn.Module):
         queue_outputs: list[Tensor] | None = None,  # [r, m] for each of the first
     ) -> Tensor:
         """The mean over assigned crops of the mean over the others that predict it, `[1]`."""
-        assigned = len(high_resolution_outputs)
         crops = [*high_resolution_outputs, *low_resolution_outputs]
-        targets = []
-        for i, scores in enumerate(high_resolution_outputs):
-            known = scores if queue_outputs is None else torch.cat([scores, queue_outputs[i]])
-            targets.append(
-                sinkhorn(
-                    known.detach(),
-                    iterations=self.sinkhorn_iterations,
-                    epsilon=self.sinkhorn_epsilon,
-                    gather_distributed=self.sinkhorn_gather_distributed,
-                )[: len(scores)]
+        targets = [
+            _assigned(
+                scores.detach(),
+                None if queue_outputs is None else queue_outputs[i].detach(),
+                self.sinkhorn_iterations,
+                self.sinkhorn_epsilon,
+                self.sinkhorn_gather_distributed,
             )
-        loss = high_resolution_outputs[0].new_zeros(1)
-        total = sum(targets)
-        for v, scores in enumerate(crops):
-            # All the assignments that crop v predicts, in one cross-entropy.
-            if v >= assigned:
-                loss = loss + self.subloss(scores, total)
-            elif assigned > 1:
-                loss = loss + self.subloss(scores, total - targets[v])
-        return loss / (len(crops) - 1) / assigned
+            for i, scores in enumerate(high_resolution_outputs)
+        ]
+        first, assigned = high_resolution_outputs[0], len(targets)
+        loss = first.new_zeros(1)
+        for v, target in predicted(targets, len(crops)):
+            loss = loss + self.subloss(crops[v], target)
+        return (loss / (len(crops) - 1) / assigned).to(first.dtype)

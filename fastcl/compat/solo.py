@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from .. import distributed
 from ..contrast import contrast, raw_contrast
 from ..functional import row_products, unit_rows
+from ..functional.swav import predicted
 from ..momentum import momentum_update_
 from ._common import in_dtype_of, log_sum, pair_losses
-from ._lightly_swav import sinkhorn
+from ._lightly_swav import cross_entropy, sinkhorn
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 
 __all__ = [
@@ -149,11 +150,11 @@ def swav_loss_func(
     temperature: float = 0.1,
 ) -> Tensor:
     """The cross-entropy of every view's predictions with every other view's assignments."""
-    total = sum(assignments)
+    targets = [assignments[v] for v in range(len(preds))]
     losses = [
-        F.cross_entropy(s / temperature, total - a) for s, a in zip(preds, assignments, strict=True)
+        cross_entropy(preds[v], target, temperature) for v, target in predicted(targets, len(preds))
     ]
-    return sum(losses) / (len(losses) * (len(losses) - 1))
+    return sum(losses) / (len(preds) * (len(preds) - 1))
 
 
 class SinkhornKnopp(nn.Module):
