@@ -1,4 +1,5 @@
-"""Cases that move bytes: noise-contrastive estimation, balanced assignments, a bank's update."""
+"""Cases that move bytes: noise-contrastive estimation, SwAV's assignments and loss, a bank's
+update."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -97,6 +98,46 @@ class Assignment:
 
     def kept(self) -> float:
         return float(self.n * self.m * torch.float32.itemsize)
+
+
+@dataclass(frozen=True)
+class Prediction(Assignment):
+    """SwAV's loss of two views of n samples, each of which predicts the other's assignment:
+    forward and backward."""
+
+    loss = "swav"
+
+    @property
+    def name(self) -> str:
+        return f"SwAV 2 x {self.n:,} x {self.m:,}"
+
+    @property
+    def work(self) -> float:
+        """Bytes: beside the assignments' the scores and the targets are read, and the gradients
+        written."""
+        predicted = self.n * self.m * (2 * self.dtype.itemsize + torch.float32.itemsize)
+        return 2 * (super().work + predicted)
+
+    def inputs(self, device: str, dtype: torch.dtype | None = None) -> dict[str, Tensor]:
+        """Cosines of two views that agree as in training."""
+        one = super().inputs(device, torch.float64)["scores"]
+        other = one + 0.7 * one.roll(1, 0)
+        scores = {"scores0": one, "scores1": other / 1.49**0.5}
+        return {k: x.to(dtype or self.dtype) for k, x in scores.items()}
+
+    def step(self, function: Callable, inputs: dict[str, Tensor]) -> Tensor:
+        for x in inputs.values():
+            x.grad = None
+            x.requires_grad_()
+        loss = function(**inputs)
+        loss.backward()
+        return loss
+
+    def results(self, loss: Tensor, inputs: dict[str, Tensor]) -> list[Tensor]:
+        return [loss.detach(), *(x.grad for x in inputs.values())]
+
+    def kept(self) -> float:
+        return float(2 * self.n * self.m * self.dtype.itemsize)
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ LABELS = {
     "moco": "MoCo",
     "nce": "NCE",
     "sinkhorn": "Sinkhorn",
+    "swav": "SwAV",
     "bank_update": "bank update",
     "moco_push": "MoCo and push",
     "momentum": "momentum",

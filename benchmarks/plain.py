@@ -74,6 +74,14 @@ def sinkhorn(scores: Tensor) -> Tensor:
     return q
 
 
+def swav(scores0: Tensor, scores1: Tensor) -> Tensor:
+    """Two views that predict each other's assignments."""
+    with torch.no_grad():
+        targets = [sinkhorn(s) for s in (scores1, scores0)]
+    pairs = zip((scores0, scores1), targets, strict=True)
+    return sum(F.cross_entropy(s / TEMPERATURE, q) for s, q in pairs) / 2
+
+
 def bank_update(bank: Tensor, index: Tensor, x: Tensor) -> None:
     rows = BANK_MOMENTUM * bank[index] + (1 - BANK_MOMENTUM) * F.normalize(x, dim=1)
     bank[index] = F.normalize(rows, dim=1)
@@ -96,8 +104,8 @@ def momentum(target: list[Tensor], online: list[Tensor]) -> None:
 PLAIN: dict[str, Function] = {
     f.__name__: f
     for f in (
-        nt_xent, sup_con, clip, siglip, info_nce, moco, nce, sinkhorn, bank_update, moco_push,
-        momentum,
+        nt_xent, sup_con, clip, siglip, info_nce, moco, nce, sinkhorn, swav, bank_update,
+        moco_push, momentum,
     )
 }  # fmt: skip
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from .bank_cases import Assignment, BankUpdate, Noise
+from .bank_cases import Assignment, BankUpdate, Noise, Prediction
 from .cases import Case, Update
 
 BF16 = torch.bfloat16
@@ -17,7 +17,7 @@ def _pairs(loss: str, rows: int, d: int, dtype: torch.dtype = torch.float32) -> 
     return Case(loss, rows, rows, d, units, dtype)
 
 
-SUITES: dict[str, tuple[Case | Update | Noise | Assignment | BankUpdate, ...]] = {
+SUITES: dict[str, tuple[Case | Update | Noise | Assignment | Prediction | BankUpdate, ...]] = {
     "quick": (_nt_xent(128, 128), _nt_xent(512, 128), _nt_xent(2048, 128)),
     "cpu": (
         _nt_xent(128, 128),  # 64 pairs: where overheads rule
@@ -34,6 +34,7 @@ SUITES: dict[str, tuple[Case | Update | Noise | Assignment | BankUpdate, ...]] =
         Update("ResNet-50"),
         Noise(256, 4096, 128, 50000),  # InstDisc, with CIFAR's 50,000 images
         Assignment(3072, 3000),  # SwAV: its prototypes, and twelve batches of 256
+        Prediction(512, 3000),
         BankUpdate(256, 50000, 128),  # a few rows: overheads alone
     ),
     "gpu": (
@@ -54,6 +55,7 @@ SUITES: dict[str, tuple[Case | Update | Noise | Assignment | BankUpdate, ...]] =
         Update("ViT-L", BF16),
         Noise(256, 4096, 128, 1281167),  # InstDisc, with ImageNet's images
         Assignment(3072, 3000),
+        Prediction(4096, 3000),  # the batch of its paper
         BankUpdate(256, 1281167, 128),
         Case("info_nce", 2**20, 2**20, 512, 3, BF16, alone=True),  # last: where time ends, left out
     ),

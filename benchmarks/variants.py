@@ -98,6 +98,10 @@ def _fused(case: Case) -> Function:
         return _fused_nce
     if case.loss == "sinkhorn":
         return lambda scores: functional.sinkhorn(scores, epsilon=EPSILON, iterations=ITERATIONS)
+    if case.loss == "swav":
+        return lambda scores0, scores1: functional.swav(
+            [scores0, scores1], temperature=TEMPERATURE, epsilon=EPSILON, iterations=ITERATIONS
+        )
     if case.loss == "bank_update":
         return lambda bank, index, x: functional.bank_update_(
             bank, index, x, momentum=BANK_MOMENTUM
@@ -140,7 +144,7 @@ COMPILED = LOSSES[:-2]  # torch.compile has nothing to fuse in a push or a momen
 
 HELD = {
     "nt_xent": 3, "sup_con": 5.5, "clip": 4, "siglip": 5, "info_nce": 4, "moco": 3, "moco_push": 3,
-    "nce": 141, "sinkhorn": 4, "bank_update": 0, "momentum": 0,
+    "nce": 141, "sinkhorn": 4, "swav": 8, "bank_update": 0, "momentum": 0,
 }  # fmt: skip
 OURS = Variant("fastcl", LOSSES, _fused)
 TORCH = (
