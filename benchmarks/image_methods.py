@@ -36,9 +36,11 @@ OPTIONS = {
     "mocov3": {"temperature": 0.2, "momentum": 0.97, **SMALL},
     "simclr": {"temperature": 0.2},
     "simclrv2": {"temperature": 0.2},
+    "supcon": {"temperature": 0.2},
     "nnclr": {"queue_size": 2048, "prediction": 512, **SMALL},
     "cpc": {"patch": 16, "steps": 2},  # 9 patches; 49 of 8 pixels would cost ten times two views
-    "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
+    # A bank that begins at random is gone after an epoch; with 0.5 it takes as many as there are.
+    "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1, "momentum": 0.0},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
@@ -47,11 +49,12 @@ OPTIONS = {
     "inpainting": {"size": 32, "channels": 3},
 }
 SCHEDULED = ("mocov3", "byol")  # their momentum follows the number of steps
-# The patches of CPC take longer. Linear heads, slow keys and full banks begin slowly;
-# one view, or a view without a gradient, makes an epoch cheaper.
+# The patches of CPC take longer. Linear heads, slow keys, full banks, prototypes, neighbours as
+# positives and losses without negatives begin slowly; one view, or a view without a gradient, makes
+# an epoch cheaper.
 OTHER_EPOCHS = {
     "cpc": 3, "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
-    "cmc": 12, "byol": 12,
+    "cmc": 12, "byol": 12, "simsiam": 12, "swav": 9, "nnclr": 8, "dim": 12, "dim-nce": 12,
 }  # fmt: skip
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
