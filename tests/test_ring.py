@@ -146,6 +146,7 @@ def test_second_derivative_is_refused(threads):
         for mode in ("gather", "ring"):
             for loss in (
                 D.nt_xent(z, z + 1, mode=mode, group=ranks),
+                D.info_nce(z, z + 1, mode=mode, group=ranks),
                 D.siglip(z, z + 1, 10.0, -1.0, mode=mode, group=ranks, normalize=False),
             ):
                 with pytest.raises(RuntimeError, match="second derivative"):

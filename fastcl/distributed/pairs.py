@@ -7,6 +7,7 @@ from torch.distributed import ProcessGroup
 from .. import _check, functional
 from ..functional import row_products, unit_rows
 from ._contrast import contrast
+from ._mean import mean_contrast
 from ._plan import agree, global_ids, global_mean, mean, shared
 from ._sigmoid import sigmoid_contrast
 
@@ -48,8 +49,9 @@ def info_nce(
         lse, _, _ = contrast(q, k, ids, plan, scale=scale, negatives_only=True)
         return global_mean(F.softplus(lse - scale * row_products(q, k)), plan)
     ids = global_ids(plan, q.device) if ids is None else ids
-    loss, _, _ = contrast(q, k, ids, plan, scale=scale)
-    return global_mean(loss, plan)
+    if plan.mode == "gather":
+        return mean_contrast(q, k, ids, plan, scale=scale)
+    return global_mean(contrast(q, k, ids, plan, scale=scale)[0], plan)
 
 
 def clip(
