@@ -7,6 +7,7 @@ from . import _check
 from ._gradients import handed_over, needs_gradient, refuse_second_derivative
 from ._library import mean_takes_gradient, ops
 from .contrast import contrast, raw_contrast
+from .unit_rows import unit_rows
 
 
 class _MeanContrast(torch.autograd.Function):
@@ -68,8 +69,8 @@ def mean_contrast(
         ids: int64 of the rows and of the columns, `([n], [m])`, or one `[n]` for both.
         extra: Similarity `[n]` of one more positive per row, see `contrast`.
         unit: All rows have length one at most. False costs a running maximum.
-        normalize: Divide rows and columns by their length on the way in, without extra; False
-            uses them as they are.
+        normalize: Divide rows and columns by their length on the way in; False uses them as they
+            are.
 
     Returns:
         A scalar, float32 (float64 for float64 rows).
@@ -80,11 +81,13 @@ def mean_contrast(
     """
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
     logit_scale = scale if isinstance(scale, Tensor) else None
-    # A learned scale of rows as they are needs them once more in the backward.
-    whole = logit_scale is None or normalize
+    # A learned scale of rows as they are, or of extra, needs them once more in the backward.
+    whole = logit_scale is None or (normalize and extra is None)
     if not (whole and mean_takes_gradient(q, k, scale, unit or normalize)):
-        if normalize:
+        if normalize and extra is None and ids is not None:
             return raw_contrast(q, k=k, scale=scale, ids=(row_ids, col_ids))[0].mean()
+        if normalize:
+            q, k, unit = unit_rows(q), unit_rows(k), True
         return contrast(q, k, scale=scale, ids=ids, extra=extra, unit=unit).loss.mean()
     _check.contrast(q, k, scale, row_ids, col_ids, extra, None, False, False)
     arguments = (

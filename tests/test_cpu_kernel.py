@@ -111,9 +111,9 @@ def rounded(p):
 @pytest.mark.parametrize("n, m", SIZES)
 def test_float64_equals_the_reference(n, m, form, ids, positives_in):
     """Every size around a tile, every combination of flags, with a fixed and a running shift."""
-    for unit in (True, False):
+    for unit, scale in ((True, 7.0), (False, 70.0)):
         p = problem(n, m, symmetric=form == "symmetric", ids=ids, extra=form == "extra", unit=unit)
-        options = {"both": form == "both", "positives_in": positives_in, "scale": 7.0}
+        options = {"both": form == "both", "positives_in": positives_in, "scale": scale}
         for name, x, y in zip(
             NAMES, run(ops, p, torch.float64, **options),
             run(reference, p, torch.float64, **options), strict=True,
@@ -194,6 +194,30 @@ def test_a_row_that_is_not_finite_has_no_finite_loss(bad, unit):
     others = torch.arange(300) != 140
     assert torch.isfinite(rows[:, others]).all()
     assert not torch.isfinite(cols[0][~torch.isfinite(expected[1][0])]).any()
+
+
+@pytest.mark.parametrize("largest", [10.0, 73.0, 75.0, 117.0, 119.0, 400.0])
+@pytest.mark.parametrize("form", ["rows", "both", "symmetric", "extra"])
+def test_rows_of_any_length_around_the_spans_of_a_shift(form, largest):
+    """No shift, one below the largest logit possible, the running maximum; one row's columns lie
+    so far below that its sum underflows."""
+    problems = []
+    for seed in range(3):
+        p = problem(
+            130, 140, 16, symmetric=form == "symmetric", extra=form == "extra", unit=False,
+            seed=seed,
+        )  # fmt: skip
+        q, k = p["q"], p["k"]
+        if form != "symmetric":
+            q[5] = -4 * F.normalize(k[:1])
+            k[1:] = F.normalize(k[1:]) + 2 * F.normalize(k[:1])
+        problems.append(p)
+    lengths = [x.norm(dim=1).max() for x in (problems[0]["q"], problems[0]["k"])]
+    scale = largest / float(lengths[0] * lengths[form != "symmetric"])
+    for p in problems[1:]:  # as long as those of the first
+        for x, length in zip((p["q"], p["k"]), lengths, strict=True):
+            x *= length / x.norm(dim=1).max()
+    assert_budget(*problems, both=form == "both", scale=scale)
 
 
 @pytest.mark.parametrize("scale", [100.0, 200.0])

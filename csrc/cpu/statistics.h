@@ -78,14 +78,35 @@ class SumsBuffer {
   Buffer<T> most_;
 };
 
+template <typename T>
+double longest(const InfoNce& x, const Rows& rows, int64_t size) {
+  const Buffer<T> lengths(size);
+  row_lengths<T>(x.element, rows, x.d, lengths.data());
+  double most = 0;
+  for (int64_t i = 0; i < size; ++i) most = std::max<double>(most, lengths[i]);
+  return most;
+}
+
+// No logit is larger, but for those of NaN rows, which stay NaN under any shift.
+template <typename T>
+double largest_logit(const InfoNce& x) {
+  if (x.unit) return x.scale;
+  const double q = longest<T>(x, x.q, x.n);
+  return x.scale * q * (x.symmetric ? q : longest<T>(x, x.k, x.m));
+}
+
 // One shift for all logits, in units of log 2, or the running maximum of each sum.
 template <typename T>
 struct Shift {
   bool online;
   T fixed;
 
-  explicit Shift(const InfoNce& x) : online(!x.unit || !reducible(x.scale)), fixed(0) {
-    const double above = std::max(0.0, x.scale - kSpan<T>);
+  explicit Shift(const InfoNce& x) : fixed(0) {
+    const double largest = largest_logit<T>(x);
+    // Of rows of any length most logits are far below the largest possible: beyond twice the span
+    // sums would be damaged, and the pass with one shift be lost.
+    online = !reducible(x.scale) || !(x.unit || largest < 2 * kSpan<T> - 30);
+    const double above = std::max(0.0, largest - kSpan<T>);
     if (!online) fixed = static_cast<T>(std::ceil(above * kLog2E));
   }
 

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor
 
-from ..contrast import contrast, raw_contrast
+from ..contrast import contrast
 
 
 def signed_scale(
@@ -28,21 +28,6 @@ def in_dtype_of(
     if lowered and torch.is_autocast_enabled(x.device.type):
         return loss
     return loss.to(x.dtype)
-
-
-def pair_losses(
-    q: Tensor,  # [n, d]
-    k: Tensor,  # [n, d]
-    scale: float | Tensor,
-    sign: int = 1,
-    normalize: bool = True,
-) -> Tensor:
-    """Every row against its own column and the other columns, [n]."""
-    ids = torch.arange(q.shape[0], device=q.device)
-    q = q if sign > 0 else -q
-    if normalize:
-        return raw_contrast(q, k=k, scale=scale, ids=ids)[0]
-    return contrast(q, k, scale=scale, ids=ids, unit=False).loss
 
 
 def log_sum(

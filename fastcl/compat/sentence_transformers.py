@@ -10,8 +10,8 @@ from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
 
 from .. import distributed
-from ..contrast import contrast
 from ..functional import row_products, unit_rows
+from ..mean_contrast import mean_contrast
 from ._common import in_dtype_of, log_sum
 
 __all__ = ["CachedMultipleNegativesRankingLoss", "MultipleNegativesRankingLoss"]
@@ -35,6 +35,11 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
         unit = self.similarity_fct is cos_sim
+        plain = self._is_plain(embeddings[1:])
+        if plain and not self.gather_across_devices:
+            ids = torch.arange(len(embeddings[0]), device=embeddings[0].device)
+            loss = mean_contrast(*embeddings, scale=self.scale, ids=ids, unit=False, normalize=unit)
+            return in_dtype_of(embeddings[0], loss)
         queries, *docs = [unit_rows(x) if unit else x for x in embeddings]
         rows, own = queries, [docs[0], *docs[1:]]
         first, n = 0, queries.shape[0]
@@ -45,11 +50,11 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
             )
         columns = torch.arange(queries.shape[0], device=queries.device)
         ids = columns[first : first + n]
-        if self._is_plain(docs):
-            loss = contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit).loss
+        if plain:
+            loss = mean_contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit)
         else:
-            loss = self._losses(rows, own, queries, docs, ids, columns, unit)
-        return in_dtype_of(embeddings[0], loss.mean())
+            loss = self._losses(rows, own, queries, docs, ids, columns, unit).mean()
+        return in_dtype_of(embeddings[0], loss)
 
     def _is_plain(self, docs):
         return len(docs) == 1 and self.directions == ("query_to_doc",) and not self._alpha()

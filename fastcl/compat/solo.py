@@ -13,9 +13,10 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..contrast import contrast, raw_contrast
-from ..functional import row_products, unit_rows
+from ..functional import info_nce, row_products, unit_rows
+from ..mean_contrast import mean_contrast
 from ..momentum import momentum_update_
-from ._common import in_dtype_of, log_sum, pair_losses
+from ._common import in_dtype_of, log_sum
 from ._lightly_swav import sinkhorn
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 
@@ -104,14 +105,16 @@ def mocov3_loss_func(
 ) -> Tensor:
     """Every query against the keys of all ranks, times twice the temperature. Across ranks the
     keys receive no gradient; in one process they do unless detached."""
-    q, k = unit_rows(query), unit_rows(key)
-    if distributed.world_size() > 1:
-        k = distributed.gather(k, equal=True)
-    columns = torch.arange(k.shape[0], device=k.device)
-    first = distributed.rank() * q.shape[0]
-    ids = columns[first : first + q.shape[0]], columns
-    loss = contrast(q, k, scale=1 / temperature, ids=ids).loss
-    return in_dtype_of(query, loss.mean() * (2 * temperature))
+    if distributed.world_size() == 1:
+        loss = info_nce(query, key, temperature=temperature)
+    else:
+        q, own = unit_rows(query), unit_rows(key.detach())
+        k, first = distributed.gather(own, equal=True), distributed.rank() * q.shape[0]
+        columns = torch.arange(k.shape[0], device=k.device)
+        ids = columns[first : first + q.shape[0]], columns
+        extra = row_products(q, own)
+        loss = mean_contrast(q, k, scale=1 / temperature, ids=ids, extra=extra)
+    return in_dtype_of(query, loss * (2 * temperature))
 
 
 def nnclr_loss_func(
@@ -120,7 +123,7 @@ def nnclr_loss_func(
     temperature: float = 0.1,
 ) -> Tensor:
     """Every nearest neighbour against all predictions of the batch."""
-    return in_dtype_of(nn, pair_losses(nn, p, 1 / temperature).mean())
+    return in_dtype_of(nn, info_nce(nn, p, temperature=temperature))
 
 
 def byol_loss_func(

@@ -12,6 +12,7 @@ from ..momentum import momentum_update_
 from ..noise import noise_indices
 from ..queue import queue_push_
 from ..sigmoid_contrast import sigmoid_contrast
+from ..unit_rows import unit_rows
 from .barlow_twins import barlow_twins
 from .byol import byol
 from .clip import clip
@@ -27,7 +28,7 @@ from .moco_v3 import moco_v3
 from .nce import nce, nce_normalizer
 from .negative_sampling import negative_sampling
 from .nt_xent import dcl, flat_nce, nt_xent
-from .rows import row_products, unit_rows
+from .rows import row_products
 from .siglip import siglip
 from .sim_cse import sim_cse
 from .simsiam import simsiam

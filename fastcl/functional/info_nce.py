@@ -8,7 +8,8 @@ from .. import _check
 from ..contrast import contrast, raw_contrast
 from ..mean_contrast import mean_contrast
 from ..reference import accumulate_dtype
-from .rows import reduced, row_products, unit_rows
+from ..unit_rows import unit_rows
+from .rows import reduced, row_products
 
 
 def info_nce(
@@ -70,18 +71,22 @@ def info_nce(
         mean = mean_contrast(query, key, scale=scale, ids=ids, normalize=True)
         return _of_mean(mean, query, reduction)
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
-    # Constant keys: with the positive apart, one pass yields loss and gradient.
-    columns, extra = k, None
     if negatives is not None and negative_mode == "paired":
         return reduced(_paired(q, k, negatives, scale, normalize), reduction)
     if negatives is not None:
         _check.rows("negatives", negatives, ("query", query))
-        columns, ids = (unit_rows(negatives) if normalize else negatives), None
-    if negatives is not None or not (several or (k.requires_grad and not ignore)):
         extra = row_products(q, k)
+        if reduction == "none":
+            columns = unit_rows(negatives) if normalize else negatives
+            return contrast(q, columns, scale=scale, extra=extra).loss
+        mean = mean_contrast(query, negatives, scale=scale, extra=extra, normalize=normalize)
+        return _of_mean(mean, query, reduction)
+    # Constant keys: with the positive apart, one pass yields loss and gradient.
+    apart = not (several or (k.requires_grad and not ignore))
+    extra = row_products(q, k) if apart else None
     if reduction == "none":
-        return contrast(q, columns, scale=scale, ids=ids, extra=extra).loss
-    return _of_mean(mean_contrast(q, columns, scale=scale, ids=ids, extra=extra), q, reduction)
+        return contrast(q, k, scale=scale, ids=ids, extra=extra).loss
+    return _of_mean(mean_contrast(q, k, scale=scale, ids=ids, extra=extra), q, reduction)
 
 
 def _of_mean(mean: Tensor, rows: Tensor, reduction: str) -> Tensor:

@@ -10,7 +10,7 @@ from .._gradients import refuse_second_derivative
 from .._library import ops
 from ..contrast import contrast
 from ..reference import accumulate_dtype
-from .rows import unit_rows
+from ..unit_rows import unit_rows
 
 EPS = 1e-7  # added to both denominators in the authors' code
 

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast
-from .rows import row_products, self_contrast, unit_rows
+from ..unit_rows import unit_rows
+from .rows import row_products, self_contrast
 
 
 def _losses(

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from .. import _check
 from ..sigmoid_contrast import sigmoid_contrast
-from .rows import row_products, unit_rows
+from ..unit_rows import unit_rows
+from .rows import row_products
 
 
 def siglip(

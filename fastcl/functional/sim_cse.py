@@ -6,8 +6,9 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast
+from ..unit_rows import unit_rows
 from .info_nce import info_nce
-from .rows import row_products, unit_rows
+from .rows import row_products
 
 
 def sim_cse(
