@@ -47,7 +47,7 @@ def agree(
         raise error
     if equal:
         return Plan(ranks, [x.shape[0]] * ranks.size, mode)
-    mine = [*x.shape, _check.FLOATS.index(x.dtype), ids is not None] if not error else [-1, 0, 0, 0]
+    mine = [-1, 0, 0, 0] if error else [*x.shape, _check.FLOATS.index(x.dtype), ids is not None]
     counts, widths, dtypes, given = zip(*ranks.share(mine, x.device), strict=True)
     if error is not None:
         raise error
