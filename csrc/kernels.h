@@ -4,14 +4,9 @@
 #include <cstdint>
 #include <vector>
 
+#include "dtype.h"
+
 namespace fastcl {
-
-enum class Element { kFloat, kDouble, kHalf, kBFloat16 };
-
-inline int64_t size_of(Element element) {
-  if (element == Element::kDouble) return 8;
-  return element == Element::kFloat ? 4 : 2;
-}
 
 // A matrix in one or more parts below each other, contiguous each.
 struct Rows {
@@ -25,7 +20,7 @@ struct Rows {
 // What forward and backward of info_nce share. Rows are accumulated in T: float, or double for
 // double rows.
 struct InfoNce {
-  Element element;        // of q and k
+  Dtype dtype;            // of q and k
   Rows q;                 // [n, d]
   Rows k;                 // [m, d]; q itself where symmetric
   const void* q_lengths;  // [n] of type T, which rows are divided by; null: unit rows, or as is
@@ -100,21 +95,21 @@ void info_nce_mean(const InfoNceMean<T>& x);
 template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x);
 
-// y = x / |x| row by row, in the element type of x; lengths [n] are kept for the gradient.
+// y = x / |x| row by row, in the dtype of x; lengths [n] are kept for the gradient.
 template <typename T>
-void unit_rows(Element element, const void* x, int64_t n, int64_t d, void* y, T* lengths);
+void unit_rows(Dtype dtype, const void* x, int64_t n, int64_t d, void* y, T* lengths);
 
 // Lengths [n] of the rows.
 template <typename T>
-void row_lengths(Element element, const Rows& x, int64_t d, T* lengths);
+void row_lengths(Dtype dtype, const Rows& x, int64_t d, T* lengths);
 
 // The gradient of unit rows, in place, to that of the rows x; returns the sum of <x / |x|, grad>.
 template <typename T>
-double project(Element element, const Rows& x, const T* lengths, int64_t d, T* grad);
+double project(Dtype dtype, const Rows& x, const T* lengths, int64_t d, T* grad);
 
 template <typename T>
-void unit_rows_gradient(Element element, const void* grad, const void* x, const T* lengths,
-                        int64_t n, int64_t d, void* dx);
+void unit_rows_gradient(Dtype dtype, const void* grad, const void* x, const T* lengths, int64_t n,
+                        int64_t d, void* dx);
 
 }  // namespace cpu
 }  // namespace fastcl

@@ -102,19 +102,9 @@ std::vector<T> values(const OptionalTensor& x, int64_t size, const char* name) {
   }
 }
 
-inline Element element_of(const Tensor& x) {
-  switch (x.scalar_type()) {
-    case ScalarType::Float:
-      return Element::kFloat;
-    case ScalarType::Double:
-      return Element::kDouble;
-    case ScalarType::Half:
-      return Element::kHalf;
-    case ScalarType::BFloat16:
-      return Element::kBFloat16;
-    default:
-      STD_TORCH_CHECK(false, "fastcl: rows must be floating point");
-  }
+inline Dtype rows_dtype(const Tensor& x) {
+  STD_TORCH_CHECK(dtype(x) != Dtype::kOther, "fastcl: rows must be floating point");
+  return dtype(x);
 }
 
 // Runs f with the type that rows of q are accumulated in.

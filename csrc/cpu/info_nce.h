@@ -69,20 +69,20 @@ constexpr int64_t kPairSlice = 512;
 template <typename T>
 class RowTable {
  public:
-  RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d);
+  RowTable(Dtype dtype, const Rows& rows, const void* lengths, int64_t n, int64_t d);
   // Unit rows, or rows as they lie.
   Block<T> block(int64_t first, int64_t size) const {
-    return {element_, rows_.data() + first, factors(first), size};
+    return {dtype_, rows_.data() + first, factors(first), size};
   }
   Block<T> plain(int64_t first, int64_t size) const {
-    return {element_, rows_.data() + first, nullptr, size};
+    return {dtype_, rows_.data() + first, nullptr, size};
   }
   // The rows where they lie end to end, not divided by their length, or null.
   const T* in_place(int64_t first, int64_t size, int64_t d) const;
   const T* factors(int64_t first) const { return scaled_ ? factors_.data() + first : nullptr; }
 
  private:
-  Element element_;
+  Dtype dtype_;
   bool scaled_;
   std::vector<const void*> rows_;
   Buffer<T> factors_;

@@ -70,10 +70,10 @@ void info_nce_backward(const InfoNceBackward<T>& x) {
   accumulate<T>(
       x, {rows.view(), across, common.one, static_cast<T>(common.shift), x.symmetric, x.dq, x.dk});
   if (x.q_lengths != nullptr && x.dq != nullptr) {
-    *x.dot = project(x.element, x.q, static_cast<const T*>(x.q_lengths), x.d, x.dq);
+    *x.dot = project(x.dtype, x.q, static_cast<const T*>(x.q_lengths), x.d, x.dq);
   }
   if (x.k_lengths != nullptr && x.dk != nullptr) {
-    project(x.element, x.k, static_cast<const T*>(x.k_lengths), x.d, x.dk);
+    project(x.dtype, x.k, static_cast<const T*>(x.k_lengths), x.d, x.dk);
   }
 }
 

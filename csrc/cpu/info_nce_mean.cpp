@@ -149,8 +149,8 @@ template <typename T>
 void project_both(const InfoNceMean<T>& x) {
   if (x.q_lengths == nullptr) return;
   const auto lengths = [](const void* at) { return static_cast<const T*>(at); };
-  if (x.dq != nullptr) *x.dot = project(x.element, x.q, lengths(x.q_lengths), x.d, x.dq);
-  if (x.dk != nullptr) project(x.element, x.k, lengths(x.k_lengths), x.d, x.dk);
+  if (x.dq != nullptr) *x.dot = project(x.dtype, x.q, lengths(x.q_lengths), x.d, x.dq);
+  if (x.dk != nullptr) project(x.dtype, x.k, lengths(x.k_lengths), x.d, x.dk);
 }
 
 // Whether no positive is among the columns: then the forward alone has the gradient of the rows.

@@ -5,12 +5,12 @@
 namespace fastcl::cpu {
 
 template <typename T>
-RowTable<T>::RowTable(Element element, const Rows& rows, const void* lengths, int64_t n, int64_t d)
-    : element_(element), scaled_(lengths != nullptr) {
+RowTable<T>::RowTable(Dtype dtype, const Rows& rows, const void* lengths, int64_t n, int64_t d)
+    : dtype_(dtype), scaled_(lengths != nullptr) {
   rows_.reserve(n);
   for (const Rows::Part& part : rows.parts) {
     for (int64_t i = 0; i < part.size; ++i) {
-      rows_.push_back(static_cast<const char*>(part.data) + i * d * size_of(element));
+      rows_.push_back(static_cast<const char*>(part.data) + i * d * size_of(dtype));
     }
   }
   if (!scaled_) return;
@@ -24,8 +24,8 @@ RowTable<T>::RowTable(Element element, const Rows& rows, const void* lengths, in
 
 template <typename T>
 const T* RowTable<T>::in_place(int64_t first, int64_t size, int64_t d) const {
-  constexpr Element native = sizeof(T) == 4 ? Element::kFloat : Element::kDouble;
-  if (element_ != native) return nullptr;
+  constexpr Dtype native = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
+  if (dtype_ != native) return nullptr;
   const T* begin = static_cast<const T*>(rows_[first]);
   for (int64_t i = 1; i < size; ++i) {
     if (rows_[first + i] != begin + i * d) return nullptr;
@@ -42,9 +42,9 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
       workers(std::min<int64_t>(thread_count(), schedule.items(0))),
       scale(scale_of<T>(x.scale)),
       x_(x),
-      q_(x.element, x.q, x.q_lengths, x.n, x.d),
-      k_(x.element, x.k, x.k_lengths, x.m, x.d),
-      pairs_(x.element == Element::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
+      q_(x.dtype, x.q, x.q_lengths, x.n, x.d),
+      k_(x.dtype, x.k, x.k_lengths, x.m, x.d),
+      pairs_(x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
   const bool kept = schedule.order == Order::kChunks;  // the caller has memory for the tiles

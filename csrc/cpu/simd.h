@@ -40,7 +40,7 @@ struct Match {
 // Rows to be multiplied, wherever they lie.
 template <typename T>
 struct Block {
-  Element element;
+  Dtype dtype;
   const void* const* rows;  // [size] where each row begins
   const T* factors;         // [size] what each row is multiplied with, or null
   int64_t size;
@@ -124,9 +124,9 @@ struct Simd {
   void (*narrow_rows)(Tile<float>, const float* factor, uint32_t* to);
   void (*narrow_columns)(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
   // Whole rows, see kernels.h.
-  void (*unit_rows)(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
-  void (*unit_rows_gradient)(Element, const void* grad, const void* x, const T* lengths,
-                             int64_t rows, int64_t d, void* dx);
+  void (*unit_rows)(Dtype, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
+  void (*unit_rows_gradient)(Dtype, const void* grad, const void* x, const T* lengths, int64_t rows,
+                             int64_t d, void* dx);
   void (*row_lengths)(const Block<T>&, int64_t d, T* lengths);
   // The gradient of unit rows, in place, to that of the rows x; dots [rows] = <x / |x|, grad>.
   void (*project)(const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots);

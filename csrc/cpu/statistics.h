@@ -81,7 +81,7 @@ class SumsBuffer {
 template <typename T>
 double longest(const InfoNce& x, const Rows& rows, int64_t size) {
   const Buffer<T> lengths(size);
-  row_lengths<T>(x.element, rows, x.d, lengths.data());
+  row_lengths<T>(x.dtype, rows, x.d, lengths.data());
   double most = 0;
   for (int64_t i = 0; i < size; ++i) most = std::max<double>(most, lengths[i]);
   return most;

@@ -26,8 +26,8 @@ Mean info_nce_mean(Tensor q, Tensor k, double scale, OptionalTensor logit_scale,
     if (normalize) {
       q_lengths.resize(x.n);
       k_lengths.resize(x.m);
-      cpu::row_lengths<T>(x.element, x.q, x.d, q_lengths.data());
-      cpu::row_lengths<T>(x.element, x.k, x.d, k_lengths.data());
+      cpu::row_lengths<T>(x.dtype, x.q, x.d, q_lengths.data());
+      cpu::row_lengths<T>(x.dtype, x.k, x.d, k_lengths.data());
       x.q_lengths = q_lengths.data();
       x.k_lengths = k_lengths.data();
     }

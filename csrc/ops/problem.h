@@ -32,7 +32,7 @@ inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
       "fastcl: q and k must be matrices of one width and dtype");
   STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
   check_ids(row_ids, col_ids, q.size(0), k.size(0));
-  return {element_of(q),
+  return {rows_dtype(q),
           {{{checked(q, "q").data_ptr(), q.size(0)}}},
           {{{checked(k, "k").data_ptr(), k.size(0)}}},
           nullptr,
@@ -67,7 +67,7 @@ inline InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tenso
                            const OptionalTensor& col_ids, bool positives_in) {
   STD_TORCH_CHECK(!q.empty(), "fastcl: the contrast needs rows");
   InfoNce x{};
-  x.element = element_of(q[0]);
+  x.dtype = rows_dtype(q[0]);
   x.d = q[0].size(1);
   x.q = rows_of(q, q[0], &x.n);
   x.symmetric = k.empty();

@@ -21,11 +21,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> raw_info_nce_forward(
   with_accumulator(q[0], [&](auto zero) {
     using T = decltype(zero);
     T* lengths = mutable_data<T>(q_lengths, "lengths");
-    cpu::row_lengths<T>(x.element, x.q, x.d, lengths);
+    cpu::row_lengths<T>(x.dtype, x.q, x.d, lengths);
     x.q_lengths = x.k_lengths = lengths;
     if (!x.symmetric) {
       lengths = mutable_data<T>(k_lengths, "lengths");
-      cpu::row_lengths<T>(x.element, x.k, x.d, lengths);
+      cpu::row_lengths<T>(x.dtype, x.k, x.d, lengths);
       x.k_lengths = lengths;
     }
     cpu::info_nce_forward<T>({x, nullptr, nullptr, mutable_data<T>(rows, "rows"),

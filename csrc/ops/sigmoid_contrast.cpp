@@ -25,8 +25,8 @@ Contrast compute(const Tensor& q, InfoNce x, double bias, const OptionalTensor& 
     if (raw) {
       q_lengths.resize(x.n);
       k_lengths.resize(x.m);
-      cpu::row_lengths<T>(x.element, x.q, x.d, q_lengths.data());
-      cpu::row_lengths<T>(x.element, x.k, x.d, k_lengths.data());
+      cpu::row_lengths<T>(x.dtype, x.q, x.d, q_lengths.data());
+      cpu::row_lengths<T>(x.dtype, x.k, x.d, k_lengths.data());
       x.q_lengths = q_lengths.data();
       x.k_lengths = k_lengths.data();
     }
@@ -34,8 +34,8 @@ Contrast compute(const Tensor& q, InfoNce x, double bias, const OptionalTensor& 
     T* to_q = need_q ? mutable_data<T>(dq, "dq") : nullptr;
     T* to_k = need_k ? mutable_data<T>(dk, "dk") : nullptr;
     cpu::sigmoid_contrast<T>({x, bias, to_q, to_k, found});
-    if (raw && need_q) cpu::project<T>(x.element, x.q, q_lengths.data(), x.d, to_q);
-    if (raw && need_k) cpu::project<T>(x.element, x.k, k_lengths.data(), x.d, to_k);
+    if (raw && need_q) cpu::project<T>(x.dtype, x.q, q_lengths.data(), x.d, to_q);
+    if (raw && need_k) cpu::project<T>(x.dtype, x.k, k_lengths.data(), x.d, to_k);
     const bool needed = need_q || need_k;
     *mutable_data<T>(loss, "loss") = static_cast<T>(found[0]);
     mutable_data<T>(sums, "sums")[0] = static_cast<T>(needed ? found[1] : 0);

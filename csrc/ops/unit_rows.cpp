@@ -32,7 +32,7 @@ std::tuple<Tensor, Tensor> unit_rows_forward(std::vector<Tensor> parts) {
     char* to = mutable_data<char>(y, "y");
     T* length = mutable_data<T>(lengths, "lengths");
     for (const Tensor& x : parts) {
-      cpu::unit_rows<T>(element_of(x), data<char>(x, "x"), x.size(0), d, to, length);
+      cpu::unit_rows<T>(rows_dtype(x), data<char>(x, "x"), x.size(0), d, to, length);
       to += x.size(0) * row_bytes(x);
       length += x.size(0);
     }
@@ -56,7 +56,7 @@ Tensor unit_rows_backward(Tensor grad, std::vector<Tensor> parts, Tensor lengths
       const int64_t bytes = x.size(0) * row_bytes(x);
       STD_TORCH_CHECK(to + bytes <= mutable_data<char>(dx, "dx") + n * row_bytes(dx),
                       "fastcl: grad must have as many rows as the parts");
-      cpu::unit_rows_gradient<T>(element_of(x), from, data<char>(x, "x"), length, x.size(0), d, to);
+      cpu::unit_rows_gradient<T>(rows_dtype(x), from, data<char>(x, "x"), length, x.size(0), d, to);
       to += bytes;
       from += bytes;
       length += x.size(0);

@@ -80,9 +80,9 @@ void narrow_rows(Tile<float>, const float* factor, uint32_t* to);
 void narrow_columns(Tile<float>, const float* factor, uint32_t* mixed, uint32_t* to);
 
 template <typename T>
-void unit_rows(Element, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
+void unit_rows(Dtype, const void* x, int64_t rows, int64_t d, void* y, T* lengths);
 template <typename T>
-void unit_rows_gradient(Element, const void* grad, const void* x, const T* lengths, int64_t rows,
+void unit_rows_gradient(Dtype, const void* grad, const void* x, const T* lengths, int64_t rows,
                         int64_t d, void* dx);
 template <typename T>
 void row_lengths(const Block<T>&, int64_t d, T* lengths);

@@ -134,9 +134,9 @@ inline void convert(const E* x, T factor, int64_t n, T* to) {
 template <typename T>
 inline void row_to(const Block<T>& x, int64_t i, int64_t from, int64_t n, T* to) {
   const T factor = x.factors == nullptr ? T(1) : x.factors[i];
-  if (x.element == Element::kHalf) {
+  if (x.dtype == Dtype::kFloat16) {
     convert(static_cast<const Half*>(x.rows[i]) + from, factor, n, to);
-  } else if (x.element == Element::kBFloat16) {
+  } else if (x.dtype == Dtype::kBFloat16) {
     convert(static_cast<const BFloat16*>(x.rows[i]) + from, factor, n, to);
   } else {
     convert(static_cast<const T*>(x.rows[i]) + from, factor, n, to);
@@ -218,7 +218,7 @@ void pack_rows(const Block<T>& x, int64_t from, int64_t cols, T* to) {
 template <typename T>
 void pack_columns(const Block<T>& x, int64_t from, int64_t cols, T* to) {
   constexpr int lanes = kWidth<T>;
-  const bool wide = x.element == Element::kFloat || x.element == Element::kDouble;
+  const bool wide = x.dtype == Dtype::kFloat32 || x.dtype == Dtype::kFloat64;
   for_panels<T>(x.size, [&](int64_t first, int count) {
     T* panel = to + first * lanes * cols;
     const int64_t line = static_cast<int64_t>(count) * lanes;  // elements of a row of the panel

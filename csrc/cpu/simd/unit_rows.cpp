@@ -65,27 +65,27 @@ void project_rows(const E*, const Block<T>& x, const T* lengths, int64_t d, T* g
   }
 }
 
-// f(null pointer to the element type).
+// f(null pointer to the type of the elements).
 template <typename T, typename F>
-void with_element(Element element, const F& f) {
-  if (element == Element::kHalf) return f(static_cast<const Half*>(nullptr));
-  if (element == Element::kBFloat16) return f(static_cast<const BFloat16*>(nullptr));
+void with_dtype(Dtype dtype, const F& f) {
+  if (dtype == Dtype::kFloat16) return f(static_cast<const Half*>(nullptr));
+  if (dtype == Dtype::kBFloat16) return f(static_cast<const BFloat16*>(nullptr));
   f(static_cast<const T*>(nullptr));
 }
 
 }  // namespace
 
 template <typename T>
-void unit_rows(Element element, const void* x, int64_t rows, int64_t d, void* y, T* lengths) {
-  with_element<T>(element, [&]<typename E>(const E*) {
+void unit_rows(Dtype dtype, const void* x, int64_t rows, int64_t d, void* y, T* lengths) {
+  with_dtype<T>(dtype, [&]<typename E>(const E*) {
     forward(static_cast<const E*>(x), rows, d, static_cast<E*>(y), lengths);
   });
 }
 
 template <typename T>
-void unit_rows_gradient(Element element, const void* grad, const void* x, const T* lengths,
+void unit_rows_gradient(Dtype dtype, const void* grad, const void* x, const T* lengths,
                         int64_t rows, int64_t d, void* dx) {
-  with_element<T>(element, [&]<typename E>(const E*) {
+  with_dtype<T>(dtype, [&]<typename E>(const E*) {
     backward(static_cast<const E*>(grad), static_cast<const E*>(x), lengths, rows, d,
              static_cast<E*>(dx));
   });
@@ -93,7 +93,7 @@ void unit_rows_gradient(Element element, const void* grad, const void* x, const 
 
 template <typename T>
 void row_lengths(const Block<T>& x, int64_t d, T* lengths) {
-  with_element<T>(x.element, [&]<typename E>(const E*) {
+  with_dtype<T>(x.dtype, [&]<typename E>(const E*) {
     for (int64_t i = 0; i < x.size; ++i) {
       lengths[i] = length_of(static_cast<const E*>(x.rows[i]), d, T{});
     }
@@ -102,18 +102,18 @@ void row_lengths(const Block<T>& x, int64_t d, T* lengths) {
 
 template <typename T>
 void project(const Block<T>& x, const T* lengths, int64_t d, T* grad, double* dots) {
-  with_element<T>(x.element, [&](auto* none) { project_rows(none, x, lengths, d, grad, dots); });
+  with_dtype<T>(x.dtype, [&](auto* none) { project_rows(none, x, lengths, d, grad, dots); });
 }
 
 template void row_lengths(const Block<float>&, int64_t, float*);
 template void row_lengths(const Block<double>&, int64_t, double*);
 template void project(const Block<float>&, const float*, int64_t, float*, double*);
 template void project(const Block<double>&, const double*, int64_t, double*, double*);
-template void unit_rows(Element, const void*, int64_t, int64_t, void*, float*);
-template void unit_rows(Element, const void*, int64_t, int64_t, void*, double*);
-template void unit_rows_gradient(Element, const void*, const void*, const float*, int64_t, int64_t,
+template void unit_rows(Dtype, const void*, int64_t, int64_t, void*, float*);
+template void unit_rows(Dtype, const void*, int64_t, int64_t, void*, double*);
+template void unit_rows_gradient(Dtype, const void*, const void*, const float*, int64_t, int64_t,
                                  void*);
-template void unit_rows_gradient(Element, const void*, const void*, const double*, int64_t, int64_t,
+template void unit_rows_gradient(Dtype, const void*, const void*, const double*, int64_t, int64_t,
                                  void*);
 
 }  // namespace fastcl::FASTCL_SIMD
