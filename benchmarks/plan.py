@@ -70,7 +70,7 @@ def _rows(n: int) -> torch.Tensor:
 def _block(n: int) -> None:
     """One block of CLIP, forward and backward."""
     q, k, ids = _rows(n), _rows(n), torch.arange(n)
-    x = Problem(q, k, ids, False, True, True, 10.0, None)
+    x = Problem(q, k, ids, False, True, True, False, 10.0, None)
     rows, cols = _blocks.statistics(x, q, k, ids, ids)
     one = torch.ones(n, 1, dtype=torch.float64)
     rows, cols = (torch.cat([s, one], dim=1) for s in (rows, cols))

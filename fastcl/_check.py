@@ -65,6 +65,13 @@ def vector(name: str, x: Tensor, length: int, device: torch.device, integer: boo
         raise ValueError(f"{name} must be on {device}, got {x.device}")
 
 
+def duplicates(ids: Tensor | None, way: str, x: Tensor) -> None:
+    """Optional ids of the rows x, and what to do with equal ones."""
+    one_of("duplicates", way, DUPLICATES)
+    if ids is not None:
+        vector("ids", ids, x.shape[0], x.device, integer=True)
+
+
 def array(
     name: str, x: Tensor, dims: int, shape: str, like: tuple[str, Tensor] | None = None
 ) -> None:

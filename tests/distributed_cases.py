@@ -21,10 +21,12 @@ class Loss:
 
     @property
     def title(self):
-        return "-".join([self.name, *self.frozen, *(k for k in self.kwargs if k != "temperature")])
+        ids = ["ids"] if "ids" in self.inputs else []
+        more = [v if k == "duplicates" else k for k, v in self.kwargs.items() if k != "temperature"]
+        return "-".join([self.name, *self.frozen, *ids, *more])
 
 
-SCALE, BIAS = {"logit_scale": 14.0}, {"logit_bias": -3.0}
+SCALE, BIAS, IGNORE = {"logit_scale": 14.0}, {"logit_bias": -3.0}, {"duplicates": "ignore"}
 LOSSES = (
     Loss("info_nce", ("query", "key"), kwargs={"temperature": 0.1}),
     Loss("info_nce", ("query", "key"), frozen=("key",)),
@@ -38,6 +40,16 @@ LOSSES = (
     Loss("flat_nce", ("z0", "z1")),
     Loss("sup_con", ("z", "labels"), kwargs={"base_temperature": 0.1}),
     Loss("moco", ("query", "key"), frozen=("key",), modes=("",)),
+    Loss("info_nce", ("query", "key", "ids")),
+    Loss("info_nce", ("query", "key", "ids"), kwargs=IGNORE),
+    Loss("info_nce", ("query", "key", "ids"), kwargs=IGNORE, frozen=("key",)),
+    Loss("clip", ("image", "text", "ids"), SCALE, IGNORE),
+    Loss("clip", ("image", "text", "ids"), SCALE, IGNORE, frozen=("text",)),
+    Loss("siglip", ("image", "text", "ids"), SCALE | BIAS, IGNORE),
+    Loss("nt_xent", ("z0", "z1", "ids")),
+    Loss("nt_xent", ("z0", "z1", "ids"), kwargs=IGNORE),
+    Loss("moco", ("query", "key", "ids"), frozen=("key",), modes=("",)),
+    Loss("moco", ("query", "key", "ids"), kwargs=IGNORE, frozen=("key",), modes=("",)),
 )
 
 
@@ -61,12 +73,14 @@ def scalars(loss, dtype=torch.float64):
     return {k: torch.tensor(v, dtype=dtype, requires_grad=True) for k, v in loss.scalars.items()}
 
 
-def _extras(loss, dtype=torch.float64):
+def extras(loss, dtype=torch.float64):
+    """What all ranks share: the queue, and the ids of its rows."""
     if loss.name != "moco":
         return {}
     generator = torch.Generator().manual_seed(5)
     rows = torch.randn(7, WIDTH, dtype=torch.float64, generator=generator).to(dtype)
-    return {"queue": torch.nn.functional.normalize(rows, dim=1)}
+    queue = {"queue": torch.nn.functional.normalize(rows, dim=1)}
+    return {**queue, "queue_ids": torch.arange(7) % 3} if "ids" in loss.inputs else queue
 
 
 def _leaf(loss, name, x):
@@ -75,7 +89,7 @@ def _leaf(loss, name, x):
 
 def _call(function, loss, rows, scalar, extra):
     """Value and gradients of rows and scalars."""
-    value = function(**rows, **scalar, **_extras(loss, _dtype(rows)), **loss.kwargs, **extra)
+    value = function(**rows, **scalar, **extras(loss, _dtype(rows)), **loss.kwargs, **extra)
     value.backward()
     wanted = {k: x.grad for k, x in {**rows, **scalar}.items() if x.requires_grad}
     return value.detach(), wanted

@@ -1,11 +1,13 @@
 """Each library's own training code with its loss, then with fastcl's from the same seed: one curve.
 
-open_clip's train_one_epoch and the trainer of sentence-transformers are in examples/, which compare
-the curves too. SupContrast is not packaged and the training classes of solo-learn need packages
-that are gone: here the steps of their training scripts, around the loss.
+open_clip's train_one_epoch is in examples/, which compares the curves too. SupContrast is not
+packaged and the training classes of solo-learn need packages that are gone: here the steps of their
+training scripts, around the loss.
 """
 
 import copy
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
@@ -15,6 +17,7 @@ from test_compat_plain import sup_contrast
 from torch import nn
 
 import fastcl
+from benchmarks.absent import stand_in_for_torchvision
 from fastcl.compat import supcontrast
 
 STEPS, BATCH = 12, 16
@@ -160,6 +163,35 @@ def test_info_nce():
         return losses
 
     assert_same(train, "info_nce")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cached", [False, True])
+def test_sentence_transformers_trainer(cached):
+    """Its SentenceTransformerTrainer over ten steps of the example; cached in unequal parts."""
+    for name in ("datasets", "accelerate"):
+        peer(name)
+    module = peer("sentence_transformers.sentence_transformer.losses")
+    path = Path(__file__).parents[1] / "examples" / "sentence_transformers_trainer.py"
+    with stand_in_for_torchvision():
+        example = runpy.run_path(str(path))
+
+    def train():
+        losses = []
+
+        def make_loss(model):
+            if cached:
+                loss = module.CachedMultipleNegativesRankingLoss(model, mini_batch_size=6)
+            else:
+                loss = module.MultipleNegativesRankingLoss(model)
+            loss.register_forward_hook(lambda module, inputs, loss: losses.append(loss.detach()))
+            return loss
+
+        example["train"](make_loss, epochs=2)
+        assert len(losses) == 10
+        return losses
+
+    assert_same(train, "sentence_transformers")
 
 
 @pytest.mark.parametrize("supervised", [False, True])

@@ -6,7 +6,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
-from distributed_cases import LOSSES, WIDTH, assert_exact, batch, of_rank, scalars, single
+from distributed_cases import LOSSES, WIDTH, assert_exact, batch, extras, of_rank, scalars, single
 from gloo import spawn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -35,8 +35,7 @@ class Towers(torch.nn.Module):
 
 
 def _arguments(loss):
-    extra = {"queue": torch.eye(WIDTH, dtype=torch.float64)} if loss.name == "moco" else {}
-    return {**loss.kwargs, **extra}
+    return {**loss.kwargs, **extras(loss)}
 
 
 def _single_gradients(loss, model, batches):
@@ -91,12 +90,15 @@ def _equal_counts(rank):
         assert D.clip(torch.ones(2, WIDTH), broken, 10.0, mode=mode).isnan()
 
 
+def _cast(parts, dtype):
+    return {k: [x.to(dtype) if x.is_floating_point() else x for x in xs] for k, xs in parts.items()}
+
+
 def _low_precision(rank):
     """In the rows' own dtype the ring is as exact as one process: twice its error and a little."""
-    for loss in LOSSES[2], LOSSES[5], LOSSES[7]:
-        parts = batch(loss, [30, 41])
-        low = {k: [x.bfloat16() for x in xs] for k, xs in parts.items()}
-        value, exact = single(loss, {k: [x.double() for x in xs] for k, xs in low.items()})
+    for loss in (LOSSES[i] for i in (0, 1, 2, 5, 7, 15, 17, 19)):
+        low = _cast(batch(loss, [30, 41]), torch.bfloat16)
+        value, exact = single(loss, _cast(low, torch.float64))
         one, plain = single(loss, low, torch.float32)
         for mode in loss.modes:
             got, grads = of_rank(loss, low, rank, {"mode": mode}, torch.float32)
@@ -104,12 +106,24 @@ def _low_precision(rank):
             assert (got.double() - value).abs() <= 2 * (one.double() - value).abs() + 4 * EPS * (
                 1 + value.abs()
             )
-            for name in parts:
+            for name in exact.keys() - loss.scalars.keys():
                 g = grads[name].double() / 2
                 cut = slice(0, 30) if rank == 0 else slice(30, 71)
                 want, bar = exact[name][cut], plain[name][cut].double()
                 budget = 2 * (bar - want).abs().max() + 4 * EPS * (1 + want.abs().max())
                 assert (g - want).abs().max() <= budget
+
+
+def _duplicates_of_another_rank(rank):
+    """Pairs of one id on two ranks are no negatives of each other; of two ids they are."""
+    for mode in ("gather", "ring"):
+        for function, more in ((D.info_nce, ()), (D.clip, (5.0,)), (D.nt_xent, ())):
+            for ids, alone in ((torch.tensor([7, 7]), True), (torch.tensor([rank, 7]), False)):
+                x, y = (torch.randn(2, WIDTH, requires_grad=True) for _ in "xy")
+                loss = function(x, y, *more, ids=ids, duplicates="ignore", mode=mode)
+                loss.backward()
+                assert alone == (loss == 0) == (x.grad == 0).all() == (y.grad == 0).all()
+                assert loss.isfinite() and x.grad.isfinite().all() and y.grad.isfinite().all()
 
 
 def _bad_input(rank):
@@ -128,13 +142,22 @@ def _bad_input(rank):
                 call(rows)
         with pytest.raises((ValueError, TypeError), match="z must|z of"):
             D.sup_con(rows, torch.zeros(rows.shape[0], dtype=torch.int64))
+    for call in (D.info_nce, D.nt_xent, lambda x, y, **o: D.siglip(x, y, 1.0, 0.0, **o)):
+        with pytest.raises(ValueError, match="ids must be given on every rank or on none"):
+            call(good, good, ids=torch.arange(3) if rank else None)
+        with pytest.raises((ValueError, TypeError), match="ids|must fit on every rank"):
+            call(good, good, ids=torch.arange(2 if rank else 3))
+        with pytest.raises(ValueError, match="duplicates must be one of positive, ignore"):
+            call(good, good, ids=torch.arange(3), duplicates="drop")
     with pytest.raises(ValueError, match="mode must be one of gather, ring, got 'star'"):
         D.clip(good, good, 10.0, mode="star")
     with pytest.raises(ValueError, match="temperature"):
         D.info_nce(good, good, temperature=0.0)
 
 
-@pytest.mark.parametrize("check", [_equal_counts, _low_precision, _bad_input])
+@pytest.mark.parametrize(
+    "check", [_equal_counts, _low_precision, _duplicates_of_another_rank, _bad_input]
+)
 def test_two_ranks(check, tmp_path):
     spawn(check, 2, tmp_path)
 

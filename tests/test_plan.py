@@ -8,7 +8,8 @@ from threaded_ranks import run
 
 from benchmarks import cost, plan
 from benchmarks.cost import Link, Machine
-from fastcl.distributed import _plan, losses
+from fastcl import distributed
+from fastcl.distributed import _plan
 
 FAST = Link(0.0, float("inf"))
 GPU = Machine(
@@ -40,7 +41,7 @@ def _moved(mode, monkeypatch):
         counted(ranks, "transpose", lambda x, _: x.nbytes)
         counted(ranks, "scatter_sum", lambda x, _: x.nbytes)
         q, k = (torch.randn(B, D, requires_grad=True) for _ in range(2))
-        losses.clip(q, k, 10.0, mode=mode, group=ranks, equal=True).backward()
+        distributed.clip(q, k, 10.0, mode=mode, group=ranks, equal=True).backward()
 
     run(WORLD, one)
     return SimpleNamespace(**moved)

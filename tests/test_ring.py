@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from threaded_ranks import run
 
-from fastcl.distributed import _plan, losses
+from fastcl import distributed as D
+from fastcl.distributed import _plan
 from fastcl.distributed._schedule import last_step, part, ring, runs
 
 SIZES = (2, 3, 4, 5, 8, 64, 65)
@@ -144,8 +145,9 @@ def test_second_derivative_is_refused(threads):
         z = torch.randn(2, 3, requires_grad=True)
         for mode in ("gather", "ring"):
             for loss in (
-                losses.nt_xent(z, z + 1, mode=mode, group=ranks),
-                losses.siglip(z, z + 1, 10.0, -1.0, mode=mode, group=ranks, normalize=False),
+                D.nt_xent(z, z + 1, mode=mode, group=ranks),
+                D.info_nce(z, z + 1, mode=mode, group=ranks),
+                D.siglip(z, z + 1, 10.0, -1.0, mode=mode, group=ranks, normalize=False),
             ):
                 with pytest.raises(RuntimeError, match="second derivative"):
                     torch.autograd.grad(loss, z, create_graph=True)

@@ -136,6 +136,8 @@ class SupConLoss(losses.SupConLoss):
         if given or not _streams(self, losses.SupConLoss):
             return super().compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         c_f.labels_or_indices_tuple_required(labels, indices_tuple)
+        if len(embeddings) == 0:  # a memory may have enqueued them all
+            return self.zero_losses()
         removed = _removed(indices_tuple, labels, ref_labels)
         ids = _ids(labels, ref_labels)
         q, k, unit = _rows(self, embeddings, ref_emb)

@@ -32,6 +32,7 @@ class Problem(NamedTuple):
     symmetric: bool  # rows with each other, none with itself
     both: bool  # the columns are contrasted with the rows too
     positives_in: bool
+    negatives_only: bool  # lse over the negatives is wanted, not its difference to the positive
     scale: float
     logit_scale: Tensor | None  # [] multiplies scale
 
@@ -39,6 +40,9 @@ class Problem(NamedTuple):
     def reports(self) -> bool:
         """What a rank finds out about the columns of another is of use there."""
         return self.both or self.symmetric
+
+    def result(self, stats: Tensor) -> Tensor:  # [n, 4] -> [n]
+        return stats[:, :3].sum(1) if self.negatives_only else stats[:, 0]
 
 
 def unseen(n: int, device: torch.device) -> Tensor:
@@ -102,12 +106,14 @@ def gradient(
 ) -> tuple[Tensor, Tensor]:
     """Gradients dq [n, d] and dk [m, d] of these pairs, in the accumulation dtype."""
     dtype = accumulate_dtype(q.dtype)
-    if cols is None or k is q:
-        grad_cols, stats = None, q.new_empty(4, 0, dtype=dtype)
-    else:
+    grad, grad_cols = rows[:, 4].to(dtype).contiguous(), None
+    stats = q.new_empty(4, 0, dtype=dtype)
+    if cols is not None and k is not q:
         grad_cols, stats = cols[:, 4].to(dtype).contiguous(), _operand(cols[:, :4], dtype)
+    # lse is loss plus positive: one gradient for both.
+    positives = (grad, grad_cols) if x.negatives_only else (None, None)
     return ops.info_nce_backward(
-        rows[:, 4].to(dtype).contiguous(), None, grad_cols, None,
+        grad, positives[0], grad_cols, positives[1],
         q, k, x.scale, x.logit_scale, row_ids, col_ids, _operand(rows[:, :4], dtype), stats,
         k is q, x.positives_in, False, True, need_q, need_k,
     )  # fmt: skip

@@ -17,17 +17,17 @@ MODES = {"gather": _gather, "ring": _ring}
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, ids, both, positives_in, scale, plan):
+    def forward(ctx, q, k, logit_scale, ids, both, positives_in, negatives_only, scale, plan):
         symmetric = k is None
-        options = symmetric, both, positives_in, scale
+        options = symmetric, both, positives_in, negatives_only, scale
         x = Problem(q, q if symmetric else k, ids, *options, logit_scale)
         rows, cols, kept = MODES[plan.mode].forward(x, plan)
         ctx.save_for_backward(q, k, ids, logit_scale, rows, cols, *kept)
         ctx.options, ctx.plan = options, plan
         dtype = accumulate_dtype(q.dtype)
-        loss, count = rows[:, 0].to(dtype), rows[:, 3].to(dtype)
+        loss, count = x.result(rows).to(dtype), rows[:, 3].to(dtype)
         ctx.mark_non_differentiable(count)
-        return loss, count, cols[:, 0].to(dtype) if both else None
+        return loss, count, x.result(cols).to(dtype) if both else None
 
     @staticmethod
     def backward(ctx, grad, _count, grad_cols):
@@ -55,7 +55,7 @@ class _Contrast(torch.autograd.Function):
             dq.to(q.dtype) if need_q else None,
             dk.to(k.dtype) if need_k and not symmetric else None,
             d_scale,
-            *[None] * 5,
+            *[None] * 6,
         )
 
 
@@ -68,14 +68,17 @@ def contrast(
     scale: float | Tensor,
     both: bool = False,
     positives_in: bool = True,
+    negatives_only: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Loss [n] and number of positives [n] of this rank's rows, and loss [n] of its columns.
 
-    Equal to this rank's part of ``fastcl.contrast.contrast`` over the rows of all ranks. The
+    Equal to this rank's part of ``fastcl.contrast.contrast`` over the rows of all ranks; with
+    negatives_only, in place of the losses, to the logarithms of the sums over negatives. The
     gradient is that of the sum over ranks; of the scale, its mean over ranks, the same on all.
     """
     logit_scale = scale if isinstance(scale, Tensor) else None
     return _Contrast.apply(
         q.contiguous(), None if k is None else k.contiguous(), logit_scale, ids.contiguous(),
-        both, positives_in, 1.0 if logit_scale is not None else float(scale), plan,
+        both, positives_in and not negatives_only, negatives_only,
+        1.0 if logit_scale is not None else float(scale), plan,
     )  # fmt: skip

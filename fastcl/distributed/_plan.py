@@ -19,6 +19,7 @@ def agree(
     group: dist.ProcessGroup | None,
     equal: bool,
     check: Callable[[], None],
+    ids: Tensor | None = None,
 ) -> Plan | None:
     """The rows of every rank; None in one process, which has nobody to agree with.
 
@@ -27,10 +28,11 @@ def agree(
     Args:
         name: Of x, for the errors.
         check: Raises where the arguments of this rank do not fit.
+        ids: Given on every rank, or on none.
 
     Raises:
-        ValueError, TypeError: As check; or another rank's rows do not fit, or not to these; mode
-            is unknown, or group does not contain this rank.
+        ValueError, TypeError: As check; or another rank's rows do not fit, or not to these; ids
+            are missing somewhere; mode is unknown, or group does not contain this rank.
     """
     _check.one_of("mode", mode, tuple(MODES))
     ranks = Ranks(group)
@@ -45,8 +47,8 @@ def agree(
         raise error
     if equal:
         return Plan(ranks, [x.shape[0]] * ranks.size, mode)
-    mine = [-1, 0, 0] if error else [*x.shape, _check.FLOATS.index(x.dtype)]
-    counts, widths, dtypes = zip(*ranks.share(mine, x.device), strict=True)
+    mine = [-1, 0, 0, 0] if error else [*x.shape, _check.FLOATS.index(x.dtype), ids is not None]
+    counts, widths, dtypes, given = zip(*ranks.share(mine, x.device), strict=True)
     if error is not None:
         raise error
     if min(counts) < 0:
@@ -57,6 +59,8 @@ def agree(
     if len(set(dtypes)) > 1:
         names = [str(_check.FLOATS[i]) for i in dtypes]
         raise TypeError(f"{name} must have the same dtype on every rank, got {names}")
+    if len(set(given)) > 1:
+        raise ValueError(f"ids must be given on every rank or on none, missing on {given.index(0)}")
     return Plan(ranks, list(counts), mode)
 
 
@@ -64,6 +68,25 @@ def global_ids(plan: Plan, device: torch.device) -> Tensor:
     """The position of this rank's rows in the global batch, [b]."""
     start = sum(plan.counts[: plan.ranks.rank])
     return torch.arange(start, start + plan.counts[plan.ranks.rank], device=device)
+
+
+class _Shared(torch.autograd.Function):
+    """The same value; its gradient the mean over ranks."""
+
+    @staticmethod
+    def forward(ctx, x, ranks):
+        ctx.ranks = ranks
+        return x.view_as(x)
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx, grad):
+        return ctx.ranks.sum(grad) / ctx.ranks.size, None
+
+
+def shared(x: Tensor | float, plan: Plan) -> Tensor | float:  # []
+    """A number that every rank has, for use with its own rows: exact gradients on every rank."""
+    return _Shared.apply(x, plan.ranks) if isinstance(x, Tensor) else x
 
 
 class _Sum(torch.autograd.Function):

@@ -15,7 +15,7 @@ from ._schedule import ring
 
 class _SigmoidContrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, ids, plan):
+    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, ids, positives_in, plan):
         need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
         need_q = need_q or need_scale or need_bias
         dtype = accumulate_dtype(q.dtype)
@@ -24,8 +24,9 @@ class _SigmoidContrast(torch.autograd.Function):
 
         def visit(columns: Tensor, col_ids: Tensor) -> Tensor:
             loss, gq, gk, parts = ops.sigmoid_contrast(
-                q, columns, scale, logit_scale, bias, logit_bias, ids, col_ids, need_q, need_k
-            )
+                q, columns, scale, logit_scale, bias, logit_bias, ids, col_ids, need_q, need_k,
+                positives_in,
+            )  # fmt: skip
             sums.add_(torch.cat([loss[None], parts]))
             if need_q:
                 dq.add_(gq)
@@ -61,7 +62,7 @@ class _SigmoidContrast(torch.autograd.Function):
             (grad * size * dk).to(k_dtype) if need_k else None,
             d_scale,
             d_bias,
-            *[None] * 4,
+            *[None] * 5,
         )
 
 
@@ -73,8 +74,10 @@ def sigmoid_contrast(
     *,
     scale: float | Tensor,
     bias: float | Tensor,
+    positives_in: bool = True,
 ) -> Tensor:
-    """The logistic loss summed over all pairs of all ranks, the same on every rank.
+    """The logistic loss summed over all pairs of all ranks, or all of unequal id, the same on every
+    rank.
 
     The gradient of the rows is that of the sum over ranks of the results; of scale and bias, its
     mean over ranks, the same on all.
@@ -83,5 +86,5 @@ def sigmoid_contrast(
     numbers = [1.0 if tensors[0] is not None else float(scale)]
     numbers += [0.0 if tensors[1] is not None else float(bias)]
     return _SigmoidContrast.apply(
-        q.contiguous(), k.contiguous(), *tensors, *numbers, ids.contiguous(), plan
+        q.contiguous(), k.contiguous(), *tensors, *numbers, ids.contiguous(), positives_in, plan
     )

@@ -1,0 +1,165 @@
+"""Rows with a row of their own, over all ranks: InfoNCE, CLIP, SigLIP, MoCo."""
+
+import torch.nn.functional as F
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from .. import _check, functional
+from ..functional import row_products, unit_rows
+from ._contrast import contrast
+from ._mean import mean_contrast
+from ._plan import agree, global_ids, global_mean, mean, shared
+from ._sigmoid import sigmoid_contrast
+
+
+def info_nce(
+    query: Tensor,  # [b, d]
+    key: Tensor,  # [b, d]
+    *,
+    temperature: float = 0.1,
+    ids: Tensor | None = None,  # [b] int64
+    duplicates: str = "positive",
+    normalize: bool = True,
+    mode: str = "gather",
+    group: ProcessGroup | None = None,
+    equal: bool = False,
+) -> Tensor:
+    """InfoNCE of every query against the keys of all ranks.
+
+    Equal to ``functional.info_nce(gather(query), gather(key))``.
+
+    Arguments: those of `functional.info_nce` without negatives and reduction, ids meaning the same
+    on all ranks, and the package's.
+    """
+
+    def check() -> None:
+        _check.pairs("key", key, "query", query)
+        _check.positive("temperature", temperature)
+        _check.duplicates(ids, duplicates, query)
+
+    plan = agree("query", query, mode, group, equal, check, ids)
+    if plan is None:
+        return functional.info_nce(
+            query, key, temperature=temperature, ids=ids, duplicates=duplicates,
+            normalize=normalize,
+        )  # fmt: skip
+    q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
+    scale = 1 / temperature
+    if ids is not None and duplicates == "ignore":
+        lse, _, _ = contrast(q, k, ids, plan, scale=scale, negatives_only=True)
+        return global_mean(F.softplus(lse - scale * row_products(q, k)), plan)
+    ids = global_ids(plan, q.device) if ids is None else ids
+    if plan.mode == "gather":
+        return mean_contrast(q, k, ids, plan, scale=scale)
+    return global_mean(contrast(q, k, ids, plan, scale=scale)[0], plan)
+
+
+def clip(
+    image: Tensor,  # [b, d]
+    text: Tensor,  # [b, d]
+    logit_scale: Tensor | float,  # []
+    *,
+    ids: Tensor | None = None,  # [b] int64
+    duplicates: str = "positive",
+    normalize: bool = True,
+    mode: str = "gather",
+    group: ProcessGroup | None = None,
+    equal: bool = False,
+) -> Tensor:
+    """CLIP loss over the pairs of all ranks.
+
+    Equal to ``functional.clip(gather(image), gather(text), logit_scale)``.
+
+    Arguments: those of `functional.clip`, ids meaning the same on all ranks, and the package's.
+    """
+
+    def check() -> None:
+        _check.pairs("text", text, "image", image)
+        _check.contrast(image, text, logit_scale, ids, ids, None, None, False, True)
+        _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+
+    plan = agree("image", image, mode, group, equal, check, ids)
+    if plan is None:
+        return functional.clip(
+            image, text, logit_scale, ids=ids, duplicates=duplicates, normalize=normalize
+        )
+    q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
+    if ids is not None and duplicates == "ignore":
+        rows, _, cols = contrast(q, k, ids, plan, scale=logit_scale, both=True, negatives_only=True)
+        own = shared(logit_scale, plan) * row_products(q, k)
+        return global_mean((F.softplus(rows - own) + F.softplus(cols - own)) / 2, plan)
+    ids = global_ids(plan, q.device) if ids is None else ids
+    loss, _, col_loss = contrast(q, k, ids, plan, scale=logit_scale, both=True)
+    return global_mean((loss + col_loss) / 2, plan)
+
+
+def siglip(
+    image: Tensor,  # [b, d]
+    text: Tensor,  # [b, d]
+    logit_scale: Tensor | float,  # []
+    logit_bias: Tensor | float,  # []
+    *,
+    ids: Tensor | None = None,  # [b] int64
+    duplicates: str = "positive",
+    normalize: bool = True,
+    mode: str = "gather",
+    group: ProcessGroup | None = None,
+    equal: bool = False,
+) -> Tensor:
+    """SigLIP loss over the pairs of all ranks.
+
+    Equal to ``functional.siglip(gather(image), gather(text), logit_scale, logit_bias)``.
+
+    Arguments: those of `functional.siglip`, ids meaning the same on all ranks, and the package's.
+    """
+
+    def check() -> None:
+        _check.pairs("text", text, "image", image)
+        _check.contrast(image, text, logit_scale, ids, ids, None, None, False, False)
+        _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+        if isinstance(logit_bias, Tensor):
+            _check.scalar("logit_bias", logit_bias, image.device)
+        else:
+            _check.finite("logit_bias", logit_bias)
+
+    plan = agree("image", image, mode, group, equal, check, ids)
+    if plan is None:
+        return functional.siglip(
+            image, text, logit_scale, logit_bias, ids=ids, duplicates=duplicates,
+            normalize=normalize,
+        )  # fmt: skip
+    q, k = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
+    ignore = ids is not None and duplicates == "ignore"
+    ids = global_ids(plan, q.device) if ids is None else ids
+    loss = sigmoid_contrast(
+        q, k, ids, plan, scale=logit_scale, bias=logit_bias, positives_in=not ignore
+    ) / sum(plan.counts)
+    if not ignore:
+        return loss
+    own = shared(logit_scale, plan) * row_products(q, k) + shared(logit_bias, plan)
+    return loss + global_mean(F.softplus(-own), plan)
+
+
+def moco(
+    query: Tensor,  # [b, d]
+    key: Tensor,  # [b, d]
+    queue: Tensor,  # [K, d] unit rows, the same on every rank
+    *,
+    temperature: float = 0.07,
+    ids: Tensor | None = None,  # [b] int64
+    queue_ids: Tensor | None = None,  # [K] int64, the same on every rank
+    duplicates: str = "positive",
+    normalize: bool = True,
+    group: ProcessGroup | None = None,
+) -> Tensor:
+    """MoCo loss of the queries of all ranks against a queue that all ranks share.
+
+    Equal to ``functional.moco(gather(query), gather(key), queue)``. Only the mean is exchanged.
+
+    Arguments: those of `functional.moco`, and the package's group.
+    """
+    loss = functional.moco(
+        query, key, queue, temperature=temperature, ids=ids, queue_ids=queue_ids,
+        duplicates=duplicates, normalize=normalize,
+    )  # fmt: skip
+    return mean(loss, rows=query.shape[0], group=group)
