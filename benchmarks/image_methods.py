@@ -54,7 +54,7 @@ SCHEDULED = ("mocov3", "byol")  # their momentum follows the number of steps
 # an epoch cheaper.
 OTHER_EPOCHS = {
     "cpc": 3, "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
-    "cmc": 12, "byol": 12, "simsiam": 12, "swav": 9, "nnclr": 8, "dim": 12, "dim-nce": 12,
+    "cmc": 12, "byol": 12, "simsiam": 12, "swav": 9, "nnclr": 8,
 }  # fmt: skip
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
