@@ -39,8 +39,7 @@ OPTIONS = {
     "supcon": {"temperature": 0.2},
     "nnclr": {"queue_size": 2048, "prediction": 512, **SMALL},
     "cpc": {"patch": 16, "steps": 2},  # 9 patches; 49 of 8 pixels would cost ten times two views
-    # A bank that begins at random is gone after an epoch; with 0.5 it takes as many as there are.
-    "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1, "momentum": 0.0},
+    "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
