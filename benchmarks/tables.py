@@ -105,15 +105,18 @@ def headline(rows: list[Row], predicted: dict[str, float] | None = None) -> str:
 
 
 def _where(rows: list[Row]) -> str:
-    """The circumstances, once: rows of one file come from one run."""
+    """The circumstances, once: those of the first row, and when cases were measured apart."""
     first = rows[0]
     cores, load = float(first.get("cores") or 0), float(first.get("load") or 0)
-    busy = (
-        f" The machine was busy: load {load:.1f} on {cores:.0f} cores." if load > cores / 4 else ""
-    )
+    busy = f" The machine was busy: load {load:.1f} on {cores:.0f} cores."
+    when: dict[tuple, dict[str, None]] = {}
+    for row in rows:
+        when.setdefault((row["commit"], row["date"]), {})[row["case"]] = None
+    (commit, date), *later = when
+    apart = "".join(f"; {', '.join(when[key])}: commit {key[0]}, {key[1]}" for key in later)
     return (
         f"{first['machine']}, {first['threads']} threads, torch {first['torch']}, "
-        f"commit {first['commit']}, {first['date']}. Forward and backward, medians of interleaved "
+        f"commit {commit}, {date}{apart}. Forward and backward, medians of interleaved "
         "rounds; the others as multiples of fastcl's time; memory above inputs and gradients; the "
         "ceiling is a large product (for bytes, a copy) among the same rounds."
         + (busy if load > cores / 4 else "")
