@@ -47,10 +47,6 @@ def inputs(case: Case | Update) -> dict:
         tensors["pointer"] = torch.empty((), dtype=torch.int64, device="meta")
     if case.loss == "sup_con":
         tensors["labels"] = torch.empty(n, dtype=torch.int64, device="meta")
-    if isinstance(case, Update):
-        online = [torch.empty(s, dtype=case.dtype, device="meta") for s in case.shapes()]
-        return {"target": [torch.empty_like(x, dtype=torch.float32) for x in online],
-                "online": online}  # fmt: skip
     return tensors
 
 

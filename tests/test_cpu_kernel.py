@@ -201,17 +201,11 @@ def test_a_row_that_is_not_finite_has_no_finite_loss(bad, unit):
 def test_rows_of_any_length_around_the_spans_of_a_shift(form, largest):
     """No shift, one below the largest logit possible, the running maximum; one row's columns lie
     so far below that its sum underflows."""
-    problems = []
-    for seed in range(3):
-        p = problem(
-            130, 140, 16, symmetric=form == "symmetric", extra=form == "extra", unit=False,
-            seed=seed,
-        )  # fmt: skip
-        q, k = p["q"], p["k"]
-        if form != "symmetric":
-            q[5] = -4 * F.normalize(k[:1])
-            k[1:] = F.normalize(k[1:]) + 2 * F.normalize(k[:1])
-        problems.append(p)
+    flags = {"symmetric": form == "symmetric", "extra": form == "extra", "unit": False}
+    problems = [problem(130, 140, 16, seed=seed, **flags) for seed in range(3)]
+    for q, k in ((p["q"], p["k"]) for p in problems if form != "symmetric"):
+        q[5] = -4 * F.normalize(k[:1])
+        k[1:] = F.normalize(k[1:]) + 2 * F.normalize(k[:1])
     lengths = [x.norm(dim=1).max() for x in (problems[0]["q"], problems[0]["k"])]
     scale = largest / float(lengths[0] * lengths[form != "symmetric"])
     for p in problems[1:]:  # as long as those of the first
