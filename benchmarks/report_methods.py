@@ -14,7 +14,7 @@ INDEX = ROOT / "docs" / "methods.md"
 COLUMNS = (
     "method", "family", "figure", "epochs", "before", "after", "rank_before", "rank_after",
     "loss_first", "loss_last", "mflop_per_image", "seconds", "date", "commit", "machine",
-    "bf16", "cores", "threads", "load", "python", "torch", "fastcl",
+    "bf16", "cores", "workers", "threads", "load", "python", "torch", "fastcl",
 )  # fmt: skip
 
 
@@ -74,8 +74,10 @@ def write_table(order: list[str]) -> None:
         )
     if rows:
         r = rows[-1]
-        lines += ["", f"One seed. {r['machine']}, {r['threads']} threads, torch {r['torch']}, "
-                  f"commit {r['commit']}, {r['date']}."]  # fmt: skip
+        minutes = sum(float(row["seconds"]) / int(row["workers"]) for row in rows) / 60
+        lines += ["", f"One seed. {r['machine']}, torch {r['torch']}, commit {r['commit']}, "
+                  f"{r['date']}; {r['workers']} processes of {r['threads']} threads, "
+                  f"{minutes:.0f} minutes for all."]  # fmt: skip
     RESULTS_CSV.with_suffix(".md").write_text("\n".join(lines) + "\n")
 
 

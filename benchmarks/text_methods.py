@@ -132,7 +132,15 @@ def _consert(encoder: Encoder) -> nn.Module:
     return ConSERT(encoder.embedding, encoder.body)
 
 
+def _alone(x: Tensor) -> tuple:
+    return (x,)
+
+
+def _with_mask(x: Tensor) -> tuple:
+    return x, _real(x)
+
+
 TEXT_ENTRIES = [
-    Entry("simcse", "text", partial(run, _sim_cse, lambda x: (x,), 0.1)),
-    Entry("consert", "text", partial(run, _consert, lambda x: (x, _real(x)), 0.0)),
+    Entry("simcse", "text", partial(run, _sim_cse, _alone, 0.1)),
+    Entry("consert", "text", partial(run, _consert, _with_mask, 0.0)),
 ]

@@ -3,6 +3,8 @@
 import copy
 import inspect
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import pytest
 import torch
@@ -65,8 +67,16 @@ def tiny(monkeypatch, tmp_path):
         (report_methods, "RESULTS_CSV", tmp_path / "results" / "methods.csv"),
     ):  # fmt: skip
         monkeypatch.setattr(module, name, value)
+    # Threads see what is set here, other processes do not.
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(
+        methods, "ProcessPoolExecutor", lambda n, mp_context, **kw: ThreadPoolExecutor(1, **kw)
+    )
+    image_methods.untrained.cache_clear()
     text_methods.vocabulary.cache_clear()
     yield tmp_path
+    torch.set_num_threads(threads)
+    image_methods.untrained.cache_clear()
     text_methods.vocabulary.cache_clear()
 
 
@@ -79,7 +89,8 @@ def test_a_run_leaves_rows_and_both_tables(tiny, monkeypatch, capsys):
     names = ["simclr", "rotation", "simcse"]
     run(monkeypatch, *names)
     rows = report.read(tiny / "results" / "methods.csv")
-    assert [row["method"] for row in rows] == names
+    assert sorted(row["method"] for row in rows) == sorted(names)
+    rows.sort(key=lambda row: names.index(row["method"]))
     assert all(0 <= float(row["after"]) <= 1 for row in rows[:2])
     assert all(row["commit"] and row["machine"] and float(row["seconds"]) > 0 for row in rows)
     table = (tiny / "results" / "methods.md").read_text()
@@ -92,19 +103,36 @@ def test_a_run_leaves_rows_and_both_tables(tiny, monkeypatch, capsys):
     assert capsys.readouterr().out == "", "what has a row is not run again"
 
 
-def test_a_method_that_fails_is_named_and_the_others_run(tiny, monkeypatch):
-    def fail():
-        raise RuntimeError("no luck")
+def fail():
+    raise RuntimeError("no luck")
 
+
+def succeed(after):
+    return {
+        "figure": "accuracy", "epochs": torch.get_num_threads(), "before": 0.1, "after": after,
+        "rank_before": 1.0, "rank_after": 2.0, "loss_first": 2.0, "loss_last": 1.0,
+        "mflop_per_image": 1.0,
+    }  # fmt: skip
+
+
+def test_a_method_that_fails_is_named_and_the_others_run_in_processes(monkeypatch, tmp_path):
+    (tmp_path / "page.md").write_text("<!-- methods: start -->\n<!-- methods: end -->\n")
+    monkeypatch.setattr(report_methods, "INDEX", tmp_path / "page.md")
+    monkeypatch.setattr(report_methods, "RESULTS_CSV", tmp_path / "methods.csv")
     entries = [
         report_methods.Entry("rotation", "pretext", fail),
-        *(entry for entry in methods.entries() if entry.name == "simcse"),
+        report_methods.Entry("simclr", "instance discrimination", partial(succeed, 0.25)),
+        report_methods.Entry("simcse", "text", partial(succeed, 0.5)),
     ]
     monkeypatch.setattr(methods, "entries", lambda: entries)
     with pytest.raises(SystemExit, match="failed: rotation"):
-        run(monkeypatch, "rotation", "simcse")
-    assert report_methods.finished() == {"simcse"}
-    with pytest.raises(SystemExit, match="unknown: nothing; there are rotation, simcse"):
+        run(monkeypatch, "rotation", "simcse", "--workers", "2")
+    (row,) = report.read(tmp_path / "methods.csv")
+    share = str(max(1, torch.get_num_threads() // 2))
+    assert (row["method"], row["after"], row["workers"], row["threads"], row["epochs"]) == (
+        "simcse", "0.5", "2", share, share,
+    )  # fmt: skip
+    with pytest.raises(SystemExit, match="unknown: nothing; there are rotation, simclr, simcse"):
         run(monkeypatch, "nothing")
 
 
@@ -120,7 +148,7 @@ def test_skipped_taps_change_nothing(side, stride, bias):
         torch.manual_seed(side)
         x = torch.randn(2, 3, side, side, dtype=torch.float64, requires_grad=True)
         y = layer(x)
-        y.backward(torch.randn_like(y))
+        y.backward(torch.randn(y.shape, dtype=y.dtype))
         found.append([y.detach(), x.grad, *(p.grad for p in layer.parameters())])
     torch.testing.assert_close(*found, rtol=1e-12, atol=1e-13)
 
