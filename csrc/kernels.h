@@ -58,12 +58,13 @@ struct InfoNceBackward : InfoNce {
   double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths
 };
 
-// The mean of the losses of the rows and its gradients; where rows have lengths, those of the rows
-// before they were divided.
+// The mean of the losses of the rows, or of that and the mean of the columns, and its gradients;
+// where rows have lengths, those of the rows before they were divided.
 template <typename T>
 struct InfoNceMean : InfoNce {
   const T* extra;  // [n] similarity of one more positive, or null
   T* rows;         // [4, n] as InfoNceForward
+  T* cols;         // [4, m] where the columns count too, or null
   T* dq;           // [n, d], or null
   T* dk;           // [m, d], or null
   double* loss;

@@ -50,7 +50,7 @@ def _info_nce_backward_fake(
 
 
 def _info_nce_mean_fake(
-    q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
+    q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k, both=False
 ):
     dtype = reference.accumulate_dtype(q.dtype)
     n, m, d = q.shape[0], k.shape[0], q.shape[1]
@@ -139,7 +139,8 @@ _define(
 )
 _define(
     "info_nce_mean(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
-    "Tensor? col_ids, Tensor? extra, bool unit, bool normalize, bool need_q, bool need_k) "
+    "Tensor? col_ids, Tensor? extra, bool unit, bool normalize, bool need_q, bool need_k, "
+    "bool both=False) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _info_nce_mean_fake,
     composite,
@@ -240,9 +241,9 @@ if COMPILED.exists():
 ops = torch.ops.fastcl
 
 
-def mean_takes_gradient(q: torch.Tensor, k: torch.Tensor, scale, unit: bool) -> bool:
+def mean_takes_gradient(q: torch.Tensor, k: torch.Tensor, scale, unit: bool, both: bool) -> bool:
     """Whether info_nce_mean spares a product over the forward and the backward one by one."""
-    if not q.is_cuda:
+    if both or not q.is_cuda:
         return q.device.type == "cpu"
     known = not isinstance(scale, torch.Tensor) and (q.requires_grad or k.requires_grad)
     need_k = k.requires_grad

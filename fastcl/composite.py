@@ -88,9 +88,10 @@ def info_nce_mean(
     normalize: bool,
     need_q: bool,
     need_k: bool,
+    both: bool = False,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The mean of the rows' losses of info_nce_forward and its gradients to q and k; where
-    normalize, of the rows divided by their length.
+    """The mean of the rows' losses of info_nce_forward, where both, of it and the mean of the
+    columns', and its gradients to q and k; where normalize, of the rows divided by their length.
 
     Returns:
         loss [], rows [4, n] of info_nce_forward, dq [n, d] and dk [m, d] in the accumulation
@@ -102,18 +103,21 @@ def info_nce_mean(
     shared = z, y, scale, logit_scale, row_ids, col_ids
     unit = unit or normalize
     rows, cols, _, _ = torch.ops.fastcl.info_nce_forward(
-        *shared, extra, None, False, False, True, unit, False
+        *shared, extra, None, False, both, True, unit, False
     )
-    grad = torch.full_like(rows[0], 1 / len(q))
+    share = 0.5 if both else 1.0
+    grad = torch.full_like(rows[0], share / len(q))
+    col_grad = torch.full_like(cols[0], share / len(k)) if both else None
     dz, dy = torch.ops.fastcl.info_nce_backward(
-        grad, None, None, None, *shared, rows, cols, False, True, extra is not None, unit,
+        grad, None, col_grad, None, *shared, rows, cols, False, True, extra is not None, unit,
         need_q, need_k,
     )  # fmt: skip
     dot = rows.new_zeros(())
     if normalize:
         dot = (z.to(dz.dtype) * dz).sum() if need_q else dot
         dz, dy = _raw(dz, q, q_lengths, need_q), _raw(dy, k, k_lengths, need_k)
-    return rows[0].mean(), rows, dz, dy, dot
+    loss = (rows[0].mean() + cols[0].mean()) / 2 if both else rows[0].mean()
+    return loss, rows, dz, dy, dot
 
 
 def raw_sigmoid_contrast(

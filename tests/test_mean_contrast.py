@@ -50,6 +50,25 @@ def test_kernel_equals_the_composite(n, m, d, need):
 
 
 @built
+@pytest.mark.parametrize("need", [(True, True), (True, False), (False, True), (False, False)])
+@pytest.mark.parametrize("n, m, d", [*SIZES, (250, 250, 130)])
+def test_both_directions_equal_the_composite(n, m, d, need):
+    """All rows in one chunk, and more than one chunk holds: then in two passes."""
+    for ids in ("pairs", None):
+        q, k, rows, cols, _ = problem(n, m, d, ids=ids)
+        for scale, unit, normalize in (
+            (7.0, True, False), (7.0, False, False), (3000.0, True, False), (7.0, True, True)
+        ):  # fmt: skip
+            x, y = (2 * q, 3 * k) if normalize else (q, k)
+            shared = x, y, scale, torch.tensor(1.5), rows, cols, None, unit, normalize, *need, True
+            ours, expected = ops.info_nce_mean(*shared), composite.info_nce_mean(*shared)
+            for i, (a, b) in enumerate(zip(ours, expected, strict=True)):
+                if i == 1:
+                    a, b = a[[0, 2, 3]], b[[0, 2, 3]]
+                torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+@built
 @pytest.mark.parametrize("form", [0, 1, 2])
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("n, m, d", [(70, 90, 24), (257, 700, 514), (600, 3001, 12)])
@@ -58,15 +77,16 @@ def test_bfloat16_rows(n, m, d, normalize, form):
     2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
     q, k, rows, cols, _ = problem(n, m, d, torch.bfloat16)
     rest = 9.0, None, rows, cols, None, True, normalize, True, True
-    ops.emulate_pair_products(form)
-    try:
-        ours = ops.info_nce_mean(q, k, *rest)
-    finally:
-        ops.emulate_pair_products(0)
-    expected = composite.info_nce_mean(q.double(), k.double(), *rest)
-    for i in (0, 2, 3):
-        error = (ours[i] - expected[i]).norm() / expected[i].norm()
-        assert error < (2**-8 if form else 2e-6), (i, error)
+    for both in (False, True):
+        ops.emulate_pair_products(form)
+        try:
+            ours = ops.info_nce_mean(q, k, *rest, both)
+        finally:
+            ops.emulate_pair_products(0)
+        expected = composite.info_nce_mean(q.double(), k.double(), *rest, both)
+        for i in (0, 2, 3):
+            error = (ours[i] - expected[i]).norm() / expected[i].norm()
+            assert error < (2**-8 if form else 2e-6), (both, i, error)
 
 
 @built
@@ -76,7 +96,9 @@ def test_same_bits_with_any_number_of_threads(dtype):
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(ops.info_nce_mean(q, k, 9.0, None, rows, cols, None, *[True] * 4))
+        one_way = ops.info_nce_mean(q, k, 9.0, None, rows, cols, None, *[True] * 4)
+        few = q[:300], k[:260], 9.0, None, rows[:300], cols[:260], None
+        results.append([*one_way, *ops.info_nce_mean(*few, *[True] * 5)])
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
@@ -89,21 +111,25 @@ def test_opcheck(normalize, dtype):
     first = q, k, 2.0, torch.tensor(1.5), rows, cols
     torch.library.opcheck(ops.info_nce_mean, (*first, None, True, normalize, True, True))
     torch.library.opcheck(ops.info_nce_mean, (*first, extra, True, normalize, False, False))
+    torch.library.opcheck(ops.info_nce_mean, (*first, None, True, normalize, True, True, True))
 
 
-@pytest.mark.parametrize("wanted", ["q", "k", "extra", "q k", "q k extra"])
+@pytest.mark.parametrize("wanted", ["q", "k", "extra", "q k", "q k extra", "q k both"])
 def test_equals_the_mean_of_the_contrast(wanted):
     """Value and gradients, under an upstream gradient that is not one."""
     results = []
     for front in ("mean", "rows"):
         q, k, rows, cols, extra = problem(40, 50, 6)
         inputs = {"q": q, "k": k, "extra": extra}
-        needed = [inputs[name].requires_grad_() for name in wanted.split()]
+        both = "both" in wanted
+        needed = [x.requires_grad_() for name, x in inputs.items() if name in wanted.split()]
         more = {"scale": 4.0, "ids": (rows, cols), "extra": extra if "extra" in wanted else None}
         if front == "mean":
-            loss = mean_contrast.mean_contrast(q, k, **more)
+            loss = mean_contrast.mean_contrast(q, k, **more, both=both)
         else:
-            loss = contrast.contrast(q, k, **more).loss.mean()
+            found = contrast.contrast(q, k, **more, both=both)
+            loss = found.loss.mean()
+            loss = (loss + found.col_loss.mean()) / 2 if both else loss
         results.append((loss, *torch.autograd.grad(-3 * loss, needed)))
     for x, y in zip(*results, strict=True):
         torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
@@ -129,6 +155,7 @@ LOSSES = {
     "info_nce_sum": lambda q, k: F.info_nce(q, k, reduction="sum"),
     "info_nce_negatives": lambda q, k: F.info_nce(q, q.detach().flip(0), k),
     "moco": lambda q, k: F.moco(q, q.detach().flip(0), k.detach()),
+    "clip": lambda q, k: F.clip(q, k, 5.0),
     "siglip": lambda q, k: F.siglip(q, k, 5.0, -5.0),
     "contrast": lambda q, k: contrast.contrast(
         q, k.detach(), scale=5.0, extra=q[:, 0] / 2, unit=False

@@ -17,7 +17,7 @@ void accumulate(const InfoNce& x, const Gradient<T>& g) {
   const Order order = g.mirrored        ? Order::kTriangle
                       : g.dk != nullptr ? Order::kSquare
                                         : Order::kRows;
-  Tiles<T> tiles(x, Schedule(order, x.n, x.m, x.d * sizeof(T)));
+  Tiles<T> tiles(x, Schedule(order, x.n, x.m, x.d, x.d * sizeof(T)));
   const int64_t slots = tiles.schedule.slots;
   Buffer<T> chunks;
   T* dq = g.dq;

@@ -1,9 +1,10 @@
-// The mean loss of all rows and its gradients on the CPU, in one direction: a row is done once it
-// has seen all columns, so
+// The mean loss of all rows and its gradients on the CPU: a row is done once it has seen all columns,
+// so
 //     s = scale q k^T of a chunk of rows,   loss_i = lse_i - mean positive,   dS = (p - y) / n,
 //     dq = scale dS k,   dk += scale dS^T q
 // takes three products, of which only the tiles of one chunk exist at a time (kKept). The forward
-// and the backward, where rows of that many tiles would be too few, take four.
+// and the backward, where rows of that many tiles would be too few, take four. Where the columns
+// have a loss of their own, they are done with the last row: all rows are to be one chunk then.
 #include <algorithm>
 
 #include "cpu/statistics.h"
@@ -16,23 +17,32 @@ namespace {
 // an estimate, not measured.
 constexpr int64_t kThin = 96;
 
+// Of the mean over the rows in the loss.
+template <typename T>
+double share(const InfoNceMean<T>& x) {
+  return x.cols != nullptr ? 0.5 : 1;
+}
+
 template <typename T>
 class Chunks {
  public:
   explicit Chunks(const InfoNceMean<T>& x)
       : x_(x),
-        tiles_(x, Schedule(Order::kChunks, x.n, x.m, x.m * sizeof(T))),
+        tiles_(x, Schedule(Order::kChunks, x.n, x.m, x.d, x.m * sizeof(T))),
         in_(x.positives_in && x.extra == nullptr),
         shift_(x),
         grad_(x.n),
         weights_(x.n),
         rows_(rows(), tiles_.schedule.col_blocks),
+        cols_(x.cols != nullptr ? x.m : 0, tiles_.schedule.row_blocks),
+        col_weights_(x.cols != nullptr ? x.m : 0),
         kept_(tiles_.schedule.group * tiles_.schedule.col_blocks * tiles_.tile_size()) {
-    std::fill_n(grad_.data(), x.n, static_cast<T>(1.0 / x.n));
+    std::fill_n(grad_.data(), x.n, static_cast<T>(share(x) / x.n));
   }
 
   static bool pays(const InfoNceMean<T>& x) {
-    const Schedule schedule(Order::kChunks, x.n, x.m, x.m * sizeof(T));
+    const Schedule schedule(Order::kChunks, x.n, x.m, x.d, x.m * sizeof(T));
+    if (x.cols != nullptr) return schedule.group >= schedule.row_blocks;
     return schedule.group * schedule.rows_per_block >= std::min(x.n, kThin);
   }
 
@@ -61,6 +71,7 @@ class Chunks {
 
   void sum();
   void fold(int64_t block, int64_t col, const Tile<T>& tile);
+  bool damaged() const;
   void weigh();
   void down();
   void across();
@@ -72,6 +83,8 @@ class Chunks {
   Buffer<T> grad_;
   WeightsBuffer<T> weights_;
   SumsBuffer<T> rows_;  // of the chunk, a slot for every block of columns
+  SumsBuffer<T> cols_;  // where they count, a slot for every block of rows
+  WeightsBuffer<T> col_weights_;
   Buffer<T> kept_;      // [group, blocks of columns] tiles
   Common common_{};
   int64_t first_, group_;  // blocks of this chunk
@@ -81,29 +94,44 @@ class Chunks {
 template <typename T>
 void Chunks<T>::fold(int64_t block, int64_t col, const Tile<T>& tile) {
   const Sums<T> sums = rows_.slot(col).at(block * tiles_.schedule.rows_per_block);
-  cpu::fold(tiles_, tile, pair(block, col), shift_, in_, sums, {}, false);
+  const bool both = x_.cols != nullptr;
+  cpu::fold(tiles_, tile, pair(block, col), shift_, in_, sums,
+            both ? cols_.slot(block).at(tiles_.col_begin(col)) : Sums<T>{}, false);
+}
+
+template <typename T>
+bool Chunks<T>::damaged() const {
+  return cpu::damaged(rows_.slot(0), size_, x_.m, in_) ||
+         (x_.cols != nullptr && cpu::damaged(cols_.slot(0), x_.m, x_.n, in_));
 }
 
 // Tiles of the chunk, sums of its rows and what they say.
 template <typename T>
 void Chunks<T>::sum() {
   rows_.clear();
+  cols_.clear();
   run_items(group_ * columns(), tiles_.workers, [&](int64_t item, int64_t worker) {
     const int64_t block = item % group_, col = item / group_;
     fold(block, col, tiles_.similarities(pair(block, col), worker, at(block, col)));
   });
   rows_.combine(shift_.online);
-  if (!shift_.online && damaged(rows_.slot(0), size_, x_.m, in_)) {
+  cols_.combine(shift_.online);
+  if (!shift_.online && damaged()) {
     shift_.online = true;
     rows_.clear();
+    cols_.clear();
     run_items(group_ * columns(), tiles_.workers, [&](int64_t item, int64_t) {
       const int64_t block = item % group_, col = item / group_;
       fold(block, col, tiles_.tile(pair(block, col), at(block, col)));
     });
     rows_.combine(true);
+    cols_.combine(true);
   }
   const T* extra = x_.extra != nullptr ? x_.extra + begin_ : nullptr;
   put<T>(rows_.slot(0), size_, shift_, x_.scale, in_, extra, x_.rows + begin_, x_.n, nullptr);
+  if (x_.cols != nullptr) {
+    put<T>(cols_.slot(0), x_.m, shift_, x_.scale, in_, nullptr, x_.cols, x_.m, nullptr);
+  }
 }
 
 template <typename T>
@@ -111,8 +139,12 @@ void Chunks<T>::weigh() {
   const Side<T> side{grad_.data(), nullptr, x_.rows, x_.n};
   Spread spread;
   spread.add(side, begin_, begin_ + size_);
+  const Buffer<T> col_grad(x_.cols != nullptr ? x_.m : 0, static_cast<T>(share(x_) / x_.m));
+  const Side<T> col_side{col_grad.data(), nullptr, x_.cols, x_.m};
+  if (x_.cols != nullptr) spread.add(col_side, 0, x_.m);
   common_ = Common::of<T>(spread, x_.scale);
   weights_.add(side, begin_, begin_ + size_, x_, x_.extra != nullptr, common_);
+  if (x_.cols != nullptr) col_weights_.add(col_side, 0, x_.m, x_, false, common_);
 }
 
 // The gradient of every tile, and of the columns.
@@ -123,7 +155,9 @@ void Chunks<T>::down() {
       const Pair here = pair(block, col);
       const Tile<T> tile = tiles_.tile(here, at(block, col));
       const Weights<T> rows = weights_.view().at(tiles_.row_begin(here.row));
-      cpu::weigh(tiles_, tile, here, common_.one, static_cast<T>(common_.shift), rows, {});
+      const bool both = x_.cols != nullptr;
+      cpu::weigh(tiles_, tile, here, common_.one, static_cast<T>(common_.shift), rows,
+                 both ? col_weights_.view().at(tiles_.col_begin(col)) : Weights<T>{});
       if (x_.dk == nullptr) continue;
       tiles_.times_q(tile, here, worker, x_.dk + tiles_.col_begin(col) * x_.d);
     }
@@ -161,24 +195,26 @@ bool apart(const InfoNceMean<T>& x) {
 
 template <typename T>
 void in_passes(const InfoNceMean<T>& x) {
-  const bool frozen = apart(x) && x.dk == nullptr;
-  info_nce_forward<T>({x, x.extra, nullptr, x.rows, nullptr, nullptr, frozen ? x.dq : nullptr});
+  const bool frozen = apart(x) && x.dk == nullptr && x.cols == nullptr;
+  info_nce_forward<T>({x, x.extra, nullptr, x.rows, x.cols, nullptr, frozen ? x.dq : nullptr});
   if (x.dq == nullptr && x.dk == nullptr) return;
   if (frozen) {
     const T factor = static_cast<T>(x.scale / x.n);
     for (int64_t i = 0; i < x.n * x.d; ++i) x.dq[i] *= factor;
     return project_both(x);
   }
-  const Buffer<T> grad(x.n, static_cast<T>(1.0 / x.n));
-  info_nce_backward<T>({x, grad.data(), nullptr, nullptr, nullptr, x.rows, nullptr,
-                        x.extra != nullptr, x.dq, x.dk, x.dot});
+  const Buffer<T> grad(x.n, static_cast<T>(share(x) / x.n));
+  const Buffer<T> col_grad(x.m, static_cast<T>(share(x) / x.m));
+  info_nce_backward<T>({x, grad.data(), nullptr, x.cols != nullptr ? col_grad.data() : nullptr,
+                        nullptr, x.rows, x.cols, x.extra != nullptr, x.dq, x.dk, x.dot});
 }
 
 }  // namespace
 
 template <typename T>
 void info_nce_mean(const InfoNceMean<T>& x) {
-  const bool three = x.dk != nullptr || (x.dq != nullptr && !apart(x));
+  const bool either = x.dq != nullptr || x.dk != nullptr;
+  const bool three = x.dk != nullptr || (either && (x.cols != nullptr || !apart(x)));
   if (three && Chunks<T>::pays(x)) {
     Chunks<T> chunks(x);
     chunks();
@@ -186,9 +222,13 @@ void info_nce_mean(const InfoNceMean<T>& x) {
   } else {
     in_passes(x);
   }
-  double sum = 0;
-  for (int64_t i = 0; i < x.n; ++i) sum += x.rows[i];
-  *x.loss = sum / x.n;
+  const auto mean = [](const T* losses, int64_t size) {
+    double sum = 0;
+    for (int64_t i = 0; i < size; ++i) sum += losses[i];
+    return sum / size;
+  };
+  *x.loss = share(x) * mean(x.rows, x.n);
+  if (x.cols != nullptr) *x.loss += share(x) * mean(x.cols, x.m);
 }
 
 template void info_nce_mean(const InfoNceMean<float>&);

@@ -22,8 +22,10 @@ enum class Order {
 // Tiles of 240 x 240 (230 KB) and the packed rows of both sides stay in an L2 of 512 KB, and the
 // products run over them at the same rate as over larger ones.
 constexpr int64_t kBlock = 240;
-// As many rows are one tile: below, rounds and their barriers cost more than a second core gains.
+// Up to as many rows and multiplications are one tile: there, rounds and their barriers cost more
+// than a second core gains.
 constexpr int64_t kOneTile = 256;
+constexpr int64_t kAlone = int64_t{1} << 22;
 // Blocks come in multiples of this: two and four threads then get equal parts of every round.
 constexpr int64_t kEven = 4;
 // Items that every round should have to keep many cores busy, where the shape allows it.
@@ -55,9 +57,9 @@ struct Schedule {
   int64_t group;  // blocks of rows whose tiles are kept
 
   // row_bytes is what a slot costs per row; all slots together stay below 4 MB.
-  Schedule(Order order, int64_t n, int64_t m, int64_t row_bytes)
+  Schedule(Order order, int64_t n, int64_t m, int64_t d, int64_t row_bytes)
       : order(order), slots(1), group(0) {
-    const bool one = std::max(n, m) <= kOneTile;
+    const bool one = std::max(n, m) <= kOneTile && n * m * d <= kAlone;
     // Sums run along both sides: a round has as many items as the shorter one has blocks.
     const bool even = !one && order != Order::kRows;
     const int64_t most = even ? kBlock : kOneTile;
@@ -69,7 +71,7 @@ struct Schedule {
       const int64_t affordable = std::max<int64_t>(1, (4 << 20) / (n * row_bytes));
       slots = std::min({col_blocks, ceil_div(kItems, row_blocks), affordable});
     }
-    if (order == Order::kChunks) keep_tiles(n, row_bytes);
+    if (order == Order::kChunks) keep_tiles(n, row_bytes, one ? kBlock : equal_blocks(n, n, true));
   }
 
   int64_t rounds() const {
@@ -98,9 +100,9 @@ struct Schedule {
 
  private:
   // Chunks of rows whose tiles stay below kKept together, in equal blocks; a row takes row_bytes.
-  void keep_tiles(int64_t n, int64_t row_bytes) {
+  void keep_tiles(int64_t n, int64_t row_bytes, int64_t at_most) {
     const int64_t chunk = equal_blocks(n, std::max<int64_t>(8, kKept / row_bytes / 8 * 8), false);
-    rows_per_block = equal_blocks(chunk, kBlock, false);
+    rows_per_block = equal_blocks(chunk, std::min(kBlock, at_most), false);
     row_blocks = ceil_div(n, rows_per_block);
     group = ceil_div(chunk, rows_per_block);
   }

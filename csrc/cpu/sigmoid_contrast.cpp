@@ -10,7 +10,7 @@ template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x) {
   const Order order = x.dk != nullptr ? Order::kSquare : Order::kRows;
   const int64_t row_bytes = x.dq != nullptr ? x.d * sizeof(T) : 3 * sizeof(double);
-  Tiles<T> tiles(x, Schedule(order, x.n, x.m, row_bytes));
+  Tiles<T> tiles(x, Schedule(order, x.n, x.m, x.d, row_bytes));
   const int64_t slots = tiles.schedule.slots, blocks = tiles.schedule.row_blocks;
   Buffer<double> sums(3 * slots * blocks, 0.0);  // of a block of rows in a chunk of columns
   Buffer<T> chunks;

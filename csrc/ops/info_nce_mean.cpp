@@ -12,7 +12,7 @@ using Mean = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 Mean info_nce_mean(Tensor q, Tensor k, double scale, OptionalTensor logit_scale,
                    OptionalTensor row_ids, OptionalTensor col_ids, OptionalTensor extra, bool unit,
-                   bool normalize, bool need_q, bool need_k) {
+                   bool normalize, bool need_q, bool need_k, bool both) {
   InfoNce x = problem(q, k, scale, logit_scale, row_ids, col_ids, false, true, unit || normalize);
   const ScalarType type = accumulator(q);
   Tensor loss = torch::stable::new_empty(q, {}, type);
@@ -32,9 +32,10 @@ Mean info_nce_mean(Tensor q, Tensor k, double scale, OptionalTensor logit_scale,
       x.k_lengths = k_lengths.data();
     }
     const std::vector<T> extras = values<T>(extra, x.n, "extra");
+    std::vector<T> cols(both ? 4 * x.m : 0);
     double mean = 0, product = 0;
     cpu::info_nce_mean<T>({x, extra.has_value() ? extras.data() : nullptr,
-                           mutable_data<T>(rows, "rows"),
+                           mutable_data<T>(rows, "rows"), both ? cols.data() : nullptr,
                            need_q ? mutable_data<T>(dq, "dq") : nullptr,
                            need_k ? mutable_data<T>(dk, "dk") : nullptr, &mean, &product});
     *mutable_data<T>(loss, "loss") = static_cast<T>(mean);

@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast, raw_contrast
+from ..contrast import contrast
+from ..mean_contrast import mean_contrast
 from ..unit_rows import unit_rows
 from .rows import row_products
 
@@ -52,12 +53,7 @@ def clip(
         return _without_duplicates(*rows, logit_scale, ids)
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
-    if normalize:
-        loss, _, col_loss = raw_contrast(image, k=text, scale=logit_scale, ids=ids, both=True)
-    else:
-        result = contrast(image, text, scale=logit_scale, ids=ids, both=True)
-        loss, col_loss = result.loss, result.col_loss
-    return (loss.mean() + col_loss.mean()) / 2
+    return mean_contrast(image, text, scale=logit_scale, ids=ids, both=True, normalize=normalize)
 
 
 def _without_duplicates(image, text, scale, ids):

@@ -148,12 +148,12 @@ def unit_gradients(p: Problem, extra: Tensor | None, need_q: bool, need_k: bool)
 
 
 def info_nce_mean(
-    q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
+    q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k, both=False
 ):  # fmt: skip
     """`composite.info_nce_mean`, with a product less where that pays."""
-    if not config.keeps(q, k, scale, logit_scale, unit or normalize, need_k):
+    if both or not config.keeps(q, k, scale, logit_scale, unit or normalize, need_k):
         return composite.info_nce_mean(
-            q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k
+            q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k, both
         )
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
     with torch.cuda.device_of(q):
