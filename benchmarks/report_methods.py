@@ -76,7 +76,7 @@ def write_table(order: list[str]) -> None:
         r = rows[-1]
         minutes = sum(float(row["seconds"]) / int(row["workers"]) for row in rows) / 60
         lines += ["", f"One seed. {r['machine']}, torch {r['torch']}, commit {r['commit']}, "
-                  f"{r['date']}; {r['workers']} processes of {r['threads']} threads, "
+                  f"{r['date']}; threads: {r['threads']} in each of {r['workers']} processes; "
                   f"{minutes:.0f} minutes for all."]  # fmt: skip
     RESULTS_CSV.with_suffix(".md").write_text("\n".join(lines) + "\n")
 

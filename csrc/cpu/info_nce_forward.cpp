@@ -23,8 +23,8 @@ class Forward {
  public:
   explicit Forward(const InfoNceForward<T>& x)
       : x_(x),
-        tiles_(x,
-               Schedule(order_of(x), x.n, x.m, x.d, x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
+        tiles_(x, Schedule(order_of(x), x.n, x.m, x.d,
+                           x.weighted ? x.d * sizeof(T) : 4 * sizeof(double))),
         rows_(x.n, tiles_.schedule.slots),
         cols_(order_of(x) == Order::kSquare ? x.m : 0, 1),
         in_(x.positives_in && x.extra == nullptr),

@@ -1,5 +1,5 @@
-// The mean loss of all rows and its gradients on the CPU: a row is done once it has seen all columns,
-// so
+// The mean loss of all rows and its gradients on the CPU: a row is done once it has seen all
+// columns, so
 //     s = scale q k^T of a chunk of rows,   loss_i = lse_i - mean positive,   dS = (p - y) / n,
 //     dq = scale dS k,   dk += scale dS^T q
 // takes three products, of which only the tiles of one chunk exist at a time (kKept). The forward
@@ -85,7 +85,7 @@ class Chunks {
   SumsBuffer<T> rows_;  // of the chunk, a slot for every block of columns
   SumsBuffer<T> cols_;  // where they count, a slot for every block of rows
   WeightsBuffer<T> col_weights_;
-  Buffer<T> kept_;      // [group, blocks of columns] tiles
+  Buffer<T> kept_;  // [group, blocks of columns] tiles
   Common common_{};
   int64_t first_, group_;  // blocks of this chunk
   int64_t begin_, size_;   // its rows
