@@ -71,6 +71,15 @@ struct InfoNceMean : InfoNce {
   double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths and dq
 };
 
+// The mean over the rows of their contrast with each other, 0 for a row without a positive, and its
+// gradient; where rows have lengths, that of the rows before they were divided.
+template <typename T>
+struct SelfContrastMean : InfoNce {
+  T* rows;  // [4, n] as InfoNceForward
+  T* dz;    // [n, d], or null
+  double* loss;
+};
+
 // The sums over all pairs; of InfoNce it has the rows, the columns, the scale, the ids and whether
 // the positives are among the pairs.
 template <typename T>
@@ -92,6 +101,9 @@ void info_nce_backward(const InfoNceBackward<T>& x);
 
 template <typename T>
 void info_nce_mean(const InfoNceMean<T>& x);
+
+template <typename T>
+void self_contrast_mean(const SelfContrastMean<T>& x);
 
 template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x);

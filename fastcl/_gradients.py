@@ -22,12 +22,16 @@ def needs_gradient(*inputs: Tensor | None) -> bool:
 def handed_over(
     saved: Tensor,  # [...]
     grad: Tensor,  # broadcasts to it
+    dtype: torch.dtype | None = None,
 ) -> Tensor:
     """grad times a tensor that was saved for this backward, in the place of it where nothing reads
-    it again: a gradient as large as the rows then exists once."""
+    it again: a gradient as large as the rows then exists once. In a dtype, where one is given."""
+    dtype = saved.dtype if dtype is None else dtype
     traced = torch.compiler.is_compiling() or type(grad) is not Tensor
+    if dtype != saved.dtype and saved.is_cuda and not traced:  # in one launch
+        return torch.mul(saved, grad, out=torch.empty_like(saved, dtype=dtype))
     if traced or _graph_is_kept():
-        return grad * saved
+        return (grad * saved).to(dtype)
     if grad.device.type == "cpu" and grad.numel() == 1 and grad == 1:
-        return saved
-    return saved.mul_(grad)
+        return saved.to(dtype)
+    return saved.mul_(grad).to(dtype)

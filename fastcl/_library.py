@@ -58,6 +58,13 @@ def _info_nce_mean_fake(
     return tuple(q.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
+def _self_contrast_mean_fake(parts, scale, ids, positives_in, normalize, paired, need):
+    dtype = reference.accumulate_dtype(parts[0].dtype)
+    n, d = sum(x.shape[0] for x in parts), parts[0].shape[1]
+    shapes = (), (4, n), (n if need else 0, d)
+    return tuple(parts[0].new_empty(shape, dtype=dtype) for shape in shapes)
+
+
 def _unit_rows_forward_fake(parts):
     n = sum(x.shape[0] for x in parts)
     dtype = reference.accumulate_dtype(parts[0].dtype)
@@ -143,6 +150,12 @@ _define(
     "bool both=False) "
     "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
     _info_nce_mean_fake,
+    composite,
+)
+_define(
+    "self_contrast_mean(Tensor[] parts, float scale, Tensor ids, bool positives_in, "
+    "bool normalize, bool paired, bool need) -> (Tensor, Tensor, Tensor)",
+    _self_contrast_mean_fake,
     composite,
 )
 for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):

@@ -120,6 +120,42 @@ def info_nce_mean(
     return loss, rows, dz, dy, dot
 
 
+def self_contrast_mean(
+    parts: list[Tensor],  # [n, d] in parts below each other
+    scale: float,
+    ids: Tensor,  # [n] int64
+    positives_in: bool,
+    normalize: bool,
+    paired: bool,
+    need: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The mean of the losses of info_nce_forward where symmetric, and its gradient to the rows;
+    where normalize, of the rows divided by their length. A row without a positive counts as zero;
+    paired says that there is none.
+
+    Returns:
+        loss [], rows [4, n] of info_nce_forward, and dz [n, d] in the accumulation dtype, [0, d]
+        where not needed.
+    """
+    z, lengths = _unit(parts) if normalize else (torch.cat(parts), None)
+    shared = z, z, scale, None, ids, ids
+    rows, cols, _, _ = torch.ops.fastcl.info_nce_forward(
+        *shared, None, None, True, False, positives_in, True, False
+    )
+    grad = torch.full_like(rows[0], 1 / len(z))
+    loss = rows[0]
+    if not paired:
+        loss, grad = (torch.where(rows[3] == 0, 0, x) for x in (loss, grad))
+    if not need:
+        return loss.mean(), rows, rows.new_empty(0, z.shape[1])
+    dz, _ = torch.ops.fastcl.info_nce_backward(
+        grad, None, None, None, *shared, rows, cols, True, positives_in, False, True, True, False
+    )
+    if normalize:
+        dz = torch.ops.fastcl.unit_rows_backward(dz.to(z.dtype), parts, lengths).to(dz.dtype)
+    return loss.mean(), rows, dz
+
+
 def raw_sigmoid_contrast(
     q: Tensor,  # [n, d]
     k: Tensor,  # [m, d]

@@ -37,8 +37,8 @@ class _MeanContrast(torch.autograd.Function):
         if need_scale:  # each logit is linear in the scale
             d_scale = (grad * dot / logit_scale).to(logit_scale.dtype).reshape(logit_scale.shape)
         return (
-            handed_over(dq, grad).to(dtype) if need_q else None,
-            handed_over(dk, grad).to(dtype) if need_k else None,
+            handed_over(dq, grad, dtype) if need_q else None,
+            handed_over(dk, grad, dtype) if need_k else None,
             d_extra,
             d_scale,
             *[None] * 6,

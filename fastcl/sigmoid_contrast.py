@@ -37,8 +37,8 @@ class _SigmoidContrast(torch.autograd.Function):
         if need_bias:
             d_bias = (grad * sums[1]).to(logit_bias.dtype).reshape(logit_bias.shape)
         return (
-            handed_over(dq, grad).to(q_dtype) if need_q else None,
-            handed_over(dk, grad).to(k_dtype) if need_k else None,
+            handed_over(dq, grad, q_dtype) if need_q else None,
+            handed_over(dk, grad, k_dtype) if need_k else None,
             d_scale,
             d_bias,
             *[None] * 6,

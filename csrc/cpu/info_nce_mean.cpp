@@ -223,9 +223,7 @@ void info_nce_mean(const InfoNceMean<T>& x) {
     in_passes(x);
   }
   const auto mean = [](const T* losses, int64_t size) {
-    double sum = 0;
-    for (int64_t i = 0; i < size; ++i) sum += losses[i];
-    return sum / size;
+    return sum_of(0, size, [&](int64_t i) { return losses[i]; }) / size;
   };
   *x.loss = share(x) * mean(x.rows, x.n);
   if (x.cols != nullptr) *x.loss += share(x) * mean(x.cols, x.m);

@@ -15,6 +15,19 @@ inline double softplus(double x) {
   return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
 }
 
+// The sum of term(i) over [begin, end) in pairs: its rounding grows with the logarithm of the
+// length.
+template <typename Term>
+double sum_of(int64_t begin, int64_t end, const Term& term) {
+  if (end - begin > 8) {
+    const int64_t middle = begin + (end - begin) / 2;
+    return sum_of(begin, middle, term) + sum_of(middle, end, term);
+  }
+  double sum = 0;
+  for (int64_t i = begin; i < end; ++i) sum += term(i);
+  return sum;
+}
+
 struct Statistics {
   double loss, lse, positive, count;
 };

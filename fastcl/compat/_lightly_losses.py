@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..contrast import contrast, raw_contrast
+from ..contrast import contrast
 from ..functional import row_products, unit_rows
+from ..self_contrast import self_contrast_mean
 from ._common import in_dtype_of, signed_scale
 from ._lightly_bank import MemoryBankModule
 
@@ -78,10 +79,10 @@ class NTXentLoss(nn.Module):
         """The mean over 2n rows, over n with a bank: a scalar."""
         sign, scale = signed_scale(self.temperature)
         if self.memory_bank.size[0] > 0:
-            losses = self._with_bank(out0, out1, sign, scale)
+            loss = self._with_bank(out0, out1, sign, scale).mean()
         else:
-            losses = self._in_batch(out0, out1, sign, scale)
-        return in_dtype_of(out0, losses.mean())
+            loss = self._in_batch(out0, out1, sign, scale)
+        return in_dtype_of(out0, loss)
 
     def _with_bank(self, out0, out1, sign, scale):
         q, k = unit_rows(out0), unit_rows(out1)
@@ -96,13 +97,13 @@ class NTXentLoss(nn.Module):
         gather = self.gather_distributed and distributed.world_size() > 1
         if sign > 0 and not gather:
             ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
-            return raw_contrast(out0, out1, scale=scale, ids=ids)[0]
+            return self_contrast_mean(out0, out1, scale=scale, ids=ids)[0]
         z0, z1 = unit_rows(out0), unit_rows(out1)
         # Columns of a row's id, itself and its other view, are left out; the view comes back.
         columns, ids = _gathered(z0, z1, gather)
         extra = sign * row_products(z0, z1).repeat(2)
         rows = sign * torch.cat([z0, z1])
-        return contrast(rows, columns, scale=scale, ids=ids, extra=extra).loss
+        return contrast(rows, columns, scale=scale, ids=ids, extra=extra).loss.mean()
 
 
 def negative_mises_fisher_weights(
@@ -150,8 +151,8 @@ class DCLLoss(nn.Module):
         plain = sign > 0 and not gather
         if plain and not self.weight_fn:
             ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
-            losses = raw_contrast(out0, out1, scale=scale, ids=ids, positives_in=False)[0]
-            return in_dtype_of(out0, losses.mean())
+            loss, _ = self_contrast_mean(out0, out1, scale=scale, ids=ids, positives_in=False)
+            return in_dtype_of(out0, loss)
         z0, z1 = unit_rows(out0), unit_rows(out1)
         columns, ids = _gathered(z0, z1, gather)
         rows = torch.cat([z0, z1])
@@ -230,11 +231,11 @@ class SupConLoss(nn.Module):
             labels = torch.arange(offset, offset + n, device=out0.device)
         labels = labels.repeat(2)
         if gather:
-            losses = self._all_ranks(out0, out1, labels, scale)
+            loss = self._all_ranks(out0, out1, labels, scale).mean()
         else:
-            losses = raw_contrast(out0, out1, scale=scale, ids=labels)[0]
+            loss, _ = self_contrast_mean(out0, out1, scale=scale, ids=labels)
         factor = self.temperature if self.rescale else 1.0
-        return in_dtype_of(out0, losses.mean() * factor)
+        return in_dtype_of(out0, loss * factor)
 
     @staticmethod
     def _all_ranks(out0, out1, labels, scale):

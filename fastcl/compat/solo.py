@@ -12,11 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..contrast import contrast, raw_contrast
+from ..contrast import contrast
 from ..functional import info_nce, row_products, unit_rows
 from ..functional.swav import predicted
 from ..mean_contrast import mean_contrast
 from ..momentum import momentum_update_
+from ..self_contrast import self_contrast_mean
 from ._common import in_dtype_of, log_sum
 from ._lightly_swav import cross_entropy, sinkhorn
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
@@ -65,7 +66,7 @@ def simclr_two_views_loss_func(
     n = z1.shape[0]
     if extra_pos_mask is None:
         ids = torch.arange(n, device=z1.device).repeat(2)
-        return in_dtype_of(z1, raw_contrast(z1, z2, scale=1 / temperature, ids=ids)[0].mean())
+        return in_dtype_of(z1, self_contrast_mean(z1, z2, scale=1 / temperature, ids=ids)[0])
     z = unit_rows(z1, z2)
     mask = extra_pos_mask.clone()
     mask[torch.arange(2 * n), torch.arange(2 * n).roll(n)] = True

@@ -33,8 +33,8 @@ class _MeanContrast(torch.autograd.Function):
         (dq, dk), (q_dtype, k_dtype) = ctx.saved_tensors, ctx.dtypes
         need_q, need_k = ctx.needs_input_grad[:2]
         return (
-            handed_over(dq, grad).to(q_dtype) if need_q else None,
-            handed_over(dk, grad).to(k_dtype) if need_k else None,
+            handed_over(dq, grad, q_dtype) if need_q else None,
+            handed_over(dk, grad, k_dtype) if need_k else None,
             *[None] * 3,
         )
 

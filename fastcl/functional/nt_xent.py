@@ -6,27 +6,28 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast
+from ..self_contrast import self_contrast_mean
 from ..unit_rows import unit_rows
-from .rows import row_products, self_contrast
+from .rows import row_products
 
 
-def _losses(
+def _contrast(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     temperature: float,
     normalize: bool,
     positives_in: bool = True,
-) -> Tensor:
-    """The loss of every row of both views, [2n]."""
+) -> tuple[Tensor, Tensor]:
+    """The mean over both views, and the loss of every row, [2n], a constant."""
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     n = z0.shape[0]
     if n == 1 and not positives_in:
         raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
     ids = torch.arange(2 * n, device=z0.device).remainder_(n)  # a row shares it with its other view
-    return self_contrast(
+    return self_contrast_mean(
         z0, z1, scale=scale, ids=ids, normalize=normalize, positives_in=positives_in
-    )[0]
+    )
 
 
 def nt_xent(
@@ -64,13 +65,13 @@ def nt_xent(
     """
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if ids is None:
-        return _losses(z0, z1, temperature, normalize).mean()
+        return _contrast(z0, z1, temperature, normalize)[0]
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     _check.vector("ids", ids, z0.shape[0], z0.device, integer=True)
     ids = ids.repeat(2)
     if duplicates == "positive":
-        return self_contrast(z0, z1, scale=scale, ids=ids, normalize=normalize)[0].mean()
+        return self_contrast_mean(z0, z1, scale=scale, ids=ids, normalize=normalize)[0]
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
     # Columns of a row's id are left out; the other view comes back.
     others = contrast(z, scale=scale, ids=ids, positives_in=False)
@@ -95,7 +96,7 @@ def dcl(
 
     Source: Yeh et al. 2022, "Decoupled Contrastive Learning", equation 6.
     """
-    return _losses(z0, z1, temperature, normalize, positives_in=False).mean()
+    return _contrast(z0, z1, temperature, normalize, positives_in=False)[0]
 
 
 def flat_nce(
@@ -114,6 +115,6 @@ def flat_nce(
     Source: Chen et al. 2021, "Simpler, Faster, Stronger: Breaking The log-K Curse On Contrastive
     Learners With FlatNCE", equation 8.
     """
-    loss = _losses(z0, z1, temperature, normalize, positives_in=False)
+    loss, losses = _contrast(z0, z1, temperature, normalize, positives_in=False)
     # With v the decoupled loss, NT-Xent is log(1 + exp(v)).
-    return (-F.logsigmoid(-loss).detach() + loss - loss.detach()).mean()
+    return -F.logsigmoid(-losses).mean() + loss - loss.detach()

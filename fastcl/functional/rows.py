@@ -4,7 +4,6 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast, raw_contrast
 from ..reference import accumulate_dtype
 from ..unit_rows import unit_rows
 
@@ -47,17 +46,3 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return loss.mean()
     return loss.sum() if reduction == "sum" else loss
-
-
-def self_contrast(
-    *views: Tensor,  # [n, d] each
-    scale: float,
-    ids: Tensor,  # [sum of n] int64
-    normalize: bool,
-    positives_in: bool = True,
-) -> tuple[Tensor, Tensor]:
-    """Loss and number of positives of every row of all views against the other rows."""
-    if normalize:
-        return raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)[:2]
-    result = contrast(torch.cat(views), scale=scale, ids=ids, positives_in=positives_in)
-    return result.loss, result.count

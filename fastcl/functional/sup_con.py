@@ -1,10 +1,9 @@
 """Labels: the supervised contrastive loss."""
 
-import torch
 from torch import Tensor
 
 from .. import _check
-from .rows import self_contrast
+from ..self_contrast import self_contrast_mean
 
 
 def sup_con(
@@ -43,5 +42,5 @@ def sup_con(
     factor = 1.0
     if base_temperature is not None:
         factor = temperature / _check.positive("base_temperature", base_temperature)
-    loss, count = self_contrast(z, scale=scale, ids=labels, normalize=normalize)
-    return torch.where(count > 0, loss, 0).mean() * factor
+    mean, _ = self_contrast_mean(z, scale=scale, ids=labels, normalize=normalize, paired=False)
+    return mean * factor
