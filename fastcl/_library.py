@@ -222,6 +222,7 @@ TRITON = {
     "info_nce_backward": "info_nce",
     "info_nce_mean": "info_nce_mean",
     "raw_info_nce_backward": "raw_info_nce",
+    "self_contrast_mean": "self_contrast",
     "sigmoid_contrast": "sigmoid_contrast",
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",

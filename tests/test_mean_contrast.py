@@ -154,6 +154,7 @@ LOSSES = {
     "info_nce": lambda q, k: F.info_nce(q, k),
     "info_nce_sum": lambda q, k: F.info_nce(q, k, reduction="sum"),
     "info_nce_negatives": lambda q, k: F.info_nce(q, q.detach().flip(0), k),
+    "nt_xent": lambda q, k: F.nt_xent(q, k),
     "moco": lambda q, k: F.moco(q, q.detach().flip(0), k.detach()),
     "clip": lambda q, k: F.clip(q, k, 5.0),
     "siglip": lambda q, k: F.siglip(q, k, 5.0, -5.0),

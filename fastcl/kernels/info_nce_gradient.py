@@ -132,6 +132,17 @@ def lift_factor(p: Problem, grads) -> Tensor | None:
     return 4096 / bound.clamp(min=1e-30)
 
 
+def problem_gradients(
+    p: Problem, grads, rows, cols, positives_in: bool, extra: bool, unit: bool,
+    need_q: bool, need_k: bool,
+):  # fmt: skip
+    """dq [n, d] and dk [m, d], [0, d] where not needed, from four gradients, not all None."""
+    lift = lift_factor(p, grads)
+    sides = both_sides(p, grads, rows, cols, lift, positives_in, extra, unit)
+    dq, dk = gradients(p, sides, need_q, need_k)
+    return (dq, dk) if lift is None else (dq / lift, dk / lift)
+
+
 def info_nce_backward(
     grad_loss, grad_positive, grad_col_loss, grad_col_positive, q, k, scale, logit_scale,
     row_ids, col_ids, rows, cols, symmetric, positives_in, extra, unit, need_q, need_k,
@@ -153,9 +164,4 @@ def info_nce_backward(
         shapes = (n if need_q else 0, d), (m if need_k else 0, d)
         return tuple(torch.zeros(shape, device=q.device) for shape in shapes)
     with torch.cuda.device_of(q):
-        lift = lift_factor(p, grads)
-        sides = both_sides(p, grads, rows, cols, lift, positives_in, extra, unit)
-        dq, dk = gradients(p, sides, need_q, need_k)
-        if lift is not None:
-            dq, dk = dq / lift, dk / lift
-    return dq, dk
+        return problem_gradients(p, grads, rows, cols, positives_in, extra, unit, need_q, need_k)

@@ -1,0 +1,131 @@
+"""The mean contrast of rows with each other: one pass over the pairs, its gradient kept ready."""
+
+import pytest
+import torch
+
+import fastcl.functional as F
+from fastcl import composite
+from fastcl._library import COMPILED, ops
+from fastcl.contrast import contrast
+from fastcl.self_contrast import self_contrast_mean
+
+built = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+
+# One tile; parts within a tile; single rows; a triangle of several tiles that is kept; one that
+# is not.
+PARTS = ((5,), (130, 7, 200), (1, 1), (500, 500), (1900,))
+
+
+def problem(parts, d, dtype=torch.float64, paired=True):
+    make = torch.Generator().manual_seed(sum(parts) + d)
+    rows = [3 * torch.randn(n, d, generator=make, dtype=torch.float64) for n in parts]
+    n = sum(parts)
+    ids = torch.arange(n) % max(n // 3, 1)
+    if not paired:  # every other row is alone
+        ids = torch.where(torch.arange(n) % 2 == 0, torch.arange(n) + n, ids)
+    return [x.to(dtype) for x in rows], ids
+
+
+def assert_close(ours, expected, **budget):
+    for i, (x, y) in enumerate(zip(ours, expected, strict=True)):
+        if i == 1:  # the second line is what rounding took, not a result
+            x, y = x[[0, 2, 3]], y[[0, 2, 3]]
+        torch.testing.assert_close(x, y, **budget)
+
+
+@built
+@pytest.mark.parametrize("need", [True, False])
+@pytest.mark.parametrize("d", [1, 24, 130])
+@pytest.mark.parametrize("parts", PARTS, ids=str)
+def test_kernel_equals_the_composite(parts, d, need):
+    for paired in (True, False):
+        rows, ids = problem(parts, d, paired=paired)
+        for positives_in in (True, False):
+            if sum(parts) == 2 and not positives_in:
+                continue  # a pair without a negative has no loss
+            for scale, normalize in ((7.0, True), (3000.0, True), (7.0, False)):
+                x = rows if normalize else [torch.nn.functional.normalize(r) for r in rows]
+                shared = x, scale, ids, positives_in, normalize, paired, need
+                ours, expected = (m.self_contrast_mean(*shared) for m in (ops, composite))
+                assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+
+
+@built
+@pytest.mark.parametrize("form", [0, 1, 2])
+@pytest.mark.parametrize("parts, d", [((70, 20), 24), ((257, 300), 514), ((2000,), 12)])
+def test_bfloat16_rows(parts, d, form):
+    """Widened, and through products of pairs, which round the gradient's weights to bfloat16: by
+    2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
+    rows, ids = problem(parts, d, torch.bfloat16)
+    rest = 9.0, ids, True, True, True, True
+    ops.emulate_pair_products(form)
+    try:
+        ours = ops.self_contrast_mean(rows, *rest)
+    finally:
+        ops.emulate_pair_products(0)
+    expected = composite.self_contrast_mean([x.double() for x in rows], *rest)
+    for i in (0, 2):
+        error = (ours[i] - expected[i]).norm() / expected[i].norm()
+        assert error < (2**-8 if form else 2e-6), (i, error)
+
+
+@built
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("parts", [(90,), (500, 400), (2000,)], ids=str)
+def test_same_bits_with_any_number_of_threads(parts, dtype):
+    rows, ids = problem(parts, 24, dtype)
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3):
+        torch.set_num_threads(threads)
+        results.append(ops.self_contrast_mean(rows, 9.0, ids, True, True, True, True))
+    torch.set_num_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+@pytest.mark.parametrize("normalize", [True, False])
+def test_opcheck(normalize, dtype):
+    rows, ids = problem((9, 4), 5, dtype)
+    for paired, need in ((True, True), (False, False)):
+        arguments = rows, 2.0, ids, True, normalize, paired, need
+        torch.library.opcheck(ops.self_contrast_mean, arguments)
+
+
+@pytest.mark.parametrize("positives_in", [True, False])
+@pytest.mark.parametrize("normalize", [True, False])
+@pytest.mark.parametrize("paired", [True, False])
+def test_equals_the_mean_of_the_contrast(normalize, positives_in, paired):
+    """Value, constant losses and gradients, under an upstream gradient that is not one."""
+    rows, ids = problem((40, 31), 8, paired=paired)
+    rows = rows if normalize else [torch.nn.functional.normalize(x) for x in rows]
+    results = []
+    for front in ("mean", "rows"):
+        views = [x.clone().requires_grad_() for x in rows]
+        more = {"scale": 4.0, "ids": ids, "positives_in": positives_in}
+        if front == "mean":
+            mean, losses = self_contrast_mean(*views, **more, normalize=normalize, paired=paired)
+            assert not losses.requires_grad
+        else:
+            found = contrast(F.unit_rows(*views) if normalize else torch.cat(views), **more)
+            losses = found.loss
+            mean = losses.mean() if paired else torch.where(found.count > 0, losses, 0).mean()
+        results.append((mean, losses.detach(), *torch.autograd.grad(-3 * mean, views)))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-11, atol=1e-12)
+
+
+def test_rows_without_a_positive_count_as_zero():
+    rows, _ = problem((12,), 6)
+    view = rows[0].requires_grad_()
+    mean, _ = self_contrast_mean(view, scale=4.0, ids=torch.arange(12), paired=False)
+    (grad,) = torch.autograd.grad(mean, view)
+    assert mean == 0 and (grad == 0).all()
+
+
+def test_a_row_that_is_not_a_number_stays_so():
+    for n in (20, 2000):  # kept, and in two passes
+        rows, ids = problem((n,), 6)
+        rows[0][2, 0] = torch.nan
+        loss, _, dz = ops.self_contrast_mean(rows, 5.0, ids, True, True, True, True)
+        assert loss.isnan() and dz.isnan().all()
