@@ -145,7 +145,8 @@ def self_contrast_mean(
     grad = torch.full_like(rows[0], 1 / len(z))
     loss = rows[0]
     if not paired:
-        loss, grad = (torch.where(rows[3] == 0, 0, x) for x in (loss, grad))
+        alone = rows[3] == 0
+        loss, grad = (torch.where(alone, 0, x) for x in (loss, grad))
     if not need:
         return loss.mean(), rows, rows.new_empty(0, z.shape[1])
     dz, _ = torch.ops.fastcl.info_nce_backward(

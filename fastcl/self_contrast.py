@@ -18,11 +18,14 @@ class _SelfContrastMean(torch.autograd.Function):
         ctx.dtype, ctx.sizes = parts[0].dtype, [x.shape[0] for x in parts]
         losses = rows[0]
         ctx.mark_non_differentiable(losses)
+        ctx.set_materialize_grads(False)  # zeros for the constant losses would be a launch
         return loss, losses
 
     @staticmethod
     def backward(ctx, grad, _losses):
         refuse_second_derivative()
+        if grad is None:
+            return (None,) * (5 + len(ctx.sizes))
         dz = handed_over(*ctx.saved_tensors, grad, ctx.dtype)
         parts = (dz,) if len(ctx.sizes) == 1 else dz.split(ctx.sizes)
         return (*[None] * 5, *parts)

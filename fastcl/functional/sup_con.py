@@ -39,8 +39,7 @@ def sup_con(
     scale = 1 / _check.positive("temperature", temperature)
     _check.rows("z", z)
     _check.vector("labels", labels, z.shape[0], z.device, integer=True)
-    factor = 1.0
-    if base_temperature is not None:
-        factor = temperature / _check.positive("base_temperature", base_temperature)
     mean, _ = self_contrast_mean(z, scale=scale, ids=labels, normalize=normalize, paired=False)
-    return mean * factor
+    if base_temperature is None:
+        return mean
+    return mean * (temperature / _check.positive("base_temperature", base_temperature))

@@ -28,7 +28,8 @@ def self_contrast_mean(parts, scale, ids, positives_in, normalize, paired, need)
         loss, dz = rows[0], common.empty(z, 0, z.shape[1])
         grad = torch.full_like(loss, 1 / len(z))
         if not paired:
-            loss, grad = (torch.where(rows[3] == 0, 0, x) for x in (loss, grad))
+            alone = rows[3] == 0
+            loss, grad = (torch.where(alone, 0, x) for x in (loss, grad))
         if need:
             grads = grad, None, None, None
             dz, _ = problem_gradients(p, grads, rows, None, positives_in, False, True, True, False)
