@@ -65,6 +65,14 @@ def _self_contrast_mean_fake(parts, scale, ids, positives_in, normalize, paired,
     return tuple(parts[0].new_empty(shape, dtype=dtype) for shape in shapes)
 
 
+def _frozen_contrast_mean_fake(
+    query, key, columns, scale, row_ids, col_ids, normalize, normalize_key, need
+):
+    dtype = reference.accumulate_dtype(query.dtype)
+    n, d = query.shape
+    return query.new_empty((), dtype=dtype), query.new_empty(n if need else 0, d, dtype=dtype)
+
+
 def _unit_rows_forward_fake(parts):
     n = sum(x.shape[0] for x in parts)
     dtype = reference.accumulate_dtype(parts[0].dtype)
@@ -158,6 +166,12 @@ _define(
     _self_contrast_mean_fake,
     composite,
 )
+_define(
+    "frozen_contrast_mean(Tensor query, Tensor key, Tensor columns, float scale, Tensor? row_ids, "
+    "Tensor? col_ids, bool normalize, bool normalize_key, bool need) -> (Tensor, Tensor)",
+    _frozen_contrast_mean_fake,
+    composite,
+)
 for _name, _fallback in (("sigmoid_contrast", reference), ("raw_sigmoid_contrast", composite)):
     _define(
         f"{_name}(Tensor q, Tensor k, float scale, Tensor? logit_scale, float bias, "
@@ -223,6 +237,7 @@ TRITON = {
     "info_nce_mean": "info_nce_mean",
     "raw_info_nce_backward": "raw_info_nce",
     "self_contrast_mean": "self_contrast",
+    "frozen_contrast_mean": "frozen_contrast",
     "sigmoid_contrast": "sigmoid_contrast",
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",

@@ -8,6 +8,8 @@ round leaves to the next.
 import torch
 from torch import Tensor
 
+from .reference import accumulate_dtype
+
 
 def _unit(parts: list[Tensor]) -> tuple[Tensor, Tensor]:
     return torch.ops.fastcl.unit_rows_forward(parts)
@@ -102,16 +104,22 @@ def info_nce_mean(
     y, k_lengths = _unit([k]) if normalize else (k, None)
     shared = z, y, scale, logit_scale, row_ids, col_ids
     unit = unit or normalize
-    rows, cols, _, _ = torch.ops.fastcl.info_nce_forward(
-        *shared, extra, None, False, both, True, unit, False
+    aside = row_ids is None or extra is not None  # no positive among the columns
+    frozen = aside and need_q and not (need_k or both)
+    rows, cols, _, weighted = torch.ops.fastcl.info_nce_forward(
+        *shared, extra, None, False, both, True, unit, frozen
     )
-    share = 0.5 if both else 1.0
-    grad = torch.full_like(rows[0], share / len(q))
-    col_grad = torch.full_like(cols[0], share / len(k)) if both else None
-    dz, dy = torch.ops.fastcl.info_nce_backward(
-        grad, None, col_grad, None, *shared, rows, cols, False, True, extra is not None, unit,
-        need_q, need_k,
-    )  # fmt: skip
+    if frozen:
+        total = scale if logit_scale is None else scale * logit_scale.to(weighted.dtype)
+        dz, dy = weighted * (total / len(q)), rows.new_empty(0, k.shape[1])
+    else:
+        share = 0.5 if both else 1.0
+        grad = torch.full_like(rows[0], share / len(q))
+        col_grad = torch.full_like(cols[0], share / len(k)) if both else None
+        dz, dy = torch.ops.fastcl.info_nce_backward(
+            grad, None, col_grad, None, *shared, rows, cols, False, True, extra is not None, unit,
+            need_q, need_k,
+        )  # fmt: skip
     dot = rows.new_zeros(())
     if normalize:
         dot = (z.to(dz.dtype) * dz).sum() if need_q else dot
@@ -155,6 +163,40 @@ def self_contrast_mean(
     if normalize:
         dz = torch.ops.fastcl.unit_rows_backward(dz.to(z.dtype), parts, lengths).to(dz.dtype)
     return loss.mean(), rows, dz
+
+
+def frozen_contrast_mean(
+    query: Tensor,  # [n, d]
+    key: Tensor,  # [n, d]
+    columns: Tensor,  # [m, d]
+    scale: float,
+    row_ids: Tensor | None,  # [n] int64
+    col_ids: Tensor | None,  # [m] int64
+    normalize: bool,
+    normalize_key: bool,
+    need: bool,
+) -> tuple[Tensor, Tensor]:
+    """The mean of the losses of info_nce_forward with the key's similarity as extra, and its
+    gradient to the query, before it was divided by its length where normalize; key and columns
+    are constants.
+
+    Returns:
+        loss [] and dquery [n, d] in the accumulation dtype, [0, d] where not needed.
+    """
+    q, lengths = _unit([query]) if normalize else (query, None)
+    k = _unit([key])[0] if normalize_key else key
+    dtype = accumulate_dtype(q.dtype)
+    k = k.to(dtype)
+    own = (q.to(dtype) * k).sum(1)
+    loss, rows, dq, _, _ = torch.ops.fastcl.info_nce_mean(
+        q, columns, scale, None, row_ids, col_ids, own, True, False, need, False
+    )
+    if need:
+        pull = torch.expm1(-rows[0]) * (scale / len(q))  # p - 1 of the key, without cancellation
+        dq = torch.addcmul(dq, pull[:, None], k)
+        if normalize:
+            dq = _raw(dq, query, lengths, True)
+    return loss, dq
 
 
 def raw_sigmoid_contrast(

@@ -4,9 +4,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..mean_contrast import mean_contrast
-from ..unit_rows import unit_rows
-from .rows import row_products
+from ..frozen_contrast import frozen_contrast_mean
 
 
 def inst_disc(
@@ -45,9 +43,9 @@ def inst_disc(
     _check.bank("bank", bank, x)
     _check.indices("target", target, (x.shape[0],), "bank", bank)
     scale = 1 / _check.positive("temperature", temperature)
-    q = unit_rows(x) if normalize else x
-    columns = bank.to(q.dtype)
+    columns = bank.to(x.dtype)
     # The positive apart from the columns: loss and gradient come from one pass over the bank.
-    positive = row_products(q, columns[target])
     ids = target, torch.arange(bank.shape[0], device=x.device)
-    return mean_contrast(q, columns, scale=scale, ids=ids, extra=positive)
+    return frozen_contrast_mean(
+        x, columns[target], columns, scale=scale, ids=ids, normalize=normalize, normalize_key=False
+    )

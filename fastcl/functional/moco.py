@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import _check
 from ..contrast import contrast
-from ..mean_contrast import mean_contrast
+from ..frozen_contrast import frozen_contrast_mean
 from ..unit_rows import unit_rows
 from .rows import row_products
 
@@ -59,10 +59,12 @@ def moco(
     if (ids is None) != (queue_ids is None):
         raise ValueError("ids and queue_ids must both be given, or neither")
     both = None if ids is None else (ids, queue_ids)
-    q, k = (unit_rows(query), unit_rows(key.detach())) if normalize else (query, key.detach())
-    columns, own = queue.to(q.dtype), row_products(q, k)
+    key, columns = key.detach(), queue.to(query.dtype)
     if both is None or duplicates == "ignore":
-        return mean_contrast(q, columns, scale=scale, ids=both, extra=own)
-    older, own = contrast(q, columns, scale=scale, ids=both), scale * own
+        return frozen_contrast_mean(
+            query, key, columns, scale=scale, ids=both, normalize=normalize, normalize_key=normalize
+        )
+    q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
+    older, own = contrast(q, columns, scale=scale, ids=both), scale * row_products(q, k)
     positive = (older.count * older.positive + own) / (older.count + 1)
     return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()
