@@ -9,7 +9,7 @@ one exponential, two multiply-adds and a product per logit on both directions to
 import triton
 import triton.language as tl
 
-from .info_nce_tile import LOG2E, gradient_shift, load_lse, scale_factor
+from .info_nce_tile import LOG2E, gradient_shift, load_lse, other_share, scale_factor
 
 # Rows of the coefficients [6, n].
 LSE = tl.constexpr(0)  # whole part of log2 of the sum of exponentials
@@ -57,10 +57,7 @@ def coefficients_kernel(
         a = tl.load(grad_loss + i, mask=inside, other=0.0) * unit
         pull = -share
         if POSITIVES_IN:  # p - 1 without cancellation
-            e = tl.exp(-loss)
-            exact = tl.where(e == 1.0, -loss, (e - 1.0) * (-loss / tl.log(e)))
-            exact = tl.where(e == 0.0, -1.0, tl.where(e == 1.0, -loss, exact))
-            pull = tl.where(count == 1.0, exact.to(tl.float32), pull)
+            pull = tl.where(count == 1.0, other_share(loss).to(tl.float32), pull)
         weight += a * pull
     a = a * fraction
     several = tl.where(count > 1.0, a, 0.0) if POSITIVES_IN else tl.zeros_like(a)

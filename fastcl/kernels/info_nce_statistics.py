@@ -127,22 +127,38 @@ def finish(
     return rows, rank
 
 
-def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
-    """Statistics, rank and weighted sum of the columns in one pass over them."""
+class FrozenSums(NamedTuple):
+    """Partial sums over constant columns, in units of 2^top."""
+
+    parts: Tensor  # [strips, n] over the negatives
+    tops: Tensor  # [strips, n]
+    rank: Tensor | None  # [strips, n]
+    weighted: Tensor  # [strips, n, d] of the columns
+
+
+def frozen_sums(p: Problem, pivot: Tensor | None) -> FrozenSums:
+    """One pass over the columns."""
     (n, m, d), tile = p.sizes, p.plan.frozen
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, config.slots(tile, p.plan.processors))
     parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
-    weighted_parts = common.empty(p.q, strips, n, d)
+    weighted = common.empty(p.q, strips, n, d)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     frozen_kernel[(row_tiles, strips)](
-        *p.operands(tile, tile.depth), pivot, parts, tops, rank, weighted_parts, strip, n, m, d,
+        *p.operands(tile, tile.depth), pivot, parts, tops, rank, weighted, strip, n, m, d,
         tile.rows, tile.columns, tile.depth, p.plan.precision, **common.options(tile),
     )  # fmt: skip
-    rows, rank = finish(p, Sums(parts, tops, None, rank), None, extra, True, False)
-    weighted = common.empty(p.q, n, d)
+    return FrozenSums(parts, tops, rank, weighted)
+
+
+def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
+    """Statistics, rank and weighted sum of the columns in one pass over them."""
+    n, _, d = p.sizes
+    sums = frozen_sums(p, pivot)
+    rows, rank = finish(p, Sums(sums.parts, sums.tops, None, sums.rank), None, extra, True, False)
+    weighted, depth = common.empty(p.q, n, d), triton.next_power_of_2(d)
     weighted_kernel[(n,)](
-        weighted_parts, tops, rows, weighted, strips, n, d, common.PARTS, triton.next_power_of_2(d)
+        sums.weighted, sums.tops, rows, weighted, len(sums.parts), n, d, common.PARTS, depth
     )
     return rows, rank, weighted
 

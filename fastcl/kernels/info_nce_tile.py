@@ -246,6 +246,16 @@ def softplus(x):
 
 
 @triton.jit
+def other_share(loss):
+    """e^-loss - 1 in float64 to full relative precision: what the one positive lacks of 1, from
+    the log of the rounded power as in softplus.
+    """
+    e = tl.exp(-loss)
+    exact = tl.where(e == 1.0, -loss, (e - 1.0) * (-loss / tl.log(e)))
+    return tl.where(e == 0.0, -1.0, tl.where(e == 1.0, -loss, exact))
+
+
+@triton.jit
 def id_range_kernel(
     ids,  # [length]
     out,  # [tiles, 2] lowest and highest id of every tile

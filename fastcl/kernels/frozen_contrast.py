@@ -1,0 +1,163 @@
+"""The mean contrast with a key per row and constant columns, and its gradient: MoCo's loss.
+
+    loss_i = softplus(log sum_j e^{s_ij} - scale <q_i, k_i>)
+    dq_i = scale / n (sum_j p_ij c_j + (e^-loss_i - 1) k_i)
+    dx_i = (dq_i - q_i <q_i, dq_i>) / |x_i|
+He et al., arXiv:1911.05722, equation 1.
+Bytes: beside the pass over the columns (info_nce_frozen), 4 n d strips of partial sums read and
+16 n d of rows.
+The idea: a small batch is a matter of launches. One makes the rows and their own similarities, one
+passes over the columns, one makes of the partial sums of a row its loss and its gradient.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from .. import composite
+from . import info_nce_common as common
+from . import info_nce_config as config
+from .info_nce_statistics import FrozenSums, frozen_sums
+from .info_nce_tile import LN2, LOG2E, other_share, scale_factor, softplus
+from .unit_rows import BLOCK, SHORTEST
+
+
+@triton.jit
+def _row(x, i, n, d, NORMALIZE: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows i [ROWS, WIDTH] of x [n, d], rounded as they are multiplied, in float32, and their
+    lengths where they are divided by them, else one.
+    """
+    j = tl.arange(0, WIDTH)
+    at = i.to(tl.int64)[:, None] * d + j[None, :]
+    row = tl.load(x + at, mask=(i < n)[:, None] & (j < d)[None, :], other=0.0).to(tl.float32)
+    length = tl.full([i.shape[0]], 1.0, tl.float32)
+    if NORMALIZE:
+        length = tl.sqrt_rn(tl.sum(row * row, 1))
+        # Not a maximum: it would drop NaN.
+        divisor = tl.where(length < SHORTEST, SHORTEST, length)
+        row = (row / divisor[:, None]).to(x.dtype.element_ty).to(tl.float32)
+    return row, length
+
+
+@triton.jit
+def own_similarity_kernel(
+    query,  # [n, d]
+    key,  # [n, d]
+    unit,  # [n, d] rows of unit length, or None
+    own,  # [n] similarities of the rows and their keys
+    n,
+    d,
+    NORMALIZE: tl.constexpr,
+    NORMALIZE_KEY: tl.constexpr,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,  # at least d
+):
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    q, _ = _row(query, i, n, d, NORMALIZE, WIDTH)
+    k, _ = _row(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    tl.store(own + i, tl.sum(q * k, 1), mask=i < n)
+    if unit is not None:
+        j = tl.arange(0, WIDTH)
+        at = i.to(tl.int64)[:, None] * d + j[None, :]
+        mask = (i < n)[:, None] & (j < d)[None, :]
+        tl.store(unit + at, q.to(unit.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def frozen_mean_kernel(
+    row_part,  # [strips, n] sums over the negatives
+    row_top,  # [strips, n] log2 of their units
+    part,  # [strips, n, d] weighted sums of the columns, in the same units
+    own,  # [n]
+    query,  # [n, d]
+    key,  # [n, d]
+    loss,  # [n] out
+    out,  # [n, d] out, the gradient of the mean
+    scale: tl.float64,
+    strips,
+    n,
+    d,
+    NORMALIZE: tl.constexpr,
+    NORMALIZE_KEY: tl.constexpr,
+    PARTS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Strips into the loss of one row and its gradient."""
+    row = tl.program_id(0)
+    scale = scale_factor(scale, None)
+    peak = tl.full([], float("-inf"), tl.float32)
+    for start in range(0, strips, PARTS):
+        p = start + tl.arange(0, PARTS)
+        at = row_top + p.to(tl.int64) * n + row
+        peak = tl.maximum(peak, tl.max(tl.load(at, mask=p < strips, other=float("-inf")), 0))
+    peak = tl.where(peak == float("-inf"), 0.0, peak)
+    total = tl.zeros([], tl.float64)
+    for start in range(0, strips, PARTS):
+        p = start + tl.arange(0, PARTS)
+        at = p.to(tl.int64) * n + row
+        top = tl.load(row_top + at, mask=p < strips, other=float("-inf"))
+        value = tl.load(row_part + at, mask=p < strips, other=0.0).to(tl.float64)
+        total += tl.sum(value * tl.exp2((top - peak).to(tl.float64)), 0)
+    positive = tl.load(own + row).to(tl.float64) * scale
+    value = softplus((peak + tl.log2(total)) * LN2 - positive)
+    tl.store(loss + row, value.to(tl.float32))
+    lse = (positive + value) * LOG2E
+    j = tl.arange(0, WIDTH)
+    weighted = tl.zeros([WIDTH], tl.float32)
+    for start in range(0, strips, PARTS):
+        p = start + tl.arange(0, PARTS)
+        at = p.to(tl.int64) * n + row
+        top = tl.load(row_top + at, mask=p < strips, other=float("-inf"))
+        # A strip without columns weighs nothing, also where the others have none.
+        away = tl.where(top == float("-inf"), top, top - lse)
+        mask = (p < strips)[:, None] & (j < d)[None, :]
+        x = tl.load(part + at[:, None] * d + j[None, :], mask=mask, other=0.0)
+        weighted += tl.sum(x * tl.exp2(away.to(tl.float32))[:, None], 0)
+    i = row + tl.arange(0, 1)
+    k, _ = _row(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    g = (weighted[None, :] + k * other_share(value).to(tl.float32)) * (scale / n).to(tl.float32)
+    if NORMALIZE:
+        x, _ = _row(query, i, n, d, False, WIDTH)
+        length = tl.sqrt_rn(tl.sum(x * x, 1))
+        inverse = tl.where(length < SHORTEST, 0.0, 1.0 / length)[:, None]
+        y = x * inverse
+        g = (g - y * tl.sum(y * g, 1)[:, None]) * inverse
+    at = i.to(tl.int64)[:, None] * d + j[None, :]
+    tl.store(out + at, g, mask=(j < d)[None, :])
+
+
+def _finish(
+    sums: FrozenSums, own: Tensor, query: Tensor, key: Tensor, scale: float, which: tuple
+) -> tuple[Tensor, Tensor]:
+    n, d = query.shape
+    loss, dq = common.empty(query, n), common.empty(query, n, d)
+    frozen_mean_kernel[(n,)](
+        sums.parts, sums.tops, sums.weighted, own, query, key, loss, dq, scale, len(sums.parts),
+        n, d, *which, common.PARTS, triton.next_power_of_2(d),
+    )  # fmt: skip
+    return loss.mean(), dq
+
+
+def frozen_contrast_mean(
+    query, key, columns, scale, row_ids, col_ids, normalize, normalize_key, need
+):
+    """`composite.frozen_contrast_mean`, in four launches where rows fit the registers."""
+    n, d = query.shape
+    known = need and config.supported(query) and n > 0 and len(columns) > 0
+    if not known or config.plan(query, columns).frozen is None:
+        return composite.frozen_contrast_mean(
+            query, key, columns, scale, row_ids, col_ids, normalize, normalize_key, need
+        )
+    query, key = query.contiguous(), key.contiguous()
+    with torch.cuda.device_of(query):
+        own, which = common.empty(query, n), (normalize, normalize_key)
+        unit = common.empty(query, n, d, dtype=query.dtype) if normalize else None
+        width = triton.next_power_of_2(d)
+        rows = max(BLOCK // width, 1)
+        own_similarity_kernel[(triton.cdiv(n, rows),)](
+            query, key, unit, own, n, d, *which, rows, width, num_warps=4
+        )
+        q = unit if normalize else query
+        p = common.problem(q, columns, row_ids, col_ids, scale, None, False)
+        return _finish(frozen_sums(p, None), own, query, key, scale, which)

@@ -1,0 +1,133 @@
+"""The mean contrast with a constant key and constant columns, the loss of MoCo."""
+
+import pytest
+import torch
+import torch.nn.functional as nnf
+
+import fastcl.functional as F
+from fastcl import composite, contrast
+from fastcl._library import ops
+from fastcl.frozen_contrast import frozen_contrast_mean
+
+
+def problem(n, m, d, dtype=torch.float64, ids="pairs"):
+    make = torch.Generator().manual_seed(n + m + d)
+    query, key, columns = (
+        torch.randn(size, d, generator=make, dtype=torch.float64) for size in (n, n, m)
+    )
+    row_ids = col_ids = None
+    if ids == "pairs":
+        row_ids, col_ids = torch.arange(n) % 5, torch.arange(m) % 7
+    elif ids == "nothing left":
+        row_ids, col_ids = (torch.zeros(size, dtype=torch.int64) for size in (n, m))
+    rows = (3 * query).to(dtype), (2 * key).to(dtype), nnf.normalize(columns).to(dtype)
+    return *rows, row_ids, col_ids
+
+
+def formula(query, key, columns, scale, row_ids, col_ids, normalize, normalize_key):
+    q = nnf.normalize(query) if normalize else query
+    k = nnf.normalize(key) if normalize_key else key
+    s = scale * q @ columns.T
+    if row_ids is not None:
+        s = s.masked_fill(row_ids[:, None] == col_ids[None, :], -torch.inf)
+    logits = torch.cat([scale * (q * k).sum(1, keepdim=True), s], 1)
+    return nnf.cross_entropy(logits, torch.zeros(len(q), dtype=torch.int64))
+
+
+@pytest.mark.parametrize("ids", [None, "pairs", "nothing left"])
+@pytest.mark.parametrize("n, m, d", [(1, 1, 3), (1, 300, 8), (70, 90, 24), (130, 3001, 300)])
+def test_equals_the_formula(n, m, d, ids):
+    """Loss and gradient; rows that are used as they are included."""
+    for normalize, normalize_key in ((True, True), (True, False), (False, False)):
+        query, key, columns, *pairs = problem(n, m, d, ids=ids)
+        query = query if normalize else nnf.normalize(query)
+        key = key if normalize_key else nnf.normalize(key)
+        options = columns, 9.0, *pairs, normalize, normalize_key
+        loss, dq = ops.frozen_contrast_mean(query, key, *options, True)
+        query.requires_grad_()
+        exact = formula(query, key, *options)
+        (gradient,) = torch.autograd.grad(exact, query)
+        torch.testing.assert_close(loss, exact.detach(), rtol=1e-11, atol=1e-12)
+        torch.testing.assert_close(dq, gradient, rtol=1e-10, atol=1e-12)
+        none = ops.frozen_contrast_mean(query.detach(), key, *options, False)
+        assert torch.equal(none[0], loss) and none[1].shape == (0, d)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_narrow_rows(dtype):
+    query, key, columns, *pairs = problem(70, 900, 24, dtype)
+    options = 9.0, *pairs, True, True, True
+    ours = ops.frozen_contrast_mean(query, key, columns, *options)
+    wide = query.double(), key.double(), columns.double()
+    exact = composite.frozen_contrast_mean(*wide, *options)
+    assert ours[0].dtype == ours[1].dtype == torch.float32
+    for x, y in zip(ours, exact, strict=True):
+        assert (x - y).norm() / y.norm() < 2 * torch.finfo(dtype).eps
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
+def test_opcheck(dtype):
+    query, key, columns, *pairs = problem(9, 7, 5, dtype)
+    for ids in (pairs, (None, None)):
+        for flags in ((True, True, True), (False, False, True), (True, True, False)):
+            arguments = query, key, columns, 2.0, *ids, *flags
+            torch.library.opcheck(ops.frozen_contrast_mean, arguments)
+
+
+def test_converged_pairs_keep_their_gradient():
+    """At a loss below the rounding of the logits, what the positive lacks of 1 is still right."""
+    query = nnf.normalize(torch.randn(20, 16))
+    key = nnf.normalize(query + 0.05 * torch.randn(20, 16))
+    columns = nnf.normalize(torch.randn(300, 16) - 3 * query.mean(0))
+    options = columns, 40.0, None, None, True, True
+    loss, dq = ops.frozen_contrast_mean(query, key, *options, True)
+    wide = [x.double() for x in (query, key, columns)]
+    exact, gradient = ops.frozen_contrast_mean(*wide, *options[1:], True)
+    assert exact < 1e-2
+    torch.testing.assert_close(loss.double(), exact, rtol=2e-4, atol=0)
+    assert (dq - gradient).norm() / gradient.norm() < 2e-4
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_equals_the_contrast_with_extra(normalize):
+    """Under an upstream gradient that is not one; key and columns receive none."""
+    query, key, columns, *pairs = problem(40, 50, 6)
+    results = []
+    for front in ("mean", "rows"):
+        x = query.clone().requires_grad_()
+        if front == "mean":
+            flags = {"normalize": normalize, "normalize_key": normalize}
+            loss = frozen_contrast_mean(x, key, columns, scale=4.0, ids=tuple(pairs), **flags)
+        else:
+            q, k = (F.unit_rows(x), F.unit_rows(key)) if normalize else (x, key)
+            extra = F.row_products(q, k)
+            found = contrast.contrast(q, columns, scale=4.0, ids=pairs, extra=extra, unit=normalize)
+            loss = found.loss.mean()
+        results.append((loss, *torch.autograd.grad(-3 * loss, x)))
+    for x, y in zip(*results, strict=True):
+        torch.testing.assert_close(x, y, rtol=1e-10, atol=1e-12)
+
+
+def test_a_zero_row_has_no_direction():
+    query, key, columns, *_ = problem(20, 30, 6)
+    query[3] = 0
+    loss, dq = ops.frozen_contrast_mean(query, key, columns, 5.0, None, None, True, True, True)
+    assert loss.isfinite() and (dq[3] == 0).all() and (dq[4] != 0).any()
+
+
+def test_a_row_that_is_not_a_number_stays_alone():
+    query, key, columns, *_ = problem(20, 30, 6)
+    query[3, 1] = torch.nan
+    loss, dq = ops.frozen_contrast_mean(query, key, columns, 5.0, None, None, True, True, True)
+    others = torch.arange(20) != 3
+    assert loss.isnan() and dq[3].isnan().all() and dq[others].isfinite().all()
+
+
+def test_the_columns_may_change_before_the_backward():
+    """MoCo pushes its keys while the gradient is on its way."""
+    query, key, columns, *_ = problem(20, 30, 6)
+    query.requires_grad_()
+    expected = torch.autograd.grad(F.moco(query, key, columns), query)[0]
+    loss = F.moco(query, key, columns)
+    columns.zero_()
+    assert torch.equal(torch.autograd.grad(loss, query)[0], expected)
