@@ -20,6 +20,7 @@ for dtype in (torch.bfloat16, torch.float16, torch.float32):
         image, text = z.unbind()
         queue = torch.randn(203, d, device=device, dtype=dtype)
         scale = torch.tensor(10.0, device=device, requires_grad=True)
+        own = F.row_products(image, text.detach())
         losses = (
             F.nt_xent(image, text),
             F.sup_con(image, torch.arange(150, device=device) % 7),
@@ -29,6 +30,9 @@ for dtype in (torch.bfloat16, torch.float16, torch.float32):
             F.moco(image, text, queue),
             fastcl.contrast.contrast(  # rows that are not unit: the running maximum
                 image, text, scale=0.1, ids=torch.arange(150, device=device), unit=False
+            ).loss.sum(),
+            fastcl.contrast.contrast(  # constant columns, with the rank of the positive
+                image, queue, scale=0.1, extra=own, pivot=own, unit=False
             ).loss.sum(),
         )
         for loss in losses:

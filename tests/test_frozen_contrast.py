@@ -101,7 +101,9 @@ def test_equals_the_contrast_with_extra(normalize):
         else:
             q, k = (F.unit_rows(x), F.unit_rows(key)) if normalize else (x, key)
             extra = F.row_products(q, k)
-            found = contrast.contrast(q, columns, scale=4.0, ids=pairs, extra=extra, unit=normalize)
+            found = contrast.contrast(
+                q, columns, scale=4.0, ids=tuple(pairs), extra=extra, unit=normalize
+            )
             loss = found.loss.mean()
         results.append((loss, *torch.autograd.grad(-3 * loss, x)))
     for x, y in zip(*results, strict=True):
