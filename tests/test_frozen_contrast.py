@@ -53,6 +53,23 @@ def test_equals_the_formula(n, m, d, ids):
         assert torch.equal(none[0], loss) and none[1].shape == (0, d)
 
 
+@pytest.mark.parametrize("scale", [100.0, 700.0, 3000.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_left_at_a_large_scale(dtype, scale):
+    """The only positive lies far below the shift that all rows share."""
+    rows = ([[1.0, 0, 0]] * 2, [[0.5, 0.75**0.5, 0]] * 2, [[0.6, 0.8, 0], [-1, 0, 0]])
+    query, key, columns = (torch.tensor(x, dtype=dtype) for x in rows)
+    ids = torch.tensor([0, 1]), torch.tensor([0, 0])  # the second row keeps its columns
+    options = columns, scale, *ids, True, True, True
+    loss, dq = ops.frozen_contrast_mean(query, key, *options)
+    query.requires_grad_()
+    exact = formula(query.double(), key.double(), columns.double(), *options[1:-1])
+    (gradient,) = torch.autograd.grad(exact, query)
+    torch.testing.assert_close(loss.double(), exact.detach(), rtol=1e-6, atol=0)
+    torch.testing.assert_close(dq, gradient, rtol=1e-5, atol=1e-5)
+    assert (dq[0] == 0).all() and (dq[1] != 0).any()
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_narrow_rows(dtype):
     query, key, columns, *pairs = problem(70, 900, 24, dtype)

@@ -130,9 +130,11 @@ void Forward<T>::write() {
 
 template <typename T>
 void Forward<T>::write_kept() {
+  const double* negative = rows_.slot(0).negative;
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double lse = lse_[i];
-    const T factor = lse == -kInfinity ? T(0) : static_cast<T>(std::exp(kLn2 * shift_.fixed - lse));
+    // Without a negative nothing was summed, and the shift may lie far above a lone positive.
+    const bool none = negative[i] == 0;
+    const T factor = none ? T(0) : static_cast<T>(std::exp(kLn2 * shift_.fixed - lse_[i]));
     T* to = x_.weighted + i * x_.d;
     std::fill_n(to, x_.d, T(0));
     for (int64_t s = 0; s < tiles_.schedule.slots; ++s) {

@@ -13,31 +13,29 @@ passes over the columns, one makes of the partial sums of a row its loss and its
 import torch
 import triton
 import triton.language as tl
-from torch import Tensor
 
 from .. import composite
 from . import info_nce_common as common
 from . import info_nce_config as config
-from .info_nce_statistics import FrozenSums, frozen_sums
+from .info_nce_statistics import frozen_sums
 from .info_nce_tile import LN2, LOG2E, other_share, scale_factor, softplus
 from .unit_rows import BLOCK, SHORTEST
 
 
 @triton.jit
-def _row(x, i, n, d, NORMALIZE: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows i [ROWS, WIDTH] of x [n, d], rounded as they are multiplied, in float32, and their
-    lengths where they are divided by them, else one.
+def _rows(x, i, n, d, NORMALIZE: tl.constexpr, WIDTH: tl.constexpr):
+    """Rows i [ROWS, WIDTH] of x [n, d] in float32; where divided by their length, rounded as they
+    are stored.
     """
     j = tl.arange(0, WIDTH)
     at = i.to(tl.int64)[:, None] * d + j[None, :]
-    row = tl.load(x + at, mask=(i < n)[:, None] & (j < d)[None, :], other=0.0).to(tl.float32)
-    length = tl.full([i.shape[0]], 1.0, tl.float32)
+    rows = tl.load(x + at, mask=(i < n)[:, None] & (j < d)[None, :], other=0.0).to(tl.float32)
     if NORMALIZE:
-        length = tl.sqrt_rn(tl.sum(row * row, 1))
+        length = tl.sqrt_rn(tl.sum(rows * rows, 1))
         # Not a maximum: it would drop NaN.
-        divisor = tl.where(length < SHORTEST, SHORTEST, length)
-        row = (row / divisor[:, None]).to(x.dtype.element_ty).to(tl.float32)
-    return row, length
+        length = tl.where(length < SHORTEST, SHORTEST, length)
+        rows = (rows / length[:, None]).to(x.dtype.element_ty).to(tl.float32)
+    return rows
 
 
 @triton.jit
@@ -54,8 +52,8 @@ def own_similarity_kernel(
     WIDTH: tl.constexpr,  # at least d
 ):
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    q, _ = _row(query, i, n, d, NORMALIZE, WIDTH)
-    k, _ = _row(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    q = _rows(query, i, n, d, NORMALIZE, WIDTH)
+    k = _rows(key, i, n, d, NORMALIZE_KEY, WIDTH)
     tl.store(own + i, tl.sum(q * k, 1), mask=i < n)
     if unit is not None:
         j = tl.arange(0, WIDTH)
@@ -75,6 +73,7 @@ def frozen_mean_kernel(
     loss,  # [n] out
     out,  # [n, d] out, the gradient of the mean
     scale: tl.float64,
+    share: tl.float64,  # scale / n
     strips,
     n,
     d,
@@ -115,28 +114,17 @@ def frozen_mean_kernel(
         x = tl.load(part + at[:, None] * d + j[None, :], mask=mask, other=0.0)
         weighted += tl.sum(x * tl.exp2(away.to(tl.float32))[:, None], 0)
     i = row + tl.arange(0, 1)
-    k, _ = _row(key, i, n, d, NORMALIZE_KEY, WIDTH)
-    g = (weighted[None, :] + k * other_share(value).to(tl.float32)) * (scale / n).to(tl.float32)
+    k = _rows(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    g = weighted[None, :] + k * other_share(value).to(tl.float32)
+    g = g * scale_factor(share, None).to(tl.float32)
     if NORMALIZE:
-        x, _ = _row(query, i, n, d, False, WIDTH)
+        x = _rows(query, i, n, d, False, WIDTH)
         length = tl.sqrt_rn(tl.sum(x * x, 1))
         inverse = tl.where(length < SHORTEST, 0.0, 1.0 / length)[:, None]
         y = x * inverse
         g = (g - y * tl.sum(y * g, 1)[:, None]) * inverse
     at = i.to(tl.int64)[:, None] * d + j[None, :]
     tl.store(out + at, g, mask=(j < d)[None, :])
-
-
-def _finish(
-    sums: FrozenSums, own: Tensor, query: Tensor, key: Tensor, scale: float, which: tuple
-) -> tuple[Tensor, Tensor]:
-    n, d = query.shape
-    loss, dq = common.empty(query, n), common.empty(query, n, d)
-    frozen_mean_kernel[(n,)](
-        sums.parts, sums.tops, sums.weighted, own, query, key, loss, dq, scale, len(sums.parts),
-        n, d, *which, common.PARTS, triton.next_power_of_2(d),
-    )  # fmt: skip
-    return loss.mean(), dq
 
 
 def frozen_contrast_mean(
@@ -154,10 +142,15 @@ def frozen_contrast_mean(
         own, which = common.empty(query, n), (normalize, normalize_key)
         unit = common.empty(query, n, d, dtype=query.dtype) if normalize else None
         width = triton.next_power_of_2(d)
-        rows = max(BLOCK // width, 1)
+        rows = max(BLOCK // width, 1)  # of a block; as many strips fit its registers at once
         own_similarity_kernel[(triton.cdiv(n, rows),)](
             query, key, unit, own, n, d, *which, rows, width, num_warps=4
         )
         q = unit if normalize else query
-        p = common.problem(q, columns, row_ids, col_ids, scale, None, False)
-        return _finish(frozen_sums(p, None), own, query, key, scale, which)
+        sums = frozen_sums(common.problem(q, columns, row_ids, col_ids, scale, None, False), None)
+        loss, dq = common.empty(query, n), common.empty(query, n, d)
+        frozen_mean_kernel[(n,)](
+            sums.parts, sums.tops, sums.weighted, own, query, key, loss, dq, scale, scale / n,
+            len(sums.parts), n, d, *which, min(common.PARTS, rows), width, num_warps=4,
+        )  # fmt: skip
+        return loss.mean(), dq
