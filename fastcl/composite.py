@@ -139,7 +139,7 @@ def self_contrast_mean(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The mean of the losses of info_nce_forward where symmetric, and its gradient to the rows;
     where normalize, of the rows divided by their length. A row without a positive counts as zero;
-    paired says that there is none.
+    paired says that there is no such row.
 
     Returns:
         loss [], rows [4, n] of info_nce_forward, and dz [n, d] in the accumulation dtype, [0, d]

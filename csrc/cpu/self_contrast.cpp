@@ -5,6 +5,7 @@
 // formed once, summed, and written over by their gradient. More rows take a forward and a backward,
 // which forms the similarities again.
 #include <algorithm>
+#include <memory>
 
 #include "cpu/statistics.h"
 #include "cpu/weights.h"
@@ -95,9 +96,8 @@ void Triangle<T>::backward(const Side<T>& side) {
 
 template <typename T>
 void self_contrast_mean(const SelfContrastMean<T>& x) {
-  const bool kept = x.dz != nullptr && Triangle<T>::fits(x);
   std::unique_ptr<Triangle<T>> triangle;
-  if (kept) {
+  if (x.dz != nullptr && Triangle<T>::fits(x)) {
     triangle = std::make_unique<Triangle<T>>(x);
     triangle->forward();
   } else {
@@ -108,8 +108,8 @@ void self_contrast_mean(const SelfContrastMean<T>& x) {
   if (x.dz == nullptr) return;
   Buffer<T> grad(x.n);
   for (int64_t i = 0; i < x.n; ++i) grad[i] = counts(i) ? static_cast<T>(1.0 / x.n) : T(0);
-  double dot = 0;
-  if (!kept) {
+  if (triangle == nullptr) {
+    double dot = 0;
     return info_nce_backward<T>(
         {x, grad.data(), nullptr, nullptr, nullptr, x.rows, nullptr, false, x.dz, nullptr, &dot});
   }

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from .._gradients import refuse_second_derivative
+from .._gradients import handed_over, refuse_second_derivative
 from .._library import ops
 from ..contrast import contrast
 from ..reference import accumulate_dtype
@@ -28,7 +28,7 @@ class _Nce(torch.autograd.Function):
     def backward(ctx, grad):
         refuse_second_derivative()
         (dx,) = ctx.saved_tensors
-        return (grad[:, None] * dx).to(ctx.dtype), *[None] * 6
+        return handed_over(dx, grad[:, None], ctx.dtype), *[None] * 6
 
 
 def nce(

@@ -17,19 +17,15 @@ import triton.language as tl
 from .. import composite
 from . import info_nce_common as common
 from . import info_nce_config as config
+from .info_nce_combine import weighted_strips
 from .info_nce_statistics import frozen_sums
 from .info_nce_tile import LN2, LOG2E, other_share, scale_factor, softplus
-from .unit_rows import BLOCK, SHORTEST
+from .unit_rows import BLOCK, SHORTEST, load_rows
 
 
 @triton.jit
-def _rows(x, i, n, d, NORMALIZE: tl.constexpr, WIDTH: tl.constexpr):
-    """Rows i [ROWS, WIDTH] of x [n, d] in float32; where divided by their length, rounded as they
-    are stored.
-    """
-    j = tl.arange(0, WIDTH)
-    at = i.to(tl.int64)[:, None] * d + j[None, :]
-    rows = tl.load(x + at, mask=(i < n)[:, None] & (j < d)[None, :], other=0.0).to(tl.float32)
+def _divided(rows, x, NORMALIZE: tl.constexpr):
+    """Rows of x in float32; where divided by their length, rounded as they are stored."""
     if NORMALIZE:
         length = tl.sqrt_rn(tl.sum(rows * rows, 1))
         # Not a maximum: it would drop NaN.
@@ -51,15 +47,15 @@ def own_similarity_kernel(
     ROWS: tl.constexpr,
     WIDTH: tl.constexpr,  # at least d
 ):
+    """The rows of unit length and what each has in common with its key."""
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
-    q = _rows(query, i, n, d, NORMALIZE, WIDTH)
-    k = _rows(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    q, at, inside = load_rows(query, i, tl.arange(0, WIDTH), n, d)
+    q = _divided(q, query, NORMALIZE)
+    k, _, _ = load_rows(key, i, tl.arange(0, WIDTH), n, d)
+    k = _divided(k, key, NORMALIZE_KEY)
     tl.store(own + i, tl.sum(q * k, 1), mask=i < n)
     if unit is not None:
-        j = tl.arange(0, WIDTH)
-        at = i.to(tl.int64)[:, None] * d + j[None, :]
-        mask = (i < n)[:, None] & (j < d)[None, :]
-        tl.store(unit + at, q.to(unit.dtype.element_ty), mask=mask)
+        tl.store(unit + at, q.to(unit.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -102,29 +98,19 @@ def frozen_mean_kernel(
     value = softplus((peak + tl.log2(total)) * LN2 - positive)
     tl.store(loss + row, value.to(tl.float32))
     lse = (positive + value) * LOG2E
-    j = tl.arange(0, WIDTH)
-    weighted = tl.zeros([WIDTH], tl.float32)
-    for start in range(0, strips, PARTS):
-        p = start + tl.arange(0, PARTS)
-        at = p.to(tl.int64) * n + row
-        top = tl.load(row_top + at, mask=p < strips, other=float("-inf"))
-        # A strip without columns weighs nothing, also where the others have none.
-        away = tl.where(top == float("-inf"), top, top - lse)
-        mask = (p < strips)[:, None] & (j < d)[None, :]
-        x = tl.load(part + at[:, None] * d + j[None, :], mask=mask, other=0.0)
-        weighted += tl.sum(x * tl.exp2(away.to(tl.float32))[:, None], 0)
+    weighted = weighted_strips(part, row_top, lse, row, strips, n, d, PARTS, WIDTH)
     i = row + tl.arange(0, 1)
-    k = _rows(key, i, n, d, NORMALIZE_KEY, WIDTH)
+    k, at, inside = load_rows(key, i, tl.arange(0, WIDTH), n, d)
+    k = _divided(k, key, NORMALIZE_KEY)
     g = weighted[None, :] + k * other_share(value).to(tl.float32)
     g = g * scale_factor(share, None).to(tl.float32)
     if NORMALIZE:
-        x = _rows(query, i, n, d, False, WIDTH)
+        x, _, _ = load_rows(query, i, tl.arange(0, WIDTH), n, d)
         length = tl.sqrt_rn(tl.sum(x * x, 1))
         inverse = tl.where(length < SHORTEST, 0.0, 1.0 / length)[:, None]
         y = x * inverse
         g = (g - y * tl.sum(y * g, 1)[:, None]) * inverse
-    at = i.to(tl.int64)[:, None] * d + j[None, :]
-    tl.store(out + at, g, mask=(j < d)[None, :])
+    tl.store(out + at, g, mask=inside)
 
 
 def frozen_contrast_mean(
@@ -147,10 +133,11 @@ def frozen_contrast_mean(
             query, key, unit, own, n, d, *which, rows, width, num_warps=4
         )
         q = unit if normalize else query
-        sums = frozen_sums(common.problem(q, columns, row_ids, col_ids, scale, None, False), None)
+        p = common.problem(q, columns, row_ids, col_ids, scale, None, False)
+        sums, weighted = frozen_sums(p, None)
         loss, dq = common.empty(query, n), common.empty(query, n, d)
         frozen_mean_kernel[(n,)](
-            sums.parts, sums.tops, sums.weighted, own, query, key, loss, dq, scale, scale / n,
+            sums.parts, sums.tops, weighted, own, query, key, loss, dq, scale, scale / n,
             len(sums.parts), n, d, *which, min(common.PARTS, rows), width, num_warps=4,
         )  # fmt: skip
         return loss.mean(), dq

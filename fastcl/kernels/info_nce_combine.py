@@ -141,21 +141,19 @@ def statistics_kernel(
 
 
 @triton.jit
-def weighted_kernel(
+def weighted_strips(
     part,  # [strips, n, d] weighted sums of the columns
     row_top,  # [strips, n] log2 of their units
-    rows,  # [4, n] statistics
-    out,  # [n, d]
+    lse,  # of row i, in float64 and log2
+    i,
     strips,
     n,
     d,
     PARTS: tl.constexpr,
     DEPTH: tl.constexpr,
 ):
-    """Strips of the frozen columns' weighted sum into one."""
-    i = tl.program_id(0).to(tl.int64)
+    """Strips of the frozen columns' weighted sum into one: [DEPTH] of row i."""
     j = tl.arange(0, DEPTH)
-    lse = load_lse(rows, i, n, True) * LOG2E
     total = tl.zeros([DEPTH], tl.float32)
     for start in range(0, strips, PARTS):
         p = start + tl.arange(0, PARTS)
@@ -167,4 +165,24 @@ def weighted_kernel(
         mask = (p < strips)[:, None] & (j < d)[None, :]
         x = tl.load(part + at[:, None] * d + j[None, :], mask=mask, other=0.0)
         total += tl.sum(x * weight[:, None], 0)
+    return total
+
+
+@triton.jit
+def weighted_kernel(
+    part,  # [strips, n, d] weighted sums of the columns
+    row_top,  # [strips, n] log2 of their units
+    rows,  # [4, n] statistics
+    out,  # [n, d]
+    strips,
+    n,
+    d,
+    PARTS: tl.constexpr,
+    DEPTH: tl.constexpr,
+):
+    """The weighted sum of the frozen columns of every row."""
+    i = tl.program_id(0).to(tl.int64)
+    j = tl.arange(0, DEPTH)
+    lse = load_lse(rows, i, n, True) * LOG2E
+    total = weighted_strips(part, row_top, lse, i, strips, n, d, PARTS, DEPTH)
     tl.store(out + i * d + j, total, mask=j < d)

@@ -127,17 +127,8 @@ def finish(
     return rows, rank
 
 
-class FrozenSums(NamedTuple):
-    """Partial sums over constant columns, in units of 2^top."""
-
-    parts: Tensor  # [strips, n] over the negatives
-    tops: Tensor  # [strips, n]
-    rank: Tensor | None  # [strips, n]
-    weighted: Tensor  # [strips, n, d] of the columns
-
-
-def frozen_sums(p: Problem, pivot: Tensor | None) -> FrozenSums:
-    """One pass over the columns."""
+def frozen_sums(p: Problem, pivot: Tensor | None) -> tuple[Sums, Tensor]:
+    """Sums of the rows, and [strips, n, d] of the columns, weighted, in the same units."""
     (n, m, d), tile = p.sizes, p.plan.frozen
     row_tiles, col_tiles = triton.cdiv(n, tile.rows), triton.cdiv(m, tile.columns)
     strips, strip = config.strips(row_tiles, col_tiles, config.slots(tile, p.plan.processors))
@@ -148,18 +139,19 @@ def frozen_sums(p: Problem, pivot: Tensor | None) -> FrozenSums:
         *p.operands(tile, tile.depth), pivot, parts, tops, rank, weighted, strip, n, m, d,
         tile.rows, tile.columns, tile.depth, p.plan.precision, **common.options(tile),
     )  # fmt: skip
-    return FrozenSums(parts, tops, rank, weighted)
+    return Sums(parts, tops, None, rank), weighted
 
 
 def frozen_statistics(p: Problem, extra: Tensor | None, pivot: Tensor | None):
     """Statistics, rank and weighted sum of the columns in one pass over them."""
     n, _, d = p.sizes
-    sums = frozen_sums(p, pivot)
-    rows, rank = finish(p, Sums(sums.parts, sums.tops, None, sums.rank), None, extra, True, False)
-    weighted, depth = common.empty(p.q, n, d), triton.next_power_of_2(d)
+    sums, strips = frozen_sums(p, pivot)
+    rows, rank = finish(p, sums, None, extra, True, False)
+    weighted = common.empty(p.q, n, d)
     weighted_kernel[(n,)](
-        sums.weighted, sums.tops, rows, weighted, len(sums.parts), n, d, common.PARTS, depth
-    )
+        strips, sums.tops, rows, weighted, len(strips), n, d,
+        common.PARTS, triton.next_power_of_2(d),
+    )  # fmt: skip
     return rows, rank, weighted
 
 

@@ -22,7 +22,7 @@ WIDEST = 1024  # features of a block
 
 
 @triton.jit
-def _load_rows(x, i, j, n, d):
+def load_rows(x, i, j, n, d):
     """Rows i, features j of x [n, d] in float32, where they are in it, and their positions."""
     at = i.to(tl.int64)[:, None] * d + j[None, :]
     inside = (i < n)[:, None] & (j < d)[None, :]
@@ -42,14 +42,14 @@ def unit_forward_kernel(
     i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     square = tl.zeros([ROWS], tl.float32)
     for start in range(0, d, WIDTH):
-        tile, _, _ = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        tile, _, _ = load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         square += tl.sum(tile * tile, 1)
     length = tl.sqrt_rn(square)
     tl.store(lengths + i, length, mask=i < n)
     # Not a maximum: it would drop NaN.
     length = tl.where(length < SHORTEST, SHORTEST, length)
     for start in range(0, d, WIDTH):
-        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        tile, at, inside = load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         tl.store(y + at, (tile / length[:, None]).to(y.dtype.element_ty), mask=inside)
 
 
@@ -70,13 +70,13 @@ def unit_backward_kernel(
     inverse = tl.where(length < SHORTEST, 0.0, 1.0 / length)[:, None]
     dot = tl.zeros([ROWS], tl.float32)
     for start in range(0, d, WIDTH):
-        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        tile, at, inside = load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         dot += tl.sum(tile * inverse * g, 1)
     if dots is not None:
         tl.store(dots + i, dot, mask=i < n)
     for start in range(0, d, WIDTH):
-        tile, at, inside = _load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
+        tile, at, inside = load_rows(x, i, start + tl.arange(0, WIDTH), n, d)
         g = tl.load(grad + at, mask=inside, other=0.0).to(tl.float32)
         out = (g - tile * inverse * dot[:, None]) * inverse
         tl.store(dx + at, out.to(dx.dtype.element_ty), mask=inside)
