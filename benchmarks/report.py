@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 
 import fastcl
+from fastcl._processor import processor
 
 from . import plots, tables
 from .variants import bfloat16_products
@@ -41,7 +42,8 @@ def circumstances(device: str) -> dict[str, str | int | float]:
 def _processor() -> str:
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     name = next((line.split(":")[1].strip() for line in lines if "model name" in line), "CPU")
-    return f"{name}, {torch.backends.cpu.get_cpu_capability()}"
+    found = processor()
+    return f"{name}, {found.instruction_set if found else 'reference'}"
 
 
 def line(row: dict) -> str:

@@ -5,12 +5,12 @@ import importlib.metadata
 import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 import fastcl
 import fastcl.functional
+from fastcl._processor import processor
 
 from .cases import (
     BANK_MOMENTUM,
@@ -167,8 +167,8 @@ GRAPH = Variant("fastcl, CUDA graph", ("moco_push", "momentum"), _fused, graph=T
 
 def bfloat16_products() -> bool:
     """Whether the processor multiplies bfloat16, instead of converting it."""
-    flags = Path("/proc/cpuinfo").read_text()
-    return "avx512_bf16" in flags or "amx_bf16" in flags or "bf16" in flags.split()
+    found = processor()
+    return found is not None and found.multiplies_bfloat16
 
 
 HALF = (

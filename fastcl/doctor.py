@@ -11,6 +11,7 @@ from importlib.util import find_spec
 import torch
 
 from . import _library
+from ._processor import processor
 from .functional import info_nce
 from .version import __version__
 
@@ -74,9 +75,19 @@ def _versions() -> list[str]:
     )
 
 
+def _instructions() -> str:
+    """The set that the kernels of this package take, not torch's."""
+    found = processor()
+    if found is None:
+        return "no kernels: the compiled part is missing"
+    return (
+        f"{found.instruction_set} ({found.lanes} lanes of float32), "
+        f"products of bfloat16: {found.pair_products}"
+    )
+
+
 def _devices(fixes: list[str]) -> list[str]:
-    simd = torch.backends.cpu.get_cpu_capability()
-    rows = [("cpu", f"{torch.get_num_threads()} threads, {simd}")]
+    rows = [("cpu", f"{torch.get_num_threads()} threads, {_instructions()}")]
     for i in range(torch.cuda.device_count()):
         p = torch.cuda.get_device_properties(i)
         rows.append(

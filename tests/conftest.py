@@ -3,6 +3,7 @@
 import pytest
 import torch
 from hypothesis import settings
+from processors import over_instruction_sets, running
 
 settings.register_profile("fastcl", derandomize=True, deadline=None, max_examples=30)
 settings.load_profile("fastcl")
@@ -16,6 +17,15 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if item.get_closest_marker("gpu"):
             item.add_marker(pytest.mark.skip(reason="needs CUDA, compute capability 8.0 or newer"))
+
+
+pytest_generate_tests = over_instruction_sets
+
+
+@pytest.fixture(scope="module")
+def instruction_set(request):
+    with running(request.param):
+        yield request.param
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,8 @@ import fastcl.functional as F
 from fastcl import reference
 from fastcl._library import ops
 
+pytestmark = pytest.mark.instruction_sets
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 KERNELS = pytest.mark.parametrize(
     "update", (reference.bank_update_, ops.bank_update_), ids=("reference", "compiled")
@@ -190,6 +192,7 @@ def test_saved_and_loaded_in_place():
     assert torch.equal(bank(torch.tensor([[5, 1]])), bank.rows[torch.tensor([[5, 1]])])
 
 
+@pytest.mark.any_set
 def test_opcheck():
     for dtype in (torch.float32, torch.bfloat16):
         bank, index, x = _problem(5, 7, 3, into=dtype)

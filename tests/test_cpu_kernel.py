@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from processors import built, running
 
 from fastcl import reference
-from fastcl._library import COMPILED, ops
+from fastcl._library import ops
 
-pytestmark = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+pytestmark = [built, pytest.mark.instruction_sets]
 
-# A tile is 128 rows, or one of up to 256; a vector has 4, 8 or 16 lanes.
+# A tile is up to 240 or 256 rows; a vector has 4, 8 or 16 lanes.
 SIZES = [(1, 1), (1, 7), (17, 3), (127, 129), (128, 128), (256, 257), (300, 129), (40, 1100)]
 NAMES = ("rows", "cols", "rank", "weighted", "dq", "dk")
 
@@ -154,10 +155,10 @@ def test_half_precision_rows_are_widened_exactly(form, dtype):
     p["q"][3, :4] = torch.tensor([0.0, -0.0, 1e-6, -3e-7], dtype=torch.float64)  # subnormal
     p = {key: x.to(dtype) if torch.is_tensor(x) and x.is_floating_point() else x
          for key, x in p.items()}  # fmt: skip
-    for name, x, y in zip(
-        NAMES, run(ops, p, dtype, both=form == "both", grads=False),
-        run(ops, p, torch.float32, both=form == "both", grads=False), strict=False,
-    ):  # fmt: skip
+    with running(products="widened"):
+        half = run(ops, p, dtype, both=form == "both", grads=False)
+    single = run(ops, p, torch.float32, both=form == "both", grads=False)
+    for name, x, y in zip(NAMES, half, single, strict=False):
         torch.testing.assert_close(x, y, rtol=2e-6, atol=2e-6, msg=name)
 
 
@@ -260,6 +261,7 @@ def test_same_bits_for_any_number_of_threads(form, n):
     "form, dtype",
     [("both", torch.float32), ("symmetric", torch.float16), ("extra", torch.float32)],
 )
+@pytest.mark.any_set
 def test_extra_memory_stays_below_16_MB(form, dtype):
     """The highest resident size of a process, above what it had with inputs and outputs in hand."""
     program = f"""

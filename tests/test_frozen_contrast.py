@@ -9,6 +9,8 @@ from fastcl import composite, contrast
 from fastcl._library import ops
 from fastcl.frozen_contrast import frozen_contrast_mean
 
+pytestmark = pytest.mark.instruction_sets
+
 # Float64 carries 2^-53: sums of thousands of terms near one may differ by some 1e-13 between two
 # orders of adding, gradients of the mean by as much of their largest entry. Ten times that, and a
 # gradient near zero by what its terms, of the size of the scale over the rows, may lose.
@@ -89,6 +91,7 @@ def test_narrow_rows(dtype):
         assert (x - y).norm() / y.norm() < 2 * torch.finfo(dtype).eps
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 def test_opcheck(dtype):
     query, key, columns, *pairs = problem(9, 7, 5, dtype)

@@ -6,6 +6,8 @@ from cases import CASES, ROWS, TEMPERATURES, WIDTHS, rounded, run
 
 import fastcl
 
+pytestmark = pytest.mark.instruction_sets
+
 
 def assert_within_budget(ours, plain, exact, dtype, what):
     """A kernel may be twice as wrong as plain PyTorch in its dtype, plus a little.
@@ -69,6 +71,7 @@ def test_budget_of_converged_pairs(case, temperature):
         assert_within_budget(grad, plain_grads[name], exact_grads[name], dtype, f"d{name}")
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_gradcheck(case):
     if not case.derivative:

@@ -3,12 +3,13 @@
 import pytest
 import torch
 import torch.nn.functional as nnf
+from processors import built, pair_products, running
 
 import fastcl.functional as F
 from fastcl import composite, contrast, mean_contrast
-from fastcl._library import COMPILED, ops
+from fastcl._library import ops
 
-built = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+pytestmark = pytest.mark.instruction_sets
 
 # Single rows and columns; one tile; parts of tiles; several chunks of rows, the last one shorter
 # (at 3,001 columns a chunk holds 520 rows); columns for which a chunk would be too thin.
@@ -69,24 +70,21 @@ def test_both_directions_equal_the_composite(n, m, d, need):
 
 
 @built
-@pytest.mark.parametrize("form", [0, 1, 2])
+@pair_products
 @pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("n, m, d", [(70, 90, 24), (257, 700, 514), (600, 3001, 12)])
-def test_bfloat16_rows(n, m, d, normalize, form):
+def test_bfloat16_rows(n, m, d, normalize, products):
     """Widened, and through products of pairs, which round the gradient's weights to bfloat16: by
     2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
     q, k, rows, cols, _ = problem(n, m, d, torch.bfloat16)
     rest = 9.0, None, rows, cols, None, True, normalize, True, True
     for both in (False, True):
-        ops.emulate_pair_products(form)
-        try:
+        with running(products=products):
             ours = ops.info_nce_mean(q, k, *rest, both)
-        finally:
-            ops.emulate_pair_products(0)
         expected = composite.info_nce_mean(q.double(), k.double(), *rest, both)
         for i in (0, 2, 3):
             error = (ours[i] - expected[i]).norm() / expected[i].norm()
-            assert error < (2**-8 if form else 2e-6), (both, i, error)
+            assert error < (2e-6 if products == "widened" else 2**-8), (both, i, error)
 
 
 @built
@@ -104,6 +102,7 @@ def test_same_bits_with_any_number_of_threads(dtype):
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_opcheck(normalize, dtype):

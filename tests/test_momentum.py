@@ -9,6 +9,8 @@ from fastcl import reference
 from fastcl._library import ops
 from fastcl.momentum import momentum_update_
 
+pytestmark = pytest.mark.instruction_sets
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 LOW = (torch.float16, torch.bfloat16)
 UPDATES = (reference.momentum_update_, ops.momentum_update_)

@@ -11,6 +11,8 @@ import fastcl.functional as F
 from fastcl import reference
 from fastcl._library import ops
 
+pytestmark = pytest.mark.instruction_sets
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -104,6 +106,7 @@ def test_double_backward_is_refused():
         torch.autograd.grad(loss, x, create_graph=True)
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype):
     x, bank, index = _problem(3, 4, 5, dtype=dtype)
@@ -150,6 +153,7 @@ def test_bad_input(name):
         call()
 
 
+@pytest.mark.any_set
 def test_no_large_buffer(monkeypatch):
     """A batch whose gathered rows would be 64 GB runs."""
     if not torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::nce", "CPU"):

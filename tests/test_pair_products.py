@@ -1,30 +1,27 @@
-"""bfloat16 rows multiplied in pairs: the instructions emulated, everything around them real."""
+"""bfloat16 rows multiplied in pairs: by the processor where it does, and emulated everywhere."""
 
 import pytest
 import torch
 from cases import CASES, rounded, run
+from processors import PAIR_PRODUCTS, built, running
 from test_losses import assert_within_budget
 
-from fastcl._library import COMPILED
+pytestmark = built
 
-pytestmark = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
-
-FORMS = {"vectors": 1, "matrices": 2}
 FUSED = ("info_nce", "info_nce_unpaired", "nt_xent", "dcl", "sup_con", "clip", "siglip", "moco")
 
 
-@pytest.fixture(params=FORMS.values(), ids=FORMS)
-def emulated(request):
-    torch.ops.fastcl.emulate_pair_products(request.param)
-    yield request.param
-    torch.ops.fastcl.emulate_pair_products(0)
+@pytest.fixture(params=PAIR_PRODUCTS[1:], autouse=True)
+def in_pairs(request):
+    with running(products=request.param):
+        yield
 
 
 # Rows: one, odd, a panel and one more, several tiles. Widths: one pair, less than a matrix register
 # of 16 pairs, one and a bit, odd (which goes the way of floats), more than a slice of 512.
 @pytest.mark.parametrize("n, d", [(1, 2), (7, 24), (33, 34), (65, 33), (150, 64), (40, 520)])
 @pytest.mark.parametrize("name", FUSED)
-def test_budget(name, n, d, emulated):
+def test_budget(name, n, d):
     case = next(c for c in CASES if c.name == name)
     tensors, kwargs = case.arguments(max(n, case.smallest), d, 0.1)
     dtype = torch.bfloat16
@@ -42,15 +39,16 @@ def losses(z):
     return torch.ops.fastcl.raw_info_nce_forward(z, [], 10.0, None, ids, ids, False, True)[0][0]
 
 
-def test_similarities_are_those_of_float_products(emulated):
+def test_similarities_are_those_of_float_products():
     """Products of bfloat16 numbers are exact in float32: only the order of sums may differ."""
     z = [torch.randn(150, 48).bfloat16() for _ in "12"]
     ours = losses(z)
-    torch.ops.fastcl.emulate_pair_products(0)
-    torch.testing.assert_close(ours, losses(z), rtol=1e-5, atol=2e-5)
+    with running(products="widened"):
+        expected = losses(z)
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=2e-5)
 
 
-def test_converged_pairs_keep_their_gradient(emulated):
+def test_converged_pairs_keep_their_gradient():
     """The positive is subtracted before the one rounding: no more is lost than the exact weights
     lose in bfloat16. Rounded first, the gradient of these pairs (cosine 0.9) is all error."""
     make = torch.Generator().manual_seed(0)
@@ -79,7 +77,7 @@ def test_converged_pairs_keep_their_gradient(emulated):
     assert rounded_last < 4e-3 and rounded_first > 0.5
 
 
-def test_same_bits_for_any_number_of_threads(emulated):
+def test_same_bits_for_any_number_of_threads():
     z = [torch.randn(300, 48).bfloat16() for _ in "12"]
     ids = torch.arange(600) % 300
     results = []

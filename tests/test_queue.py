@@ -11,6 +11,8 @@ from fastcl import reference
 from fastcl._library import ops
 from fastcl.queue import Queue, queue_push_
 
+pytestmark = pytest.mark.instruction_sets
+
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 KERNELS = pytest.mark.parametrize(
     "push", (reference.queue_push_, ops.queue_push_), ids=("reference", "compiled")
@@ -204,6 +206,7 @@ def test_casts_and_place():
     assert "4, 2" in repr(queue)
 
 
+@pytest.mark.any_set
 def test_opcheck():
     for dtype in (torch.float32, torch.bfloat16):
         for normalize in (False, True):

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from processors import built
 
 import fastcl.functional as F
 from fastcl import composite
-from fastcl._library import COMPILED, ops
+from fastcl._library import ops
 from fastcl.contrast import contrast, raw_contrast
 
 FORMS = ("views", "both", "rows")
@@ -42,7 +43,7 @@ def run(module, form, parts, d, dtype=torch.float64, positives_in=True):
     )  # fmt: skip
 
 
-@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@built
 @pytest.mark.parametrize("d", [1, 24, 300])
 @pytest.mark.parametrize("parts", PARTS, ids=str)
 @pytest.mark.parametrize("form", FORMS)
@@ -104,7 +105,7 @@ def test_not_a_number_stays_so():
     assert F.clip(z[0], z[1], 10.0).isnan()
 
 
-@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@built
 @pytest.mark.parametrize(
     "loss, most",
     [
@@ -138,7 +139,7 @@ print(step(4096))
     assert float(result.stdout) < most
 
 
-@pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+@built
 @pytest.mark.parametrize("positives_in", [True, False])
 @pytest.mark.parametrize("n, m, d", [(1, 1, 3), (70, 90, 24), (300, 290, 300)])
 def test_sigmoid_kernel_equals_the_composite(n, m, d, positives_in):

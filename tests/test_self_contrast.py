@@ -2,14 +2,15 @@
 
 import pytest
 import torch
+from processors import built, pair_products, running
 
 import fastcl.functional as F
 from fastcl import composite
-from fastcl._library import COMPILED, ops
+from fastcl._library import ops
 from fastcl.contrast import contrast
 from fastcl.self_contrast import self_contrast_mean
 
-built = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+pytestmark = pytest.mark.instruction_sets
 
 # One tile; parts within a tile; single rows; a triangle of several tiles that is kept; one that
 # is not.
@@ -57,22 +58,19 @@ def test_kernel_equals_the_composite(parts, d, need):
 
 
 @built
-@pytest.mark.parametrize("form", [0, 1, 2])
+@pair_products
 @pytest.mark.parametrize("parts, d", [((70, 20), 24), ((257, 300), 514), ((2000,), 12)])
-def test_bfloat16_rows(parts, d, form):
+def test_bfloat16_rows(parts, d, products):
     """Widened, and through products of pairs, which round the gradient's weights to bfloat16: by
     2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
     rows, ids = problem(parts, d, torch.bfloat16)
     rest = 9.0, ids, True, True, True, True
-    ops.emulate_pair_products(form)
-    try:
+    with running(products=products):
         ours = ops.self_contrast_mean(rows, *rest)
-    finally:
-        ops.emulate_pair_products(0)
     expected = composite.self_contrast_mean([x.double() for x in rows], *rest)
     for i in (0, 2):
         error = (ours[i] - expected[i]).norm() / expected[i].norm()
-        assert error < (2**-8 if form else 2e-6), (i, error)
+        assert error < (2e-6 if products == "widened" else 2**-8), (i, error)
 
 
 @built
@@ -89,6 +87,7 @@ def test_same_bits_with_any_number_of_threads(parts, dtype):
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16, torch.float64])
 @pytest.mark.parametrize("normalize", [True, False])
 def test_opcheck(normalize, dtype):

@@ -10,6 +10,8 @@ import fastcl.functional as F
 from fastcl import composite, reference
 from fastcl._library import ops
 
+pytestmark = pytest.mark.instruction_sets
+
 SIZES = st.integers(1, 40)
 SEEDS = st.integers(0, 2**31 - 1)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -171,6 +173,7 @@ def test_older_scores_take_part_in_the_assignment_alone():
     assert not torch.allclose(loss, F.swav(views))
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_opcheck(dtype):
     scores = _scores(9, 5, 0, dtype)

@@ -11,6 +11,8 @@ from fastcl import reference
 from fastcl._library import ops
 from fastcl.soft_cross_entropy import soft_cross_entropy
 
+pytestmark = pytest.mark.instruction_sets
+
 SIZES = st.integers(1, 70)
 SEEDS = st.integers(0, 2**31 - 1)
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
@@ -158,6 +160,7 @@ def test_same_bits_with_any_number_of_threads():
         assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
 
 
+@pytest.mark.any_set
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("need_scores", [False, True])

@@ -7,6 +7,8 @@ from test_losses import assert_within_budget
 
 from fastcl.functional import unit_rows
 
+pytestmark = pytest.mark.instruction_sets
+
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 
 

@@ -11,7 +11,7 @@ FASTCL_IN_EVERY_SET(void bank_rows(const BankUpdate&, const int64_t* chosen, int
                                    int64_t end, double* scratch))
 
 void bank_update_cpu(const BankUpdate& update, const int64_t* chosen, int64_t begin, int64_t end) {
-  static auto* const rows = FASTCL_BEST_OF(bank_rows);
+  auto* const rows = FASTCL_CHOSEN(bank_rows);
   std::vector<double> scratch(update.d);
   rows(update, chosen, begin, end, scratch.data());
 }

@@ -10,7 +10,7 @@ FASTCL_IN_EVERY_SET(void momentum_chunk(const MomentumPair&, int64_t begin, doub
 
 void momentum_update_cpu(const MomentumPair& pair, int64_t begin, double momentum,
                          const int64_t* seed, int64_t stream) {
-  static auto* const chunk = FASTCL_BEST_OF(momentum_chunk);
+  auto* const chunk = FASTCL_CHOSEN(momentum_chunk);
   chunk(pair, begin, momentum, seed, stream);
 }
 

@@ -1,7 +1,9 @@
-// Which products of pairs this processor has: asked once.
+// Which products of pairs run.
 #include "cpu/pairs.h"
 
 #include <atomic>
+
+#include "cpu/instruction_set.h"
 
 #if defined(__x86_64__) && defined(__linux__)
 #include <cpuid.h>
@@ -27,17 +29,16 @@ void pair_product(const cpu::PairProduct&);
 namespace cpu {
 namespace {
 
-std::atomic<int> emulated_form{0};
-
-#if defined(FASTCL_X86_PAIRS) && defined(__linux__)
-bool has_avx512() {
-  return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+std::atomic<PairProducts>& current() {
+  static std::atomic<PairProducts> products{best_pair_products()};
+  return products;
 }
 
+#if defined(FASTCL_X86_PAIRS) && defined(__linux__)
 bool has_avx512bf16() {
   unsigned a, b, c, d;
-  return has_avx512() && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 && (a >> 5 & 1) != 0;
+  return has(InstructionSet::kAvx512) && __get_cpuid_count(7, 1, &a, &b, &c, &d) != 0 &&
+         (a >> 5 & 1) != 0;
 }
 
 // The matrix registers belong to a process only after it has asked the kernel for them.
@@ -49,25 +50,52 @@ bool has_amx() {
   constexpr long request = 0x1023, tile_data = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
   return syscall(SYS_arch_prctl, request, tile_data) == 0;
 }
-
-PairKernel best_kernel() {
-  if (!has_avx512bf16()) return nullptr;
-  return has_amx() ? amx::pair_product : avx512bf16::pair_product;
-}
-#else
-PairKernel best_kernel() { return nullptr; }
 #endif
 
 }  // namespace
 
-PairKernel pair_kernel() {
-  const int form = emulated_form.load(std::memory_order_relaxed);
-  if (form != 0) return form == 1 ? emulated::pair_product : emulated::matrix_product;
-  static const PairKernel kernel = best_kernel();
-  return kernel;
+bool has(PairProducts products) {
+  switch (products) {
+#if defined(FASTCL_X86_PAIRS) && defined(__linux__)
+    case PairProducts::kAvx512Bf16:
+      return has_avx512bf16();
+    case PairProducts::kAmx:
+      return has_avx512bf16() && has_amx();
+#else
+    case PairProducts::kAvx512Bf16:
+    case PairProducts::kAmx:
+      return false;
+#endif
+    default:
+      return true;
+  }
 }
 
-void emulate_pair_products(int form) { emulated_form = form; }
+PairProducts best_pair_products() {
+  if (has(PairProducts::kAmx)) return PairProducts::kAmx;
+  return has(PairProducts::kAvx512Bf16) ? PairProducts::kAvx512Bf16 : PairProducts::kWidened;
+}
+
+PairProducts pair_products() { return current().load(std::memory_order_relaxed); }
+
+void use_pair_products(PairProducts products) { current() = products; }
+
+PairKernel pair_kernel() {
+  switch (pair_products()) {
+    case PairProducts::kEmulatedVectors:
+      return emulated::pair_product;
+    case PairProducts::kEmulatedMatrices:
+      return emulated::matrix_product;
+#ifdef FASTCL_X86_PAIRS
+    case PairProducts::kAvx512Bf16:
+      return avx512bf16::pair_product;
+    case PairProducts::kAmx:
+      return amx::pair_product;
+#endif
+    default:
+      return nullptr;
+  }
+}
 
 }  // namespace cpu
 }  // namespace fastcl

@@ -25,11 +25,17 @@ struct PairProduct {
 };
 using PairKernel = void (*)(const PairProduct&);
 
-// The kernel of this processor, or null where it has no bfloat16 products.
-PairKernel pair_kernel();
+// kWidened multiplies no pairs: rows become floats. The emulated ones are the same two forms in
+// plain C++, for the tests: much slower than float products.
+enum class PairProducts { kWidened, kEmulatedVectors, kEmulatedMatrices, kAvx512Bf16, kAmx };
 
-// What the tests run where it has none: 1 the vector form in plain C++, 2 the matrix form, 0 undoes
-// both. Much slower than float products.
-void emulate_pair_products(int form);
+bool has(PairProducts products);
+PairProducts pair_products();
+PairProducts best_pair_products();  // of this processor
+// For the tests.
+void use_pair_products(PairProducts products);
+
+// The kernel of the products that run, or null.
+PairKernel pair_kernel();
 
 }  // namespace fastcl::cpu

@@ -36,12 +36,12 @@ constexpr int64_t kKept = int64_t{6} << 20;
 
 inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-// Length of the equal blocks that n is cut into, a multiple of a vector; even: kEven blocks or a
-// multiple, where n has as many vectors.
+// Length of the equal blocks that n is cut into, whole vectors of every instruction set; even:
+// kEven blocks or a multiple, where n has as many vectors.
 inline int64_t equal_blocks(int64_t n, int64_t at_most, bool even) {
   int64_t blocks = ceil_div(n, at_most);
   if (even) blocks = ceil_div(blocks, kEven) * kEven;
-  return ceil_div(ceil_div(n, blocks), 8) * 8;
+  return ceil_div(ceil_div(n, blocks), kMostLanes) * kMostLanes;
 }
 
 struct Pair {
@@ -101,7 +101,8 @@ struct Schedule {
  private:
   // Chunks of rows whose tiles stay below kKept together, in equal blocks; a row takes row_bytes.
   void keep_tiles(int64_t n, int64_t row_bytes, int64_t at_most) {
-    const int64_t chunk = equal_blocks(n, std::max<int64_t>(8, kKept / row_bytes / 8 * 8), false);
+    const int64_t kept = kKept / row_bytes / kMostLanes * kMostLanes;
+    const int64_t chunk = equal_blocks(n, std::max(kMostLanes, kept), false);
     rows_per_block = equal_blocks(chunk, std::min(kBlock, at_most), false);
     row_blocks = ceil_div(n, rows_per_block);
     group = ceil_div(chunk, rows_per_block);

@@ -1,4 +1,4 @@
-// The passes of the widest instruction set that the processor has.
+// The passes of the instruction set that runs.
 #include "cpu/simd.h"
 
 #include "cpu/instruction_set.h"
@@ -12,14 +12,12 @@ namespace cpu {
 
 template <>
 const Simd<float>& simd<float>() {
-  static const Simd<float>& passes = FASTCL_BEST_OF(float_passes);
-  return passes;
+  return FASTCL_CHOSEN(float_passes);
 }
 
 template <>
 const Simd<double>& simd<double>() {
-  static const Simd<double>& passes = FASTCL_BEST_OF(double_passes);
-  return passes;
+  return FASTCL_CHOSEN(double_passes);
 }
 
 }  // namespace cpu

@@ -5,12 +5,13 @@
 #include <cstdint>
 #include <type_traits>
 
+#include "cpu/instruction_set.h"
 #include "kernels.h"
 
 namespace fastcl::cpu {
 
 // Tiles and everything along their columns may be read and written this far beyond the end.
-constexpr int64_t kPadding = 16;
+constexpr int64_t kPadding = kMostLanes;
 // No tile is larger: the passes keep what belongs to its columns and rows on the stack.
 constexpr int64_t kMaxRows = 256;
 constexpr int64_t kMaxColumns = 1024;

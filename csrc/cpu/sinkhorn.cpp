@@ -32,12 +32,11 @@ FASTCL_IN_EVERY_SET(void sinkhorn_scale(const Sinkhorn&, int64_t begin, int64_t 
 
 namespace {
 
-constexpr int64_t kPadding = 16;
 // Scores of a chunk at least, and chunks at most: their sums are 1 MB for 4,096 columns.
 constexpr int64_t kChunk = 1 << 15;
 constexpr int64_t kChunks = 64;
 
-int64_t padded(int64_t m) { return (m + kPadding - 1) / kPadding * kPadding; }
+int64_t padded(int64_t m) { return (m + cpu::kMostLanes - 1) / cpu::kMostLanes * cpu::kMostLanes; }
 
 // The chunks of rows of m columns.
 struct Chunks {
@@ -62,7 +61,7 @@ struct Chunks {
 // One pass in the log domain.
 template <typename T>
 void pass(const Sinkhorn& x) {
-  static auto* const rows = FASTCL_BEST_OF(sinkhorn_rows);
+  auto* const rows = FASTCL_CHOSEN(sinkhorn_rows);
   const int64_t width = padded(x.m);
   const Chunks chunks(x.n + x.r, x.m);
   const bool first = x.potential == nullptr, summed = x.out == nullptr;
@@ -121,8 +120,8 @@ bool factors_of(const std::vector<double>& sums, T* factors) {
 
 template <typename T>
 bool by_scaling(const Sinkhorn& x, int64_t iterations) {
-  static auto* const powers = FASTCL_BEST_OF(sinkhorn_powers);
-  static auto* const scale = FASTCL_BEST_OF(sinkhorn_scale);
+  auto* const powers = FASTCL_CHOSEN(sinkhorn_powers);
+  auto* const scale = FASTCL_CHOSEN(sinkhorn_scale);
   const int64_t width = padded(x.m);
   const Chunks chunks(x.n + x.r, x.m);
   const std::unique_ptr<T[]> older(new T[x.r * x.m]);

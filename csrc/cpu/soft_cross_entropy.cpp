@@ -12,7 +12,7 @@ FASTCL_IN_EVERY_SET(void soft_cross_entropy_rows(const SoftCrossEntropy&, int64_
                                                  int64_t end, void* row))
 
 void soft_cross_entropy_cpu(const SoftCrossEntropy& x, int64_t begin, int64_t end) {
-  static auto* const rows = FASTCL_BEST_OF(soft_cross_entropy_rows);
+  auto* const rows = FASTCL_CHOSEN(soft_cross_entropy_rows);
   std::vector<double> row(x.m + 16);
   rows(x, begin, end, row.data());
 }

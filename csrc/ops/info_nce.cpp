@@ -2,7 +2,6 @@
 #include <tuple>
 #include <vector>
 
-#include "cpu/pairs.h"
 #include "ops/problem.h"
 
 namespace fastcl {
@@ -68,16 +67,6 @@ std::tuple<Tensor, Tensor> info_nce_backward(
 }
 
 }  // namespace
-
-// For the tests: bfloat16 rows through products of pairs in plain C++, in the vector (1) or matrix
-// (2) form, or again as the processor has them (0).
-void emulate_pair_products(int64_t form) { cpu::emulate_pair_products(static_cast<int>(form)); }
-
-STABLE_TORCH_LIBRARY_FRAGMENT(fastcl, m) { m.def("emulate_pair_products(int form) -> ()"); }
-
-STABLE_TORCH_LIBRARY_IMPL(fastcl, CompositeExplicitAutograd, m) {
-  m.impl("emulate_pair_products", TORCH_BOX(&emulate_pair_products));
-}
 
 STABLE_TORCH_LIBRARY_IMPL(fastcl, CPU, m) {
   m.impl("info_nce_forward", TORCH_BOX(&info_nce_forward));

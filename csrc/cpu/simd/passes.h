@@ -37,7 +37,9 @@ inline Vector<T> where(Integer<T> mask, Vector<T> x) {
 // x, unknown to the compiler: which products it fuses with additions is then decided here.
 template <typename V>
 inline V opaque(V x) {
-#if defined(__x86_64__)
+#if defined(FASTCL_VECTOR_BYTES)
+  asm("" : "+m"(x));  // a vector in several registers
+#elif defined(__x86_64__)
   asm("" : "+x"(x));
 #elif defined(__aarch64__)
   asm("" : "+w"(x));

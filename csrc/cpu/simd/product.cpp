@@ -10,10 +10,10 @@
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-#if defined(__AVX512F__) || defined(__aarch64__)
+#if defined(__aarch64__)
 constexpr int kRows = 8;
 #else
-constexpr int kRows = 4;
+constexpr int kRows = kBytes == 64 ? 8 : 4;
 #endif
 
 // Elements of a cache line: rows of a to come are asked for that much at a time, or each would wait

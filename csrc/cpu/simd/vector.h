@@ -5,9 +5,13 @@
 
 #include <cstdint>
 
+#include "cpu/instruction_set.h"
+
 namespace fastcl::FASTCL_SIMD {
 
-#if defined(__AVX512F__)
+#if defined(FASTCL_VECTOR_BYTES)
+constexpr int kBytes = FASTCL_VECTOR_BYTES;
+#elif defined(__AVX512F__)
 constexpr int kBytes = 64;
 #elif defined(__AVX2__)
 constexpr int kBytes = 32;
@@ -61,6 +65,7 @@ template <typename T>
 using Code = typename Lanes<T>::Code;
 template <typename T>
 constexpr int kWidth = kBytes / sizeof(T);
+static_assert(cpu::kMostLanes % kWidth<float> == 0, "blocks are whole vectors of every set");
 
 template <typename V, typename T>
 inline V load(const T* from) {

@@ -1,0 +1,33 @@
+"""Every instruction set and every kind of bfloat16 product that is compiled, by its name."""
+
+from contextlib import contextmanager
+
+import pytest
+
+from fastcl._library import COMPILED
+from fastcl._processor import INSTRUCTION_SETS, PAIR_PRODUCTS, processor, use_processor
+
+built = pytest.mark.skipif(not COMPILED.exists(), reason="the compiled part is not built")
+pair_products = pytest.mark.parametrize("products", PAIR_PRODUCTS)
+
+
+@contextmanager
+def running(instruction_set: str | None = None, products: str | None = None):
+    """The kernels of one path, the rest as it was; skips where the processor cannot run them."""
+    before = processor()
+    try:
+        use_processor(instruction_set or before.instruction_set, products or before.pair_products)
+    except RuntimeError as lacking:
+        pytest.skip(str(lacking).splitlines()[0])
+    try:
+        yield
+    finally:
+        use_processor(before.instruction_set, before.pair_products)
+
+
+def over_instruction_sets(metafunc):
+    """Tests marked `instruction_sets` run once in every set; `any_set` takes one out again."""
+    marker = metafunc.definition.get_closest_marker
+    if COMPILED.exists() and marker("instruction_sets") and not marker("any_set"):
+        metafunc.fixturenames.append("instruction_set")
+        metafunc.parametrize("instruction_set", INSTRUCTION_SETS, indirect=True)
