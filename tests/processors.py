@@ -29,5 +29,4 @@ def over_instruction_sets(metafunc):
     """Tests marked `instruction_sets` run once in every set; `any_set` takes one out again."""
     marker = metafunc.definition.get_closest_marker
     if COMPILED.exists() and marker("instruction_sets") and not marker("any_set"):
-        metafunc.fixturenames.append("instruction_set")
         metafunc.parametrize("instruction_set", INSTRUCTION_SETS, indirect=True)

@@ -13,15 +13,21 @@ std::atomic<InstructionSet>& current() {
 }  // namespace
 
 bool has(InstructionSet set) {
-  if (set == InstructionSet::kBase) return true;
+  switch (set) {
+    case InstructionSet::kBase:
+      return true;
 #if defined(__x86_64__)
-  const bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (set != InstructionSet::kAvx512) return avx2;
-  return avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-         __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-#else
-  return false;
+    case InstructionSet::kAvx2:
+    case InstructionSet::kWide:
+      return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+    case InstructionSet::kAvx512:
+      return has(InstructionSet::kAvx2) && __builtin_cpu_supports("avx512f") &&
+             __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
+             __builtin_cpu_supports("avx512vl");
 #endif
+    default:
+      return false;
+  }
 }
 
 InstructionSet best_instruction_set() {

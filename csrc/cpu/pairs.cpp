@@ -56,18 +56,18 @@ bool has_amx() {
 
 bool has(PairProducts products) {
   switch (products) {
+    case PairProducts::kWidened:
+    case PairProducts::kEmulatedVectors:
+    case PairProducts::kEmulatedMatrices:
+      return true;
 #if defined(FASTCL_X86_PAIRS) && defined(__linux__)
     case PairProducts::kAvx512Bf16:
       return has_avx512bf16();
     case PairProducts::kAmx:
       return has_avx512bf16() && has_amx();
-#else
-    case PairProducts::kAvx512Bf16:
-    case PairProducts::kAmx:
-      return false;
 #endif
     default:
-      return true;
+      return false;
   }
 }
 
