@@ -79,7 +79,7 @@ def test_barriers_do_not_fence_the_whole_gpu(tmp_path):
     """The two meetings of the cluster alone; at each step it would drop the first-level cache."""
     source = Path(__file__).parent.parent / "csrc" / "cuda" / "info_nce_sums.cu"
     binary = tmp_path / "sums.cubin"
-    flags = "-std=c++20 -O3 -gencode arch=compute_90a,code=sm_90a -cubin".split()
+    flags = ["-std=c++20", "-O3", "-cubin", "-gencode", "arch=compute_90a,code=sm_90a"]
     subprocess.run(["nvcc", *flags, "-o", binary, source], check=True, capture_output=True)
     listing = tool("cuobjdump", "-sass", binary)
     assert "HGMMA" in listing
