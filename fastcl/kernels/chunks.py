@@ -47,7 +47,7 @@ def chunk_gradients(
     alpha: float = 1.0,  # of the products
 ) -> tuple[Tensor, Tensor]:
     """dq [n, d] and dk [m, d] in float32, [0, d] where not needed."""
-    (n, m, d), size = p.sizes, config.CHUNK
+    (n, m, d), size = p.sizes, config.chunk_size(p.q.element_size())
     dq = torch.zeros(n if need_q else 0, d, device=p.q.device)
     dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
     buffer = None

@@ -163,5 +163,4 @@ def info_nce_backward(
     if n == 0 or m == 0 or all(g is None for g in grads):
         shapes = (n if need_q else 0, d), (m if need_k else 0, d)
         return tuple(torch.zeros(shape, device=q.device) for shape in shapes)
-    with torch.cuda.device_of(q):
-        return problem_gradients(p, grads, rows, cols, positives_in, extra, unit, need_q, need_k)
+    return problem_gradients(p, grads, rows, cols, positives_in, extra, unit, need_q, need_k)

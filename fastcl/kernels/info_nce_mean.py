@@ -156,16 +156,15 @@ def info_nce_mean(
             q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k, both
         )
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
-    with torch.cuda.device_of(q):
-        if normalize:
-            z, q_lengths = unit_rows_forward([q])
-            y, k_lengths = unit_rows_forward([k])
-            p = p._replace(q=z, k=y)
-        rows, dq, dk = unit_gradients(p, extra, need_q, need_k)
-        dot = rows.new_zeros(())
-        if normalize:
-            if need_q:
-                dq = unit_rows_backward(dq, [q], q_lengths)
-            if need_k:
-                dk = unit_rows_backward(dk, [k], k_lengths)
-        return rows[0].mean(), rows, dq, dk, dot
+    if normalize:
+        z, q_lengths = unit_rows_forward([q])
+        y, k_lengths = unit_rows_forward([k])
+        p = p._replace(q=z, k=y)
+    rows, dq, dk = unit_gradients(p, extra, need_q, need_k)
+    dot = rows.new_zeros(())
+    if normalize:
+        if need_q:
+            dq = unit_rows_backward(dq, [q], q_lengths)
+        if need_k:
+            dk = unit_rows_backward(dk, [k], k_lengths)
+    return rows[0].mean(), rows, dq, dk, dot

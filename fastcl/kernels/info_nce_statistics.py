@@ -172,27 +172,26 @@ def info_nce_forward(
         rank = common.empty(q, 0, dtype=torch.int64)
         return common.empty(q, 4, 0), cols.fill_(-torch.inf), rank, weighted
     aside = row_ids is None or extra is not None
-    with torch.cuda.device_of(q):
-        if frozen and aside and not (symmetric or both) and p.plan.frozen is not None:
-            rows, rank, weighted = frozen_statistics(p, extra, pivot)
-            return rows, cols, rank, weighted
-        down = None
-        if unit:
-            sums, down = fixed_sums(p, pivot, both or (symmetric and pivot is None))
-        else:
-            sums = online_sums(p, pivot)
-        positives = None if aside else positive_sums(p)
-        rows, rank = finish(p, sums, positives, extra, positives_in, unit)
-        if both:
-            turned = p.exchanged()
-            if positives is not None:
-                positives = positive_sums(turned)
-            sums = Sums(None, None, down, None) if unit else online_sums(turned, None)
-            cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
-        if frozen:
-            total = torch.full((), scale, device=q.device)
-            total = total if logit_scale is None else total * logit_scale.float()
-            ones = torch.ones_like(rows[0])
-            coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
-            weighted = gradients(p, Sides(coef, None, None, (False,)), True, False)[0]
+    if frozen and aside and not (symmetric or both) and p.plan.frozen is not None:
+        rows, rank, weighted = frozen_statistics(p, extra, pivot)
+        return rows, cols, rank, weighted
+    down = None
+    if unit:
+        sums, down = fixed_sums(p, pivot, both or (symmetric and pivot is None))
+    else:
+        sums = online_sums(p, pivot)
+    positives = None if aside else positive_sums(p)
+    rows, rank = finish(p, sums, positives, extra, positives_in, unit)
+    if both:
+        turned = p.exchanged()
+        if positives is not None:
+            positives = positive_sums(turned)
+        sums = Sums(None, None, down, None) if unit else online_sums(turned, None)
+        cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
+    if frozen:
+        total = torch.full((), scale, device=q.device)
+        total = total if logit_scale is None else total * logit_scale.float()
+        ones = torch.ones_like(rows[0])
+        coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
+        weighted = gradients(p, Sides(coef, None, None, (False,)), True, False)[0]
     return rows, cols, rank, weighted

@@ -6,7 +6,6 @@ The idea: a block of rows is read twice, the second time from the first-level ca
 in float32.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -94,11 +93,10 @@ def unit_rows_forward(parts):
     if not config.supported(parts[0]):
         return reference.unit_rows_forward(parts)
     sizes, d = [x.shape[0] for x in parts], parts[0].shape[1]
-    with torch.cuda.device_of(parts[0]):
-        y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
-        lengths = common.empty(parts[0], sum(sizes))
-        for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
-            _launch(unit_forward_kernel, BLOCK, *x.shape, x.contiguous(), *out)
+    y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
+    lengths = common.empty(parts[0], sum(sizes))
+    for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
+        _launch(unit_forward_kernel, BLOCK, *x.shape, x.contiguous(), *out)
     return y, lengths
 
 
@@ -113,12 +111,9 @@ def project(grad: Tensor, parts: list[Tensor], lengths: Tensor, dots: Tensor | N
     """dx [n, d] in the dtype of grad; dots [n] gets the products of unit rows and gradients."""
     sizes = [x.shape[0] for x in parts]
     grad = grad.contiguous()
-    with torch.cuda.device_of(grad):
-        dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
-        split = [x.split(sizes) for x in (grad, lengths, dx)]
-        products = [None] * len(parts) if dots is None else dots.split(sizes)
-        for x, g, length, out, product in zip(parts, *split, products, strict=True):
-            _launch(
-                unit_backward_kernel, BLOCK // 2, *x.shape, g, x.contiguous(), length, out, product
-            )
+    dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
+    split = [x.split(sizes) for x in (grad, lengths, dx)]
+    products = [None] * len(parts) if dots is None else dots.split(sizes)
+    for x, g, length, out, product in zip(parts, *split, products, strict=True):
+        _launch(unit_backward_kernel, BLOCK // 2, *x.shape, g, x.contiguous(), length, out, product)
     return dx
