@@ -76,7 +76,7 @@ class Launch:
             signature[parameter.name] = kind
             if kind == "constexpr":
                 constants[(i,)] = value
-            elif isinstance(value, Tensor) or (kind in ("i32", "i64") and value % 16 == 0):
+            elif _aligned(parameter, value):
                 attributes[(i,)] = [["tt.divisibility", 16]]
         return signature, constants, attributes
 
@@ -88,6 +88,13 @@ class Operation:
     name: str
     product: tuple[int, ...]  # rows, columns and depth of a matrix product, else empty
     bytes: int
+
+
+def _aligned(parameter, value: object) -> bool:
+    """Whether a kernel is compiled for multiples of 16, or for addresses that are."""
+    if parameter.do_not_specialize or parameter.do_not_specialize_on_alignment:
+        return False
+    return isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
 
 
 def _type(parameter, value: object) -> str:

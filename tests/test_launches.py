@@ -10,6 +10,10 @@ import torch
 
 pytest.importorskip("triton")
 
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler.compiler import make_backend  # noqa: E402
+from triton.runtime.jit import create_function_from_signature  # noqa: E402
+
 import fastcl.functional as F  # noqa: E402
 from benchmarks.launches import Launch, of_step  # noqa: E402
 from fastcl import _library  # noqa: E402
@@ -86,3 +90,35 @@ print(config.product_precision(torch.float32), config.product_precision(torch.bf
     assert done.returncode == 0, done.stderr
     single, half = done.stdout.split()
     assert half == "ieee" and single == ASKED[asked]
+
+
+SIZES = (256, 255, 250, 100, 1000, 1024, 2000, 2048, 4096, 4000, 8192, 8191, 16384, 32768, 333, 48,
+         3, 1)  # fmt: skip
+STEPS = {  # by batch size; the most kernels that one and all sizes may need
+    "nt_xent": (lambda n: F.nt_xent(meta(n, 128), meta(n, 128)), 15),
+    "clip": (lambda n: F.clip(meta(n, 512), meta(n, 512), meta(dtype=torch.float32)), 25),
+    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), 10.0, -10.0), 6),
+    "moco": (lambda n: F.moco(meta(n, 128), meta(n, 128), meta(65536, 128).detach()), 6),
+    "info_nce": (lambda n: F.info_nce(meta(n, 512), meta(n, 512)), 13),
+}
+
+
+def kernels(step):
+    """What Triton's launcher keeps apart: it compiles once for each."""
+    backend, found = make_backend(GPUTarget("cuda", 90, 32)), set()
+    for x in launches(step):
+        bind = create_function_from_signature(x.kernel.signature, x.kernel.params, backend)
+        found.add((x.name, str(bind(*x.arguments.values())[1]), x.options))
+    return found
+
+
+@pytest.mark.parametrize("loss", STEPS)
+def test_another_batch_size_compiles_little(loss):
+    """At most 3 new kernels for an odd last batch, or any other size."""
+    step, most = STEPS[loss]
+    found = kernels(lambda: step(SIZES[0]).backward())
+    for n in SIZES[1:]:
+        new = kernels(lambda n=n: step(n).backward()) - found
+        assert len(new) <= 3, (n, sorted(new))
+        found |= new
+    assert len(found) <= most

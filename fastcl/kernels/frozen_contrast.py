@@ -33,7 +33,7 @@ def _divided(rows, x, NORMALIZE: tl.constexpr):
     return rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def own_similarity_kernel(
     query,  # [n, d]
     key,  # [n, d]
@@ -57,7 +57,7 @@ def own_similarity_kernel(
         tl.store(unit + at, q.to(unit.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "n"])
 def frozen_mean_kernel(
     row_part,  # [strips, n] sums over the negatives
     row_top,  # [strips, n] log2 of their units

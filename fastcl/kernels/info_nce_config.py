@@ -98,8 +98,6 @@ _TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
 TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT._replace(columns=64))
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
-# Four warps: of eight, each has too few registers for its part of a TF32 product.
-TENSOR_FLOAT_POSITIVES = POSITIVES._replace(warps=4)
 
 
 def supported(q: Tensor) -> bool:
@@ -178,8 +176,9 @@ def gradient_shift(scale: float) -> int:
     return math.floor(max(scale - NEAR_SCALE, 0.0) * math.log2(math.e))
 
 
-def positives_tile(precision: str) -> Tile:
-    return TENSOR_FLOAT_POSITIVES if precision == "tf32" else POSITIVES
+def positives_tile(itemsize: int) -> Tile:
+    """Four warps: of eight, each has too few registers for its part of a float32 product."""
+    return POSITIVES._replace(warps=4) if itemsize == 4 else POSITIVES
 
 
 def whole(tile: Tile, d: int) -> bool:

@@ -10,6 +10,7 @@ from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
 from . import info_nce_hopper as hopper
+from .chunks import pitch_of
 from .info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
 from .info_nce_common import Problem
 from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
@@ -51,9 +52,9 @@ def fixed_sums(
     for first in range(0, row_tiles, launch_tiles):
         count = min(launch_tiles, row_tiles - first)
         sums_kernel[(count, strips)](
-            *operands, pivot, parts, down, rank, kept, 0 if kept is None else kept.stride(0),
-            first, strip, n, m, d, tile.rows, tile.columns, tile.depth, whole, p.plan.precision,
-            p.symmetric, **common.options(tile),
+            *operands, pivot, parts, down, rank, kept, pitch_of(kept), first, strip, n, m, d,
+            tile.rows, tile.columns, tile.depth, whole, p.plan.precision, p.symmetric,
+            **common.options(tile),
         )  # fmt: skip
         if columns:
             fold_kernel[(triton.cdiv(m, common.BLOCK),)](
@@ -87,7 +88,7 @@ def positive_strips(p: Problem) -> tuple[int, int, int]:
 
 def positive_sums(p: Problem) -> Tensor:
     """Sums over the positives of every row: [strips, 4, n]."""
-    (n, m, d), tile = p.sizes, config.positives_tile(p.plan.precision)
+    (n, m, d), tile = p.sizes, config.positives_tile(p.q.element_size())
     row_tiles, strips, strip = positive_strips(p)
     out = common.empty(p.q, strips, 4, n)
     positives_kernel[(row_tiles, strips)](

@@ -11,7 +11,7 @@ import triton
 from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
-from .chunks import Chunk, chunk_gradients
+from .chunks import Chunk, chunk_gradients, pitch_of
 from .sigmoid_contrast_tile import HALF_LIFT, logistic_kernel
 
 
@@ -38,7 +38,7 @@ def sigmoid_contrast(
     def fill(chunk: Chunk) -> None:
         logistic_kernel[grid(*chunk.shape)](
             *operands, bias, logit_bias, sums, chunk.weights,
-            *chunk.corner, chunk.shape[1], chunk.pitch, n, m, d,
+            *chunk.corner, pitch_of(chunk.weights), n, m, d,
             tile.rows, tile.columns, tile.depth, config.whole(tile, d), p.plan.precision,
             positives_in, **common.options(tile),
         )  # fmt: skip

@@ -28,7 +28,7 @@ def load_rows(x, i, j, n, d):
     return tl.load(x + at, mask=inside, other=0.0).to(tl.float32), at, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["lengths"])
 def unit_forward_kernel(
     x,  # [n, d]
     y,  # [n, d]
@@ -52,7 +52,7 @@ def unit_forward_kernel(
         tl.store(y + at, (tile / length[:, None]).to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["lengths", "dots"])
 def unit_backward_kernel(
     grad,  # [n, d]
     x,  # [n, d]
