@@ -17,6 +17,7 @@ from triton.runtime.jit import create_function_from_signature  # noqa: E402
 import fastcl.functional as F  # noqa: E402
 from benchmarks.launches import Launch, of_step  # noqa: E402
 from fastcl import _library  # noqa: E402
+from fastcl.kernels import info_nce_config as config  # noqa: E402
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -122,3 +123,11 @@ def test_another_batch_size_compiles_little(loss):
         assert len(new) <= 3, (n, sorted(new))
         found |= new
     assert len(found) <= most
+
+
+def test_tiles_and_strips_are_found_once_for_a_shape():
+    for loss, (step, _) in STEPS.items():
+        launches(lambda step=step: step(777).backward())
+        before = config.strips.cache_info().misses, config.tiles.cache_info().misses
+        launches(lambda step=step: step(777).backward())
+        assert (config.strips.cache_info().misses, config.tiles.cache_info().misses) == before, loss

@@ -4,6 +4,7 @@ The one place to change after a measurement. Rows of the tables: the widest d th
 so that no configuration spills and so that sm_80 tiles also fit the 99 KB of sm_86 and sm_89.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -107,6 +108,7 @@ def supported(q: Tensor) -> bool:
     return torch.cuda.get_device_properties(q.device).major >= 8
 
 
+@functools.lru_cache(1024)
 def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     """The tiles of a compute capability, a width and a dtype."""
     if itemsize == 4:
@@ -129,8 +131,8 @@ def product_precision(dtype: torch.dtype) -> str:
     The property knows them all: its own, that of all backends, set_float32_matmul_precision and
     allow_tf32. Reading the last one raises once one of the first two was used.
     """
-    tf32 = torch.backends.cuda.matmul.fp32_precision == "tf32"
-    return "tf32" if tf32 and dtype == torch.float32 else "ieee"
+    single = dtype == torch.float32
+    return "tf32" if single and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
 
 
 def plan(q: Tensor, k: Tensor) -> Plan:
@@ -199,10 +201,12 @@ def slots(tile: Tile, processors: int) -> int:
     return processors * max(1, 8 // tile.warps)
 
 
+@functools.lru_cache(1024)
 def strips(row_tiles: int, col_tiles: int, slots: int) -> tuple[int, int]:
     """Number of strips the columns are split into, and column tiles per strip; none is empty.
 
     As few as come within a twentieth of the shortest time: waves of programs times their length.
+    Up to 140 us of Python, once for every shape.
     """
     col_tiles = max(col_tiles, 1)
     times = {}
