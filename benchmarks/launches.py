@@ -39,6 +39,8 @@ COMPILED = {
     ),
 }
 
+WIDENING = ("addmm.dtype_out", "bmm.dtype_out")
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -128,8 +130,9 @@ class _Notes(TorchDispatchMode):
                 return None
             with self:
                 return function.redispatch(CUDA, *args, **kwargs)
-        out = function(*args, **kwargs)
         name = function.name().removeprefix("aten::")
+        # Products into another dtype have no "meta" side in torch 2.11.
+        out = kwargs["out"] if name in WIDENING else function(*args, **kwargs)
         if not name.startswith(("empty", "new_empty")) and not _is_view(function, args, out):
             self.notes.append(_operation(name, args, kwargs, out))
         return out
