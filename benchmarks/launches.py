@@ -39,6 +39,8 @@ COMPILED = {
     ),
 }
 
+WIDENING = ("addmm.dtype_out", "bmm.dtype_out")
+
 
 @dataclass(frozen=True)
 class Launch:
@@ -76,7 +78,7 @@ class Launch:
             signature[parameter.name] = kind
             if kind == "constexpr":
                 constants[(i,)] = value
-            elif isinstance(value, Tensor) or (kind in ("i32", "i64") and value % 16 == 0):
+            elif _aligned(parameter, value):
                 attributes[(i,)] = [["tt.divisibility", 16]]
         return signature, constants, attributes
 
@@ -88,6 +90,13 @@ class Operation:
     name: str
     product: tuple[int, ...]  # rows, columns and depth of a matrix product, else empty
     bytes: int
+
+
+def _aligned(parameter, value: object) -> bool:
+    """Whether a kernel is compiled for multiples of 16, or for addresses that are."""
+    if parameter.do_not_specialize or parameter.do_not_specialize_on_alignment:
+        return False
+    return isinstance(value, Tensor) or (isinstance(value, int) and value % 16 == 0)
 
 
 def _type(parameter, value: object) -> str:
@@ -121,8 +130,9 @@ class _Notes(TorchDispatchMode):
                 return None
             with self:
                 return function.redispatch(CUDA, *args, **kwargs)
-        out = function(*args, **kwargs)
         name = function.name().removeprefix("aten::")
+        # Products into another dtype have no "meta" side in torch 2.11.
+        out = kwargs["out"] if name in WIDENING else function(*args, **kwargs)
         if not name.startswith(("empty", "new_empty")) and not _is_view(function, args, out):
             self.notes.append(_operation(name, args, kwargs, out))
         return out

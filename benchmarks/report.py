@@ -7,6 +7,7 @@ import csv
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -25,18 +26,24 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def circumstances(device: str) -> dict[str, str | int | float]:
     """When, where and with what a row was measured; asked for before anything is timed."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     gpu = device == "cuda"
     return {
-        "date": datetime.date.today().isoformat(), "commit": commit,
+        "date": datetime.date.today().isoformat(), "commit": _commit(),
         "machine": torch.cuda.get_device_name() if gpu else _processor(),
         "bf16": "yes" if (torch.cuda.is_bf16_supported if gpu else bfloat16_products)() else "no",
         "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0], "python": platform.python_version(),
         "torch": torch.__version__, "fastcl": fastcl.__version__,
     }  # fmt: skip
+
+
+def _commit() -> str:
+    """The commit of this folder, or FASTCL_COMMIT where there is no git or no repository."""
+    command = ["git", "describe", "--always", "--dirty"]
+    found = ""
+    if shutil.which("git"):
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    return found or os.environ.get("FASTCL_COMMIT", "unknown")
 
 
 def _processor() -> str:

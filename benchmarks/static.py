@@ -123,11 +123,11 @@ def _neighbours() -> None:
 def _rounded(run: Callable[[], object]) -> None:
     """A step whose float32 products may round to TF32."""
     products = torch.backends.cuda.matmul
-    allowed, products.allow_tf32 = products.allow_tf32, True
+    before, products.fp32_precision = products.fp32_precision, "tf32"
     try:
         run()
     finally:
-        products.allow_tf32 = allowed
+        products.fp32_precision = before
 
 
 def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:

@@ -67,7 +67,10 @@ inline Dtype dtype(const Tensor& x) {
 // The stream PyTorch works on; make the tensor's device current first.
 inline void* current_stream(const Tensor& x) {
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream));
+  // The macro that checks a code has another name in torch 2.11.
+  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) ==
+                      AOTI_TORCH_SUCCESS,
+                  "fastcl: no current CUDA stream");
   return stream;
 }
 #endif

@@ -250,11 +250,26 @@ TRITON = {
 }
 
 
+def _first_tensor(arguments: tuple) -> torch.Tensor | None:
+    """The first tensor, also inside a list of tensors."""
+    for x in arguments:
+        if isinstance(x, (list, tuple)):
+            x = _first_tensor(x)
+        if isinstance(x, torch.Tensor):
+            return x
+    return None
+
+
 def _triton(name: str, module: str):
-    """The Triton launcher of an operator; the first call imports Triton."""
+    """The Triton launcher of an operator; the first call imports Triton.
+
+    Triton launches on the current device, which is made that of the tensors here and nowhere else.
+    """
 
     def launch(*arguments):
-        return getattr(import_module(f".kernels.{module}", __package__), name)(*arguments)
+        function = getattr(import_module(f".kernels.{module}", __package__), name)
+        with torch.cuda.device_of(_first_tensor(arguments)):
+            return function(*arguments)
 
     return launch
 

@@ -247,3 +247,14 @@ def test_table_comes_from_the_rows(suite):
 def test_digits_table_comes_from_the_rows():
     rows = report.read(report.RESULTS / "digits.csv")
     assert digits.table(rows) == (report.RESULTS / "digits.md").read_text()
+
+
+@pytest.mark.parametrize("git", [True, False], ids=["no repository", "no git"])
+def test_the_commit_comes_in_where_git_does_not_know_it(git, monkeypatch, tmp_path):
+    monkeypatch.setenv("FASTCL_COMMIT", "abc1234")
+    monkeypatch.setattr(report, "ROOT", tmp_path)
+    if not git:
+        monkeypatch.setenv("PATH", str(tmp_path))
+    assert report.circumstances("cpu")["commit"] == "abc1234"
+    monkeypatch.delenv("FASTCL_COMMIT")
+    assert report.circumstances("cpu")["commit"] == "unknown"

@@ -5,6 +5,9 @@ for a suite.
 """
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import pytest
 
@@ -13,7 +16,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("nothing is compiled under the interpreter", allow_module_level=True)
 
 from benchmarks import static  # noqa: E402
-from benchmarks.machine_code import compile_kernel  # noqa: E402
+from benchmarks.machine_code import compile_kernel, tool  # noqa: E402
 from fastcl.kernels import info_nce_config as config  # noqa: E402
 
 
@@ -69,3 +72,15 @@ def test_compiled_part():
     assert {row.architecture for row in rows} >= {80, 90}
     (sums,) = (r for r in rows if r.kernel == "hopper_sums_kernel" and r.architecture == 90)
     assert sums.instructions["tensor"] > 0 and sums.blocks == 1
+
+
+@pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
+def test_barriers_do_not_fence_the_whole_gpu(tmp_path):
+    """The two meetings of the cluster alone; at each step it would drop the first-level cache."""
+    source = Path(__file__).parent.parent / "csrc" / "cuda" / "info_nce_sums.cu"
+    binary = tmp_path / "sums.cubin"
+    flags = ["-std=c++20", "-O3", "-cubin", "-gencode", "arch=compute_90a,code=sm_90a"]
+    subprocess.run(["nvcc", *flags, "-o", binary, source], check=True, capture_output=True)
+    listing = tool("cuobjdump", "-sass", binary)
+    assert "HGMMA" in listing
+    assert listing.count("MEMBAR.ALL.GPU") == listing.count("CCTL.IVALL") == 2

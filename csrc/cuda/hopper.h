@@ -24,13 +24,16 @@ __device__ inline void barrier_expect(uint64_t* barrier, uint32_t bytes) {
       : "memory");
 }
 
-// At the barrier of a block of the cluster, this one or another.
+// At the barrier of a block of the cluster, this one or another. Here and in barrier_wait neither
+// order nor scope is named, as in CUTLASS: a named scope of a cluster becomes a fence of the whole
+// GPU and drops the first-level cache, and what the barriers guard is read and written by bulk
+// copies and products alone, in shared memory.
 __device__ inline void barrier_arrive(uint64_t* barrier, uint32_t block) {
   asm volatile(
       "{\n"
       ".reg .b32 there;\n"
       "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.release.cluster.shared::cluster.b64 _, [there];\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
       "}" ::"r"(shared_address(barrier)),
       "r"(block)
       : "memory");
@@ -56,7 +59,7 @@ __device__ inline void barrier_wait(uint64_t* barrier, uint32_t parity) {
       "{\n"
       ".reg .pred done;\n"
       "again:\n"
-      "mbarrier.try_wait.parity.acquire.cluster.shared::cta.b64 done, [%0], %1;\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
       "@done bra finished;\n"
       "bra again;\n"
       "finished:\n"

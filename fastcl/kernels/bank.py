@@ -16,7 +16,7 @@ from .. import reference
 SCAN = 1024  # indices that a program looks at at once
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["b", "n"])
 def bank_update_kernel(
     bank,  # [n, d] in place
     index,  # [b] int64

@@ -14,8 +14,7 @@ from torch import Tensor
 from . import info_nce_common as common
 from . import info_nce_config as config
 from .info_nce_common import Problem
-
-PITCH = 8  # rows of a chunk start at 16 bytes, as the BLAS's bulk copies need
+from .info_nce_tile import PITCH
 
 
 class Chunk(NamedTuple):
@@ -23,7 +22,7 @@ class Chunk(NamedTuple):
 
     rows: slice
     columns: slice
-    weights: Tensor | None  # [rows, columns], PITCH apart; None: no gradient is needed
+    weights: Tensor | None  # [rows, columns] of a padded buffer; None: no gradient is needed
 
     @property
     def corner(self) -> tuple[int, int]:
@@ -33,9 +32,15 @@ class Chunk(NamedTuple):
     def shape(self) -> tuple[int, int]:
         return self.rows.stop - self.rows.start, self.columns.stop - self.columns.start
 
-    @property
-    def pitch(self) -> int:
-        return 0 if self.weights is None else self.weights.stride(0)
+
+def padded(like: Tensor, rows: int, columns: int) -> Tensor:
+    """[rows, columns or a few more], for what store_tile writes."""
+    return common.empty(like, rows, -(-columns // PITCH.value) * PITCH.value, dtype=like.dtype)
+
+
+def pitch_of(x: Tensor | None) -> int:
+    """From one row of a padded buffer to the next, as store_tile takes it."""
+    return 0 if x is None else x.stride(0) // PITCH.value
 
 
 def chunk_gradients(
@@ -47,13 +52,12 @@ def chunk_gradients(
     alpha: float = 1.0,  # of the products
 ) -> tuple[Tensor, Tensor]:
     """dq [n, d] and dk [m, d] in float32, [0, d] where not needed."""
-    (n, m, d), size = p.sizes, config.CHUNK
+    (n, m, d), size = p.sizes, config.chunk_size(p.q.element_size())
     dq = torch.zeros(n if need_q else 0, d, device=p.q.device)
     dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
     buffer = None
     if need_q or need_k:
-        pitch = -(-min(m, size) // PITCH) * PITCH
-        buffer = common.empty(p.q, min(n, size), pitch, dtype=p.q.dtype)
+        buffer = padded(p.q, min(n, size), min(m, size))
     for i in range(0, n, size):
         rows = slice(i, min(i + size, n))
         for j in range(i if triangle else 0, m, size):

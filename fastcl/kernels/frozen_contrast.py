@@ -10,7 +10,6 @@ The idea: a small batch is a matter of launches. One makes the rows and their ow
 passes over the columns, one makes of the partial sums of a row its loss and its gradient.
 """
 
-import torch
 import triton
 import triton.language as tl
 
@@ -34,7 +33,7 @@ def _divided(rows, x, NORMALIZE: tl.constexpr):
     return rows
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def own_similarity_kernel(
     query,  # [n, d]
     key,  # [n, d]
@@ -58,7 +57,7 @@ def own_similarity_kernel(
         tl.store(unit + at, q.to(unit.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "n"])
 def frozen_mean_kernel(
     row_part,  # [strips, n] sums over the negatives
     row_top,  # [strips, n] log2 of their units
@@ -124,20 +123,19 @@ def frozen_contrast_mean(
             query, key, columns, scale, row_ids, col_ids, normalize, normalize_key, need
         )
     query, key = query.contiguous(), key.contiguous()
-    with torch.cuda.device_of(query):
-        own, which = common.empty(query, n), (normalize, normalize_key)
-        unit = common.empty(query, n, d, dtype=query.dtype) if normalize else None
-        width = triton.next_power_of_2(d)
-        rows = max(BLOCK // width, 1)  # of a block; as many strips fit its registers at once
-        own_similarity_kernel[(triton.cdiv(n, rows),)](
-            query, key, unit, own, n, d, *which, rows, width, num_warps=4
-        )
-        q = unit if normalize else query
-        p = common.problem(q, columns, row_ids, col_ids, scale, None, False)
-        sums, weighted = frozen_sums(p, None)
-        loss, dq = common.empty(query, n), common.empty(query, n, d)
-        frozen_mean_kernel[(n,)](
-            sums.parts, sums.tops, weighted, own, query, key, loss, dq, scale, scale / n,
-            len(sums.parts), n, d, *which, min(common.PARTS, rows), width, num_warps=4,
-        )  # fmt: skip
-        return loss.mean(), dq
+    own, which = common.empty(query, n), (normalize, normalize_key)
+    unit = common.empty(query, n, d, dtype=query.dtype) if normalize else None
+    width = triton.next_power_of_2(d)
+    rows = max(BLOCK // width, 1)  # of a block; as many strips fit its registers at once
+    own_similarity_kernel[(triton.cdiv(n, rows),)](
+        query, key, unit, own, n, d, *which, rows, width, num_warps=4
+    )
+    q = unit if normalize else query
+    p = common.problem(q, columns, row_ids, col_ids, scale, None, False)
+    sums, weighted = frozen_sums(p, None)
+    loss, dq = common.empty(query, n), common.empty(query, n, d)
+    frozen_mean_kernel[(n,)](
+        sums.parts, sums.tops, weighted, own, query, key, loss, dq, scale, scale / n,
+        len(sums.parts), n, d, *which, min(common.PARTS, rows), width, num_warps=4,
+    )  # fmt: skip
+    return loss.mean(), dq

@@ -137,7 +137,7 @@ def skipped(wide, SHARED: tl.constexpr):
     return skip
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strip"])
 def own_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -194,7 +194,7 @@ def own_kernel(
     tl.store(out + at, gradient, mask=(i < n)[:, None] & (j < d)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pitch"])
 def weights_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -207,11 +207,10 @@ def weights_kernel(
     row_coef,  # [6, n] or None
     col_coef,  # [6, m] or None
     wide,  # [] int32: no shared shift; None: not asked
-    out,  # [rows of the chunk, width] in the dtype of q
+    out,  # [rows of the chunk, PITCH pitch] in the dtype of q
     first_row,  # of the chunk, multiples of the tile
     first_col,
-    width,  # columns of the chunk
-    pitch,  # elements from one of its rows to the next
+    pitch,  # from one of its rows to the next, in PITCH elements
     n,
     m,
     d,
@@ -226,8 +225,8 @@ def weights_kernel(
     """One chunk of G, for the products to follow."""
     if skipped(wide, SHARED):
         return
-    row = first_row + tl.program_id(0) * BM
-    col = first_col + tl.program_id(1) * BN
+    inner_row, inner_col = tl.program_id(0) * BM, tl.program_id(1) * BN
+    row, col = first_row + inner_row, first_col + inner_col
     total = scale_factor(scale, logit_scale)
     factor, factor_low = factor_parts(total)
     low, high = id_range(row_range, row // BM)
@@ -238,4 +237,4 @@ def weights_kernel(
         acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
         factor, factor_low, gradient_shift(total), BM, BN, SYMMETRIC, SHARED,
     )  # fmt: skip
-    store_tile(out, g, row - first_row, col - first_col, n - first_row, width, pitch, BM, BN)
+    store_tile(out, g, inner_row, inner_col, n - first_row, pitch, BM, BN)

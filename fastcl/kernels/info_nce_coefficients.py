@@ -21,7 +21,7 @@ SHARED_POSITIVE = tl.constexpr(5)
 COEFFICIENTS = 6
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def coefficients_kernel(
     grad_loss,  # [n] or None
     grad_positive,  # [n] or None

@@ -14,7 +14,7 @@ import triton.language as tl
 from .info_nce_tile import LN2, LOG2E, add_logs, fixed_shift, load_lse, scale_factor, softplus
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["first", "tiles", "m"])
 def fold_kernel(
     col_part,  # [launch tiles, m] sums over the negatives
     state,  # [m] float64, the sum over earlier launches
@@ -65,7 +65,7 @@ def _add_parts(x, parts, stride, i, n, PARTS: tl.constexpr):
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "positive_strips", "n"])
 def statistics_kernel(
     row_part,  # [strips, n] sums over the negatives, or None
     row_top,  # [strips, n] log2 of their units; None: the fixed shift
@@ -168,7 +168,7 @@ def weighted_strips(
     return total
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strips", "n"])
 def weighted_kernel(
     part,  # [strips, n, d] weighted sums of the columns
     row_top,  # [strips, n] log2 of their units

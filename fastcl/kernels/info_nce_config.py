@@ -4,6 +4,7 @@ The one place to change after a measurement. Rows of the tables: the widest d th
 so that no configuration spills and so that sm_80 tiles also fit the 99 KB of sm_86 and sm_89.
 """
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -16,9 +17,9 @@ FLASH_WIDTH = 256
 # own rows form it for dq and again for dk. That is a product and an exponential less, which costs
 # one of width 128 itself, for 6 bytes of traffic per logit, most of it behind the products.
 BOTH_WIDTH = 128
-# Rows and columns of one chunk of weights: reading and writing float32 gradients then costs at
-# most a tenth of the products, at 128 MB of bfloat16.
-CHUNK = 8192
+# Bytes of one chunk of weights: 8,192 rows and columns of bfloat16, where reading and writing
+# float32 gradients costs at most a tenth of the products. Float32's are 4,096, and cost more.
+CHUNK = 2**27
 # Bytes of the exponentials kept for a chunk of rows, and the rows below which it does not pay to
 # keep them: float32 gradients of the columns are read and written once per chunk.
 KEPT = 2**28
@@ -98,8 +99,6 @@ _TENSOR_FLOAT = Tile(128, 128, 32, 8, 2)
 TENSOR_FLOAT = Tiles(_TENSOR_FLOAT, None, None, _TENSOR_FLOAT._replace(columns=64))
 
 POSITIVES = Tile(64, 64, 32, 8, 2)
-# Four warps: of eight, each has too few registers for its part of a TF32 product.
-TENSOR_FLOAT_POSITIVES = POSITIVES._replace(warps=4)
 
 
 def supported(q: Tensor) -> bool:
@@ -109,6 +108,7 @@ def supported(q: Tensor) -> bool:
     return torch.cuda.get_device_properties(q.device).major >= 8
 
 
+@functools.lru_cache(1024)
 def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     """The tiles of a compute capability, a width and a dtype."""
     if itemsize == 4:
@@ -125,10 +125,19 @@ def tiles(major: int, d: int, itemsize: int, precision: str) -> Tiles:
     return Tiles(*(tile._replace(depth=narrow) for tile in table[width]))
 
 
+def product_precision(dtype: torch.dtype) -> str:
+    """How products of rows round, asked for in either of PyTorch's ways.
+
+    The property knows them all: its own, that of all backends, set_float32_matmul_precision and
+    allow_tf32. Reading the last one raises once one of the first two was used.
+    """
+    single = dtype == torch.float32
+    return "tf32" if single and torch.backends.cuda.matmul.fp32_precision == "tf32" else "ieee"
+
+
 def plan(q: Tensor, k: Tensor) -> Plan:
     """Choose without touching the device: properties are cached by torch."""
-    tf32 = torch.backends.cuda.matmul.allow_tf32
-    precision = "tf32" if tf32 and q.dtype == torch.float32 else "ieee"
+    precision = product_precision(q.dtype)
     properties = torch.cuda.get_device_properties(q.device)
     chosen = tiles(properties.major, q.shape[1], q.element_size(), precision)
     aligned = len(k) > 0 and all(
@@ -137,6 +146,11 @@ def plan(q: Tensor, k: Tensor) -> Plan:
     # IEEE products read registers, and descriptors then spill.
     bulk = properties.major in (9, 10) and aligned and q.element_size() == 2
     return Plan(*chosen, bulk, properties.multi_processor_count, precision)
+
+
+def chunk_size(itemsize: int) -> int:
+    """Rows and columns of one chunk of weights: a power of two, and so a multiple of any tile."""
+    return 1 << (math.isqrt(CHUNK // itemsize).bit_length() - 1)
 
 
 def kept_rows(q: Tensor, k: Tensor) -> int:
@@ -164,8 +178,9 @@ def gradient_shift(scale: float) -> int:
     return math.floor(max(scale - NEAR_SCALE, 0.0) * math.log2(math.e))
 
 
-def positives_tile(precision: str) -> Tile:
-    return TENSOR_FLOAT_POSITIVES if precision == "tf32" else POSITIVES
+def positives_tile(itemsize: int) -> Tile:
+    """Four warps: of eight, each has too few registers for its part of a float32 product."""
+    return POSITIVES._replace(warps=4) if itemsize == 4 else POSITIVES
 
 
 def whole(tile: Tile, d: int) -> bool:
@@ -186,10 +201,12 @@ def slots(tile: Tile, processors: int) -> int:
     return processors * max(1, 8 // tile.warps)
 
 
+@functools.lru_cache(1024)
 def strips(row_tiles: int, col_tiles: int, slots: int) -> tuple[int, int]:
     """Number of strips the columns are split into, and column tiles per strip; none is empty.
 
     As few as come within a twentieth of the shortest time: waves of programs times their length.
+    Up to 140 us of Python, once for every shape.
     """
     col_tiles = max(col_tiles, 1)
     times = {}

@@ -29,7 +29,7 @@ from .info_nce_tile import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pitch", "first", "strip"])
 def sums_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -43,8 +43,8 @@ def sums_kernel(
     row_part,  # [strips, n] sum over the negatives, in units of 2^shift
     col_part,  # [launch tiles, m] the same; None: rows only
     rank_part,  # [strips, n] int32, or None
-    kept,  # [rows, m] exponentials of the negatives, in the same units, or None
-    pitch,  # elements from one of its rows to the next
+    kept,  # [n, PITCH pitch] exponentials of the negatives, in the same units, or None
+    pitch,  # from one of its rows to the next, in PITCH elements
     first,  # first row tile of this launch
     strip,  # column tiles per strip
     n,
@@ -86,7 +86,7 @@ def sums_kernel(
         e = tl.exp2(above(acc, factor, factor_low, shift))
         negative += tl.sum(e, 1)
         if kept is not None:
-            store_tile(kept, e, row, col, n, m, pitch, BM, BN)
+            store_tile(kept, e, row, col, n, pitch, BM, BN)
         if col_part is not None:
             j = col + tl.arange(0, BN)
             at = col_part + tl.program_id(0).to(tl.int64) * m + j
@@ -97,7 +97,7 @@ def sums_kernel(
         tl.store(rank_part + at, rank, mask=i < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strip", "n", "m"])
 def online_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -157,7 +157,7 @@ def online_kernel(
         tl.store(rank_part + at, rank, mask=i < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strip", "n", "m"])
 def positives_kernel(
     q,  # [n, d]
     k,  # [m, d]

@@ -22,7 +22,7 @@ from .info_nce_tile import (
 )
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["strip"])
 def frozen_kernel(
     q,  # [n, d]
     k,  # [m, d]

@@ -9,7 +9,7 @@ from torch import Tensor
 from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
-from .chunks import Chunk, chunk_gradients
+from .chunks import Chunk, chunk_gradients, pitch_of
 from .info_nce_backward import own_kernel, weights_kernel
 from .info_nce_coefficients import COEFFICIENTS, coefficients_kernel
 from .info_nce_common import Problem
@@ -97,7 +97,7 @@ def chunked(p: Problem, sides: Sides, need_q: bool, need_k: bool):
         for shared, tile, operands in launches:
             weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns))](
                 *operands, sides.rows, sides.cols, sides.wide, chunk.weights,
-                *chunk.corner, columns, chunk.pitch, n, m, d,
+                *chunk.corner, pitch_of(chunk.weights), n, m, d,
                 tile.rows, tile.columns, tile.depth, config.whole(tile, d),
                 p.plan.precision, p.symmetric, shared, **common.options(tile),
             )  # fmt: skip
@@ -163,5 +163,4 @@ def info_nce_backward(
     if n == 0 or m == 0 or all(g is None for g in grads):
         shapes = (n if need_q else 0, d), (m if need_k else 0, d)
         return tuple(torch.zeros(shape, device=q.device) for shape in shapes)
-    with torch.cuda.device_of(q):
-        return problem_gradients(p, grads, rows, cols, positives_in, extra, unit, need_q, need_k)
+    return problem_gradients(p, grads, rows, cols, positives_in, extra, unit, need_q, need_k)

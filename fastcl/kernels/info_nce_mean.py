@@ -16,13 +16,14 @@ from torch import Tensor
 from .. import composite
 from . import info_nce_common as common
 from . import info_nce_config as config
-from .chunks import PITCH, add_product
+from .chunks import add_product, padded, pitch_of
 from .info_nce_backward import HUGE
 from .info_nce_coefficients import LSE, POSITIVE, SHARED_NEGATIVE, WEIGHT
 from .info_nce_common import Problem
 from .info_nce_gradient import coefficients
 from .info_nce_statistics import finish, fixed_sums, positive_strips, positive_sums
 from .info_nce_tile import (
+    PITCH,
     above,
     cosines,
     factor_parts,
@@ -38,7 +39,7 @@ from .unit_rows import unit_rows_backward, unit_rows_forward
 SLICES = 4
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pitch", "strip", "n", "m"])
 def pull_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -50,7 +51,7 @@ def pull_kernel(
     col_range,  # [column tiles, 2]
     coef,  # [6, n]
     kept,  # [n, m] exponentials; the positives' are set
-    pitch,  # elements from one of its rows to the next
+    pitch,  # from one of its rows to the next, in PITCH elements
     strip,  # column tiles per strip
     n,
     m,
@@ -84,7 +85,8 @@ def pull_kernel(
                 p = tl.minimum(tl.exp2(above(acc, factor, factor_low, lse[:, None])), HUGE)
                 g = (p * several[:, None] + weight[:, None]) / unit[:, None]
                 _, match = masks(row, col, n, m, row_ids, col_ids, BLOCK, BLOCK, False)
-                at = kept + i.to(tl.int64)[:, None] * pitch + (col + tl.arange(0, BLOCK))[None, :]
+                at = kept + i.to(tl.int64)[:, None] * (pitch * PITCH)
+                at += (col + tl.arange(0, BLOCK))[None, :]
                 tl.store(at, g.to(kept.dtype.element_ty), mask=match)
 
 
@@ -92,14 +94,14 @@ def _pull(p: Problem, coef: Tensor, kept: Tensor) -> None:
     (n, m, d), tile = p.sizes, config.POSITIVES
     row_tiles, strips, strip = positive_strips(p)
     pull_kernel[(row_tiles, strips)](
-        *p.pointers(tile), coef, kept, kept.stride(0), strip, n, m, d,
+        *p.pointers(tile), coef, kept, pitch_of(kept), strip, n, m, d,
         tile.rows, tile.depth, config.SCAN, p.plan.precision, **common.options(tile),
     )  # fmt: skip
 
 
 def _across(kept: Tensor, k: Tensor) -> Tensor:
     """kept @ k in float32, its long sums in slices that run side by side."""
-    length = k.shape[0] // SLICES // PITCH * PITCH
+    length = k.shape[0] // SLICES // PITCH.value * PITCH.value
     out = common.empty(k, SLICES, kept.shape[0], k.shape[1])
     head = SLICES * length
     a = kept[:, :head].unflatten(1, (SLICES, length)).transpose(0, 1)
@@ -120,7 +122,7 @@ def unit_gradients(p: Problem, extra: Tensor | None, need_q: bool, need_k: bool)
     rows = common.empty(p.q, 4, n)
     dq = common.empty(p.q, n if need_q else 0, d)
     dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
-    buffer = common.empty(p.q, min(n, size), -(-m // PITCH) * PITCH, dtype=p.q.dtype)
+    buffer = padded(p.q, min(n, size), m)
     grad = torch.full((min(n, size),), 1 / n, device=p.q.device)
     # Exponentials lie above the shift of a safe scale, 0, and factors above the gradient's.
     alpha = 2.0 ** -config.gradient_shift(p.scale)
@@ -156,16 +158,15 @@ def info_nce_mean(
             q, k, scale, logit_scale, row_ids, col_ids, extra, unit, normalize, need_q, need_k, both
         )
     p = common.problem(q, k, row_ids, col_ids, scale, logit_scale, False)
-    with torch.cuda.device_of(q):
-        if normalize:
-            z, q_lengths = unit_rows_forward([q])
-            y, k_lengths = unit_rows_forward([k])
-            p = p._replace(q=z, k=y)
-        rows, dq, dk = unit_gradients(p, extra, need_q, need_k)
-        dot = rows.new_zeros(())
-        if normalize:
-            if need_q:
-                dq = unit_rows_backward(dq, [q], q_lengths)
-            if need_k:
-                dk = unit_rows_backward(dk, [k], k_lengths)
-        return rows[0].mean(), rows, dq, dk, dot
+    if normalize:
+        z, q_lengths = unit_rows_forward([q])
+        y, k_lengths = unit_rows_forward([k])
+        p = p._replace(q=z, k=y)
+    rows, dq, dk = unit_gradients(p, extra, need_q, need_k)
+    dot = rows.new_zeros(())
+    if normalize:
+        if need_q:
+            dq = unit_rows_backward(dq, [q], q_lengths)
+        if need_k:
+            dk = unit_rows_backward(dk, [k], k_lengths)
+    return rows[0].mean(), rows, dq, dk, dot

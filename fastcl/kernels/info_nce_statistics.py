@@ -10,6 +10,7 @@ from .. import reference
 from . import info_nce_common as common
 from . import info_nce_config as config
 from . import info_nce_hopper as hopper
+from .chunks import pitch_of
 from .info_nce_combine import fold_kernel, statistics_kernel, weighted_kernel
 from .info_nce_common import Problem
 from .info_nce_forward import online_kernel, positives_kernel, sums_kernel
@@ -51,9 +52,9 @@ def fixed_sums(
     for first in range(0, row_tiles, launch_tiles):
         count = min(launch_tiles, row_tiles - first)
         sums_kernel[(count, strips)](
-            *operands, pivot, parts, down, rank, kept, 0 if kept is None else kept.stride(0),
-            first, strip, n, m, d, tile.rows, tile.columns, tile.depth, whole, p.plan.precision,
-            p.symmetric, **common.options(tile),
+            *operands, pivot, parts, down, rank, kept, pitch_of(kept), first, strip, n, m, d,
+            tile.rows, tile.columns, tile.depth, whole, p.plan.precision, p.symmetric,
+            **common.options(tile),
         )  # fmt: skip
         if columns:
             fold_kernel[(triton.cdiv(m, common.BLOCK),)](
@@ -87,7 +88,7 @@ def positive_strips(p: Problem) -> tuple[int, int, int]:
 
 def positive_sums(p: Problem) -> Tensor:
     """Sums over the positives of every row: [strips, 4, n]."""
-    (n, m, d), tile = p.sizes, config.positives_tile(p.plan.precision)
+    (n, m, d), tile = p.sizes, config.positives_tile(p.q.element_size())
     row_tiles, strips, strip = positive_strips(p)
     out = common.empty(p.q, strips, 4, n)
     positives_kernel[(row_tiles, strips)](
@@ -172,27 +173,26 @@ def info_nce_forward(
         rank = common.empty(q, 0, dtype=torch.int64)
         return common.empty(q, 4, 0), cols.fill_(-torch.inf), rank, weighted
     aside = row_ids is None or extra is not None
-    with torch.cuda.device_of(q):
-        if frozen and aside and not (symmetric or both) and p.plan.frozen is not None:
-            rows, rank, weighted = frozen_statistics(p, extra, pivot)
-            return rows, cols, rank, weighted
-        down = None
-        if unit:
-            sums, down = fixed_sums(p, pivot, both or (symmetric and pivot is None))
-        else:
-            sums = online_sums(p, pivot)
-        positives = None if aside else positive_sums(p)
-        rows, rank = finish(p, sums, positives, extra, positives_in, unit)
-        if both:
-            turned = p.exchanged()
-            if positives is not None:
-                positives = positive_sums(turned)
-            sums = Sums(None, None, down, None) if unit else online_sums(turned, None)
-            cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
-        if frozen:
-            total = torch.full((), scale, device=q.device)
-            total = total if logit_scale is None else total * logit_scale.float()
-            ones = torch.ones_like(rows[0])
-            coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
-            weighted = gradients(p, Sides(coef, None, None, (False,)), True, False)[0]
+    if frozen and aside and not (symmetric or both) and p.plan.frozen is not None:
+        rows, rank, weighted = frozen_statistics(p, extra, pivot)
+        return rows, cols, rank, weighted
+    down = None
+    if unit:
+        sums, down = fixed_sums(p, pivot, both or (symmetric and pivot is None))
+    else:
+        sums = online_sums(p, pivot)
+    positives = None if aside else positive_sums(p)
+    rows, rank = finish(p, sums, positives, extra, positives_in, unit)
+    if both:
+        turned = p.exchanged()
+        if positives is not None:
+            positives = positive_sums(turned)
+        sums = Sums(None, None, down, None) if unit else online_sums(turned, None)
+        cols, _ = finish(turned, sums, positives, None, positives_in and extra is None, unit)
+    if frozen:
+        total = torch.full((), scale, device=q.device)
+        total = total if logit_scale is None else total * logit_scale.float()
+        ones = torch.ones_like(rows[0])
+        coef = coefficients(p, ones, None, rows, 1 / total, None, True, True)
+        weighted = gradients(p, Sides(coef, None, None, (False,)), True, False)[0]
     return rows, cols, rank, weighted

@@ -13,6 +13,7 @@ import triton.language as tl
 
 LOG2E = tl.constexpr(1.4426950408889634)
 LN2 = tl.constexpr(0.6931471805599453)
+PITCH = tl.constexpr(8)  # rows of a chunk start at 16 bytes, as the BLAS's bulk copies need too
 
 
 @triton.jit
@@ -92,20 +93,24 @@ def load_tile(
 
 @triton.jit
 def store_tile(
-    out,  # [height, width] pointer
+    out,  # [height, PITCH pitch] pointer
     x,  # [BM, BN]
     row,
     col,
     height,
-    width,
-    pitch,  # elements from one row to the next
+    pitch,  # from one row to the next, in PITCH elements
     BM: tl.constexpr,
     BN: tl.constexpr,
 ):
-    """x into rows row.., columns col.. of out, in its dtype."""
+    """x into rows row.., columns col.. of out, in its dtype.
+
+    Also into what pads a row, which nobody reads: the border then lies between two stores of 16
+    bytes, whatever the number of columns.
+    """
     i = row + tl.arange(0, BM)
     j = col + tl.arange(0, BN)
-    at = out + i.to(tl.int64)[:, None] * pitch + j[None, :]
+    width = pitch * PITCH
+    at = out + i.to(tl.int64)[:, None] * width + j[None, :]
     tl.store(at, x.to(out.dtype.element_ty), mask=(i < height)[:, None] & (j < width)[None, :])
 
 
@@ -255,7 +260,7 @@ def other_share(loss):
     return tl.where(e == 0.0, -1.0, tl.where(e == 1.0, -loss, exact))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def id_range_kernel(
     ids,  # [length]
     out,  # [tiles, 2] lowest and highest id of every tile

@@ -35,7 +35,7 @@ def _log1p(e):
     return 2.0 * z * p
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["b", "n"])
 def nce_kernel(
     x,  # [b, d]
     bank,  # [n, d]

@@ -20,19 +20,18 @@ def self_contrast_mean(parts, scale, ids, positives_in, normalize, paired, need)
         return composite.self_contrast_mean(
             parts, scale, ids, positives_in, normalize, paired, need
         )
-    with torch.cuda.device_of(parts[0]):
-        z, lengths = unit_rows_forward(parts) if normalize else (torch.cat(parts), None)
-        p = common.problem(z, z, ids, ids, scale, None, True)
-        sums, _ = fixed_sums(p, None, True)
-        rows, _ = finish(p, sums, positive_sums(p), None, positives_in, True)
-        loss, dz = rows[0], common.empty(z, 0, z.shape[1])
-        grad = torch.full_like(loss, 1 / len(z))
-        if not paired:
-            alone = rows[3] == 0
-            loss, grad = (torch.where(alone, 0, x) for x in (loss, grad))
-        if need:
-            grads = grad, None, None, None
-            dz, _ = problem_gradients(p, grads, rows, None, positives_in, False, True, True, False)
-            if normalize:
-                dz = project(dz, parts, lengths, None)
+    z, lengths = unit_rows_forward(parts) if normalize else (torch.cat(parts), None)
+    p = common.problem(z, z, ids, ids, scale, None, True)
+    sums, _ = fixed_sums(p, None, True)
+    rows, _ = finish(p, sums, positive_sums(p), None, positives_in, True)
+    loss, dz = rows[0], common.empty(z, 0, z.shape[1])
+    grad = torch.full_like(loss, 1 / len(z))
+    if not paired:
+        alone = rows[3] == 0
+        loss, grad = (torch.where(alone, 0, x) for x in (loss, grad))
+    if need:
+        grads = grad, None, None, None
+        dz, _ = problem_gradients(p, grads, rows, None, positives_in, False, True, True, False)
+        if normalize:
+            dz = project(dz, parts, lengths, None)
     return loss.mean(), rows, dz

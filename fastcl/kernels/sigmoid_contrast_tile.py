@@ -104,7 +104,7 @@ def logistic_tile(
     return g, loss + 0.0 * slope, slope, _total(g)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["pitch"])
 def logistic_kernel(
     q,  # [n, d]
     k,  # [m, d]
@@ -117,11 +117,10 @@ def logistic_kernel(
     bias: tl.float64,
     logit_bias,  # [] or None
     sums,  # [programs, 3] float64 to add to: loss, G <q, k>, G
-    out,  # [rows of the chunk, width] in the dtype of q; None: the loss alone
+    out,  # [rows of the chunk, PITCH pitch] in the dtype of q; None: the loss alone
     first_row,  # of the chunk, multiples of the tile
     first_col,
-    width,  # columns of the chunk
-    pitch,  # elements from one of its rows to the next
+    pitch,  # from one of its rows to the next, in PITCH elements
     n,
     m,
     d,
@@ -133,8 +132,8 @@ def logistic_kernel(
     POSITIVES_IN: tl.constexpr,
 ):
     """One chunk of G, for the products to follow; a program adds to its own sums alone."""
-    row = first_row + tl.program_id(0) * BM
-    col = first_col + tl.program_id(1) * BN
+    inner_row, inner_col = tl.program_id(0) * BM, tl.program_id(1) * BN
+    row, col = first_row + inner_row, first_col + inner_col
     factor, factor_low = factor_parts(scale_factor(scale, logit_scale))
     high, low_part = bias_parts(bias, logit_bias)
     low, up = id_range(row_range, row // BM)
@@ -166,4 +165,4 @@ def logistic_kernel(
     if out is not None:
         if out.dtype.element_ty == tl.float16:
             g = g * HALF_LIFT
-        store_tile(out, g, row - first_row, col - first_col, n - first_row, width, pitch, BM, BN)
+        store_tile(out, g, inner_row, inner_col, n - first_row, pitch, BM, BN)

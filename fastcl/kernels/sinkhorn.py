@@ -42,7 +42,7 @@ def _logits(scores, potential, i, j, n, m, scale):
     return tl.where(mask, s * LOG2E, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def rows_kernel(
     scores,  # [n, m]
     potential,  # [m]
@@ -74,7 +74,7 @@ def rows_kernel(
             tl.store(at, q, mask=(i < n)[:, None] & (j < m)[None, :])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"])
 def columns_kernel(
     scores,  # [n, m]
     potential,  # [m], or None: the first pass

@@ -6,7 +6,6 @@ The idea: a block of rows is read twice, the second time from the first-level ca
 in float32.
 """
 
-import torch
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -29,7 +28,7 @@ def load_rows(x, i, j, n, d):
     return tl.load(x + at, mask=inside, other=0.0).to(tl.float32), at, inside
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["lengths"])
 def unit_forward_kernel(
     x,  # [n, d]
     y,  # [n, d]
@@ -53,7 +52,7 @@ def unit_forward_kernel(
         tl.store(y + at, (tile / length[:, None]).to(y.dtype.element_ty), mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["lengths", "dots"])
 def unit_backward_kernel(
     grad,  # [n, d]
     x,  # [n, d]
@@ -94,11 +93,10 @@ def unit_rows_forward(parts):
     if not config.supported(parts[0]):
         return reference.unit_rows_forward(parts)
     sizes, d = [x.shape[0] for x in parts], parts[0].shape[1]
-    with torch.cuda.device_of(parts[0]):
-        y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
-        lengths = common.empty(parts[0], sum(sizes))
-        for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
-            _launch(unit_forward_kernel, BLOCK, *x.shape, x.contiguous(), *out)
+    y = common.empty(parts[0], sum(sizes), d, dtype=parts[0].dtype)
+    lengths = common.empty(parts[0], sum(sizes))
+    for x, *out in zip(parts, y.split(sizes), lengths.split(sizes), strict=True):
+        _launch(unit_forward_kernel, BLOCK, *x.shape, x.contiguous(), *out)
     return y, lengths
 
 
@@ -113,12 +111,9 @@ def project(grad: Tensor, parts: list[Tensor], lengths: Tensor, dots: Tensor | N
     """dx [n, d] in the dtype of grad; dots [n] gets the products of unit rows and gradients."""
     sizes = [x.shape[0] for x in parts]
     grad = grad.contiguous()
-    with torch.cuda.device_of(grad):
-        dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
-        split = [x.split(sizes) for x in (grad, lengths, dx)]
-        products = [None] * len(parts) if dots is None else dots.split(sizes)
-        for x, g, length, out, product in zip(parts, *split, products, strict=True):
-            _launch(
-                unit_backward_kernel, BLOCK // 2, *x.shape, g, x.contiguous(), length, out, product
-            )
+    dx = common.empty(grad, *grad.shape, dtype=grad.dtype)
+    split = [x.split(sizes) for x in (grad, lengths, dx)]
+    products = [None] * len(parts) if dots is None else dots.split(sizes)
+    for x, g, length, out, product in zip(parts, *split, products, strict=True):
+        _launch(unit_backward_kernel, BLOCK // 2, *x.shape, g, x.contiguous(), length, out, product)
     return dx

@@ -10,7 +10,7 @@ from ..functional import info_nce, unit_rows
 from ..queue import Queue
 from .heads import batch_norm_head
 
-CHUNK = 256  # rows whose similarities with the whole queue are formed at once
+CHUNK = 2**26  # bytes of similarities with the whole queue that are formed at once
 
 
 class NNCLR(nn.Module):
@@ -65,7 +65,8 @@ class NNCLR(nn.Module):
     def nearest(self, z: Tensor) -> Tensor:  # [n, dim] unit rows -> [n, dim]
         """The row of the support set of highest cosine with each row."""
         rows = self.queue.rows.to(z.dtype)
-        found = [(part @ rows.T).argmax(1) for part in z.split(CHUNK)]
+        size = max(CHUNK // (len(rows) * rows.element_size()), 1)
+        found = [(part @ rows.T).argmax(1) for part in z.split(size)]
         return rows[torch.cat(found)]
 
     @torch.no_grad()

@@ -55,7 +55,7 @@ def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors
     monkeypatch.setattr(config, "POSITIVES", config.Tile(16, 16, 16, 1, 1))
     monkeypatch.setattr(config, "SCAN", 2)
     monkeypatch.setattr(config, "LAUNCH_TILES", launch_tiles)
-    monkeypatch.setattr(config, "CHUNK", 32)
+    monkeypatch.setattr(config, "chunk_size", lambda itemsize: 32)
 
 
 def poisoned(like, *shape, dtype=torch.float32):

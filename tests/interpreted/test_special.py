@@ -217,7 +217,7 @@ def test_realistic(kernels, monkeypatch):
         return config.Plan(*config.tiles(9, q.shape[1], 2, "ieee"), False, 132, "ieee")
 
     monkeypatch.setattr(config, "plan", plan)
-    monkeypatch.setattr(config, "CHUNK", 128)
+    monkeypatch.setattr(config, "chunk_size", lambda itemsize: 128)
     for d in (200, 384):
         arguments = case(n=140, m=130, d=d, dtype=torch.bfloat16, both=True, **ids(140, 130))
         check_forward(kernels, arguments)

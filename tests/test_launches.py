@@ -1,0 +1,133 @@
+"""What is launched on a card that is not there: where, with how much memory, how rounded."""
+
+import contextlib
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+pytest.importorskip("triton")
+
+from triton.backends.compiler import GPUTarget  # noqa: E402
+from triton.compiler.compiler import make_backend  # noqa: E402
+from triton.runtime.jit import create_function_from_signature  # noqa: E402
+
+import fastcl.functional as F  # noqa: E402
+from benchmarks.launches import Launch, of_step  # noqa: E402
+from fastcl import _library  # noqa: E402
+from fastcl.kernels import info_nce_config as config  # noqa: E402
+
+
+def meta(*shape, dtype=torch.bfloat16):
+    return torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
+
+
+def launches(step):
+    return [x for x in of_step(step) if isinstance(x, Launch)]
+
+
+@pytest.mark.parametrize("name", _library.TRITON)
+@pytest.mark.parametrize("before", [(), (None,), (None, 3.0, ())], ids=["first", "second", "later"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_kernels_launch_on_the_device_of_their_tensors(name, before, listed, monkeypatch):
+    """Triton takes the current device; tensors may lie on another one."""
+    current, x = [], torch.empty(3)
+
+    @contextlib.contextmanager
+    def device_of(tensor):
+        current.append(tensor)
+        yield
+        current.pop()
+
+    def launcher(*arguments):
+        assert len(current) == 1 and current[0] is x
+        return "launched"
+
+    monkeypatch.setattr(torch.cuda, "device_of", device_of)
+    monkeypatch.setattr(_library, "import_module", lambda *_: SimpleNamespace(**{name: launcher}))
+    launch = _library._triton(name, _library.TRITON[name])
+    assert launch(*before, [x] if listed else x, torch.empty(4)) == "launched" and not current
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("loss", ["nt_xent", "clip", "siglip"])
+def test_a_chunk_of_weights_takes_128_mb_in_every_dtype(loss, dtype):
+    """Of 16,384 x 16,384 weights, which would be 512 MB and more."""
+    n = 8192 if loss == "nt_xent" else 16384
+    scalars = {"nt_xent": (), "clip": (10.0,), "siglip": (10.0, -10.0)}[loss]
+    rows = (meta(n, 384, dtype=dtype) for _ in range(2))
+    found = launches(lambda: getattr(F, loss)(*rows, *scalars).backward())
+    largest = max(
+        x.untyped_storage().nbytes() for launch in found for x in launch.tensors().values()
+    )
+    assert 2**26 <= largest <= 2**27
+
+
+ASKED = {
+    "": "ieee",
+    "products.allow_tf32 = True": "tf32",
+    "torch.set_float32_matmul_precision('high')": "tf32",
+    "torch.set_float32_matmul_precision('medium')": "tf32",
+    "products.fp32_precision = 'tf32'": "tf32",
+    "torch.backends.fp32_precision = 'tf32'": "tf32",
+    "torch.backends.fp32_precision = 'tf32'; products.fp32_precision = 'ieee'": "ieee",
+    "products.allow_tf32 = True; products.allow_tf32 = False": "ieee",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_float32_products_round_as_asked(asked):
+    """In either of PyTorch's ways, each in a process of its own: they exclude each other."""
+    script = f"""
+import torch
+from fastcl.kernels import info_nce_config as config
+products = torch.backends.cuda.matmul
+{asked}
+print(config.product_precision(torch.float32), config.product_precision(torch.bfloat16))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    single, half = done.stdout.split()
+    assert half == "ieee" and single == ASKED[asked]
+
+
+SIZES = (256, 255, 250, 100, 1000, 1024, 2000, 2048, 4096, 4000, 8192, 8191, 16384, 32768, 333, 48,
+         3, 1)  # fmt: skip
+STEPS = {  # by batch size; the most kernels that one and all sizes may need
+    "nt_xent": (lambda n: F.nt_xent(meta(n, 128), meta(n, 128)), 15),
+    "clip": (lambda n: F.clip(meta(n, 512), meta(n, 512), meta(dtype=torch.float32)), 25),
+    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), 10.0, -10.0), 6),
+    "moco": (lambda n: F.moco(meta(n, 128), meta(n, 128), meta(65536, 128).detach()), 6),
+    "info_nce": (lambda n: F.info_nce(meta(n, 512), meta(n, 512)), 13),
+}
+
+
+def kernels(step):
+    """What Triton's launcher keeps apart: it compiles once for each."""
+    backend, found = make_backend(GPUTarget("cuda", 90, 32)), set()
+    for x in launches(step):
+        bind = create_function_from_signature(x.kernel.signature, x.kernel.params, backend)
+        found.add((x.name, str(bind(*x.arguments.values())[1]), x.options))
+    return found
+
+
+@pytest.mark.parametrize("loss", STEPS)
+def test_another_batch_size_compiles_little(loss):
+    """At most 3 new kernels for an odd last batch, or any other size."""
+    step, most = STEPS[loss]
+    found = kernels(lambda: step(SIZES[0]).backward())
+    for n in SIZES[1:]:
+        new = kernels(lambda n=n: step(n).backward()) - found
+        assert len(new) <= 3, (n, sorted(new))
+        found |= new
+    assert len(found) <= most
+
+
+def test_tiles_and_strips_are_found_once_for_a_shape():
+    for loss, (step, _) in STEPS.items():
+        launches(lambda step=step: step(777).backward())
+        before = config.strips.cache_info().misses, config.tiles.cache_info().misses
+        launches(lambda step=step: step(777).backward())
+        assert (config.strips.cache_info().misses, config.tiles.cache_info().misses) == before, loss
