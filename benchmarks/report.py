@@ -24,18 +24,25 @@ RESULTS = ROOT / "benchmarks" / "results"
 
 def circumstances(device: str) -> dict[str, str | int | float]:
     """When, where and with what a row was measured; asked for before anything is timed."""
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True
-    ).stdout.strip()
     gpu = device == "cuda"
     return {
-        "date": datetime.date.today().isoformat(), "commit": commit,
+        "date": datetime.date.today().isoformat(), "commit": _commit(),
         "machine": torch.cuda.get_device_name() if gpu else _processor(),
         "bf16": "yes" if (torch.cuda.is_bf16_supported if gpu else bfloat16_products)() else "no",
         "cores": os.cpu_count(), "threads": torch.get_num_threads(),
         "load": os.getloadavg()[0], "python": platform.python_version(),
         "torch": torch.__version__, "fastcl": fastcl.__version__,
     }  # fmt: skip
+
+
+def _commit() -> str:
+    """From git, or FASTCL_COMMIT where a copy has no history."""
+    command = ["git", "describe", "--always", "--dirty"]
+    try:
+        found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+    except FileNotFoundError:
+        found = ""
+    return found or os.environ.get("FASTCL_COMMIT", "unknown")
 
 
 def _processor() -> str:
@@ -70,6 +77,17 @@ def save(rows: list[dict], path: Path, columns: tuple[str, ...] = COLUMNS) -> No
         writer.writeheader()
         for row in rows:
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+
+
+def append(row: dict, path: Path) -> None:
+    """A row at the end of a file; the first one says what the columns are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in row.values())
 
 
 def read(path: Path) -> list[dict[str, str]]:
