@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from . import report
-from .predict import WANTED
+from .predict import KERNELS, WANTED
 
 Rows = dict[str, dict[str, str]]
 
@@ -44,26 +44,24 @@ def verdict(case: str, rows: Rows, foretold: dict[str, float]) -> str:
     return f"{case}: {', '.join(parts)}"
 
 
-def predicted_kernels(path: Path) -> dict[tuple[str, str], dict[str, str]]:
-    return {(r["case"], r["kernel"]): r for r in report.read(path)} if path.exists() else {}
-
-
 def main() -> int:
     folder = Path(sys.argv[1])
     foretold, by_case = report.predicted(), {}
+    ahead = {(r["case"], r["kernel"]): r for r in report.read(KERNELS)} if KERNELS.exists() else {}
+    for case in {case for case, _ in ahead} - foretold.keys():
+        foretold[case] = sum(float(r["us"]) for (c, _), r in ahead.items() if c == case) / 1e3
     if (folder / "times.csv").exists():
         for row in report.read(folder / "times.csv"):
             kept = by_case.setdefault(row["case"], {})
             if row["variant"] not in kept or row["mode"] == "times":
                 kept[row["variant"]] = row
     if (folder / "kernels.csv").exists():
-        ahead = predicted_kernels(report.RESULTS / "predicted_kernels.csv")
         for row in report.read(folder / "kernels.csv"):
             if float(row["us"]) < 1:
                 continue
             guess = ahead.get((row["case"], row["kernel"]))
             guess = f"{float(guess['us']):.4g} us, {guess['bound']}" if guess else "-"
-            print(f"{row['case']}: {row['kernel'][:48]} x {row['calls']}: {row['us']} us, "
+            print(f"{row['case']}, {row['step']}: {row['kernel'][:48]} x {row['calls']}: {row['us']} us, "
                   f"predicted {guess}")  # fmt: skip
     for case, rows in by_case.items():
         print(verdict(case, rows, foretold))
