@@ -218,7 +218,9 @@ def main() -> int:
                 print(f"{what:52} {value:10.4g} {unit} {shown}", flush=True)
         except Exception as reason:  # the others are worth having
             failed = 1
-            print(f"{rows.__name__} fails: {type(reason).__name__}: {str(reason)[:400]}", flush=True)
+            print(
+                f"{rows.__name__} fails: {type(reason).__name__}: {str(reason)[:400]}", flush=True
+            )
     return failed
 
 

@@ -24,8 +24,8 @@ import torch
 
 from . import report, turns
 from .cases import Case, Update
-from .memory import extra_memory
 from .measure import CEILING, LIMIT, RIVALS_LIMIT, _double, _restore, _words, prepared
+from .memory import extra_memory
 from .plain import CHUNKED, PLAIN
 from .suites import SUITES
 from .timing import ceiling, interleaved, quantiles
@@ -69,8 +69,8 @@ def jobs(mode: str) -> dict[str, tuple[Case | Update, list[Variant]]]:
             for i, case in enumerate(CASES)
         }  # fmt: skip
     if mode == "compiled":
-        once = {case.loss: case for case in reversed(contrasts)}.values()
-        return {c.loss: (c, [OURS, named(c, mode)]) for c in reversed(once) if c.loss != "moco_push"}
+        once = {case.loss: case for case in reversed(contrasts) if case.loss != "moco_push"}
+        return {loss: (case, [OURS, named(case, mode)]) for loss, case in once.items()}
     if mode == "sums":
         clip = next(case for case in contrasts if case.loss == "clip")
         sizes = [clip, replace(clip, n=8192, m=8192), replace(clip, d=768)]
@@ -236,7 +236,10 @@ def tuned() -> list[tuple[Case, str, object]]:
     from .tune import candidates
 
     cases = [c for c in CASES if isinstance(c, Case) and c.loss in ("nt_xent", "clip")][:2]
-    return [x for case in cases for x in ((case, "", None), *((case, *y) for y in candidates(case)))]
+    found = []
+    for case in cases:
+        found += [(case, "", None), *((case, place, tile) for place, tile in candidates(case))]
+    return found
 
 
 def measure_tile(index: int, device: str, budget: float) -> None:

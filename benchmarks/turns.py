@@ -6,6 +6,7 @@ one that fails or hangs takes only itself away. What a program prints as JSON is
 at once.
 """
 
+import contextlib
 import json
 import os
 import queue
@@ -83,10 +84,8 @@ def in_turn(
             print(f"           {name}: {line}", flush=True)
 
     def listen(limit: float) -> None:
-        try:
+        with contextlib.suppress(queue.Empty):
             handle(*news.get(timeout=max(limit, 0.01)))
-        except queue.Empty:
-            pass
 
     try:
         while passed() < within:
@@ -119,7 +118,5 @@ def in_turn(
 
 def _stop(process: subprocess.Popen) -> None:
     """With what it started: compilers of its own."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass

@@ -61,8 +61,8 @@ def main() -> int:
                 continue
             guess = ahead.get((row["case"], row["kernel"]))
             guess = f"{float(guess['us']):.4g} us, {guess['bound']}" if guess else "-"
-            print(f"{row['case']}, {row['step']}: {row['kernel'][:48]} x {row['calls']}: {row['us']} us, "
-                  f"predicted {guess}")  # fmt: skip
+            kernel = f"{row['kernel'][:48]} x {row['calls']}"
+            print(f"{row['case']}, {row['step']}: {kernel}: {row['us']} us, predicted {guess}")
     for case, rows in by_case.items():
         print(verdict(case, rows, foretold))
     return 0
