@@ -7,6 +7,7 @@ import csv
 import datetime
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -36,12 +37,11 @@ def circumstances(device: str) -> dict[str, str | int | float]:
 
 
 def _commit() -> str:
-    """From git, or FASTCL_COMMIT where a copy has no history."""
+    """The commit of this folder, or FASTCL_COMMIT where there is no git or no repository."""
     command = ["git", "describe", "--always", "--dirty"]
-    try:
+    found = ""
+    if shutil.which("git"):
         found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout.strip()
-    except FileNotFoundError:
-        found = ""
     return found or os.environ.get("FASTCL_COMMIT", "unknown")
 
 
