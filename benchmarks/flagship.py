@@ -5,6 +5,7 @@
     sums      fastcl with and without the CUDA C++ kernel of the forward's sums
     peers     fastcl beside each library that is installed
     tune      every candidate of a tile in its place
+    step      steps of fastcl and nothing else, for a profiler around it
 
 Every case is a process, so that one that fails leaves the others alone: all of them compile, check
 themselves against float64 at full size and take their peak memory together, then they are timed in
@@ -31,7 +32,7 @@ from .suites import SUITES
 from .timing import ceiling, interleaved, quantiles
 from .variants import GRAPH, OURS, Variant, named, peers
 
-MODES = ("times", "compiled", "sums", "peers", "tune")
+MODES = ("times", "compiled", "sums", "peers", "tune", "step")
 PROFILED = 5  # steps
 CASES = SUITES["flagships"]
 
@@ -271,6 +272,17 @@ def measure_tile(index: int, device: str, budget: float) -> None:
         return measured()
 
 
+def steps(names: list[str], device: str) -> None:
+    """Two of every case: the first one compiles."""
+    for name in names:
+        case = CASES[int(name)]
+        case = case.smaller(64) if device == "cpu" else case
+        inputs, function = case.inputs(device), OURS.build(case)
+        for _ in range(2):
+            case.step(function, inputs)
+        _wait(device)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.flagship", description=__doc__)
     parser.add_argument("--mode", choices=MODES, default="times")
@@ -288,9 +300,15 @@ def main() -> int:
         else:
             measure_case(mode, options.child, device, options.budget)
         return 0
-    names = [str(i) for i in range(len(tuned()))] if mode == "tune" else list(jobs(mode))
+    if mode == "tune":
+        names = [str(i) for i in range(len(tuned()))]
+    else:
+        names = list(jobs("times" if mode == "step" else mode))
     if options.only:
         names = [name for name in names if name in options.only.split(",")]
+    if mode == "step":
+        steps(names, device)
+        return 0
     command = [sys.executable, "-m", "benchmarks.flagship", "--mode", mode, "--device", device]
     command += ["--budget", str(options.budget), "--child"]
     where = report.circumstances(device)
