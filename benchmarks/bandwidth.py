@@ -7,7 +7,6 @@ results/bandwidth-<device>.csv, the table to the .md beside it.
 """
 
 import argparse
-import csv
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -207,22 +206,23 @@ def main() -> int:
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per variant and case")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the results")
     options = parser.parse_args()
-    where, rows = report.circumstances(options.device), []
+    where, failed = report.circumstances(options.device), 0
+    path = options.out / f"bandwidth-{options.device}.csv"
+    path.unlink(missing_ok=True)
     for case in CASES:
         print(case.name, case.dtype, flush=True)
-        for row in measure(case, options.device, options.budget):
+        try:
+            rows = measure(case, options.device, options.budget)
+        except (SystemExit, RuntimeError) as reason:  # the others are worth having
+            print(f"  fails: {str(reason)[:400]}", flush=True)
+            failed = 1
+            continue
+        for row in rows:
             shown = f"{row['gb_s']:.1f} GB/s, {row['share']:.0%}" if row["gb_s"] else row["note"]
             print(f"  {row['variant']:28} {shown}", flush=True)
-            rows.append(where | row)
-    path = options.out / f"bandwidth-{options.device}.csv"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
-        writer.writeheader()
-        for row in rows:
-            writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
+            report.append(where | row, path)
     path.with_suffix(".md").write_text(table(report.read(path)) + "\n")
-    return 0
+    return failed
 
 
 if __name__ == "__main__":

@@ -97,8 +97,9 @@ def times(
     """Samples of every variant, the rate of the ceiling, and what failed at full size."""
     inputs, calls, losses, notes = {}, {}, {}, {}
     for name, variant in passed.items():
-        # The same tensors for all, unless a step changes them: then each has its own.
-        key = name if case.stateful else variant.dtype
+        # The same tensors for all, unless a step changes them: then each has its own. So has a
+        # graph: its gradients may not go through a node that another stream has made.
+        key = name if case.stateful or variant.graph else variant.dtype
         if key not in inputs:
             inputs[key] = case.inputs(device, variant.dtype)
         try:

@@ -1,11 +1,13 @@
 """What a case should take on an H200: every launch of its step, each by the model of model.py.
 
-`python -m benchmarks.predict` writes results/predicted.csv and its table; nothing is measured.
+`python -m benchmarks.predict` writes results/predicted.csv and its table, with `--kernels`
+results/predicted_kernels.csv: every kernel of the flagships. Nothing is measured.
 """
 
 import csv
 import sys
 from collections import Counter
+from collections.abc import Iterator
 
 import torch
 import triton
@@ -19,6 +21,7 @@ from .suites import SUITES
 from .variants import OURS
 
 ROWS = report.RESULTS / "predicted.csv"
+KERNELS = report.RESULTS / "predicted_kernels.csv"
 # Milliseconds to reach on an H200, forward and backward.
 WANTED = {
     "NT-Xent 8,192 x 128": 0.12,
@@ -105,10 +108,27 @@ def _shown(milliseconds: str | float) -> str:
     return f"{x:,.0f} ms" if x >= 100 else f"{x:.3g} ms"
 
 
+def kernel_rows() -> Iterator[dict]:
+    """Launches and microseconds of every kernel in a step of the flagships, as a profile has it."""
+    for case in SUITES["flagships"]:
+        found: dict[str, list[Prediction]] = {}
+        for x in launches(case):
+            found.setdefault(x.name, []).append(x)
+        for name, parts in sorted(found.items(), key=lambda x: -sum(y.seconds for y in x[1])):
+            bound = max(parts, key=lambda x: x.seconds).bound
+            us = sum(x.seconds for x in parts) * 1e6
+            yield {"case": case.name, "kernel": name, "calls": len(parts), "us": us, "bound": bound}
+
+
 def main() -> int:
-    """Write results/predicted.csv and its table."""
+    """Write results/predicted.csv and its table, or the kernels'."""
     where = report.circumstances("cpu")
     where = {k: where[k] for k in ("date", "commit")} | {"triton": triton.__version__}
+    if "--kernels" in sys.argv:
+        KERNELS.unlink(missing_ok=True)
+        for line in kernel_rows():
+            report.append(where | line, KERNELS)
+        return 0
     rows = []
     for case in cases():
         rows.append(where | row(case))

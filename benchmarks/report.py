@@ -81,6 +81,17 @@ def save(rows: list[dict], path: Path, columns: tuple[str, ...] = COLUMNS) -> No
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
+def append(row: dict, path: Path) -> None:
+    """A row at the end of a file; the first one says what the columns are."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.writer(file)
+        if new:
+            writer.writerow(row)
+        writer.writerow(f"{v:.4g}" if isinstance(v, float) else v for v in row.values())
+
+
 def read(path: Path) -> list[dict[str, str]]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))

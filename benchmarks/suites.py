@@ -59,6 +59,17 @@ SUITES: dict[str, tuple[Case | Update | Noise | Assignment | Prediction | BankUp
         BankUpdate(256, 1281167, 128),
         Case("info_nce", 2**20, 2**20, 512, 3, BF16, alone=True),  # last: where time ends, left out
     ),
+    # What a GPU is asked first, the most important before the others.
+    "flagships": (
+        _nt_xent(32768, 128, BF16),
+        _pairs("clip", 32768, 512, BF16),
+        Case("moco", 256, 65536, 128, 2, BF16),
+        Case("moco_push", 256, 65536, 128, 2, BF16),
+        _nt_xent(8192, 128, BF16),
+        _pairs("siglip", 32768, 768, BF16),
+        Update("ViT-L"),
+        Update("ResNet-50", BF16),
+    ),
     # 64 rows are 32 pairs; plain PyTorch would hold 52 GB at the last size.
     "scaling": (
         *(_nt_xent(2**k, 128) for k in range(6, 17)),

@@ -162,7 +162,10 @@ TORCH = (
         "row itself, so no NT-Xent",
     ),
 )  # fmt: skip
-GRAPH = Variant("fastcl, CUDA graph", ("moco_push", "momentum"), _fused, graph=True)
+GRAPH = Variant(
+    "fastcl, CUDA graph", ("nt_xent", "clip", "siglip", "moco", "moco_push", "momentum"), _fused,
+    graph=True,
+)  # fmt: skip
 
 
 def bfloat16_products() -> bool:

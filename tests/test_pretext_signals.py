@@ -1,6 +1,6 @@
 """Colour, holes, time, words: the questions that are drawn."""
 
-import kornia.color
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +9,8 @@ from pretext_tasks import SEEDS, images, maps, vectors
 from fastcl import pretext
 from fastcl.pretext import colorization, inpainting
 from fastcl.pretrain.lab import lab
+
+kornia = pytest.importorskip("kornia")
 
 
 @given(seed=SEEDS)
