@@ -68,9 +68,9 @@ inline Dtype dtype(const Tensor& x) {
 inline void* current_stream(const Tensor& x) {
   void* stream = nullptr;
   // The macro that checks a code has another name in torch 2.11.
-  STD_TORCH_CHECK(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) ==
-                      AOTI_TORCH_SUCCESS,
-                  "fastcl: no current CUDA stream");
+  STD_TORCH_CHECK(
+      aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+      "fastcl: no current CUDA stream");
   return stream;
 }
 #endif
