@@ -167,6 +167,7 @@ class Case:
     temperature: bool = True  # it takes one, or a scale
     derivative: bool = True  # the gradient is the derivative of the value
     any_length: bool = True  # rows are normalised: their gradients are orthogonal to them
+    fused: bool = True  # by kernels of ours; torch's own operators may sum by the layout of a view
 
     def arguments(self, n: int, d: int, temperature: float) -> tuple[dict, dict]:
         """Tensors and keyword arguments; the scale of CLIP is one over the temperature."""
@@ -207,10 +208,10 @@ CASES = (
     Case("moco_ids", F.moco, plain.moco, _with_ids(_moco), ("key", "queue")),
     Case("moco_ignore", F.moco, plain.moco, _with_ids(_moco), ("key", "queue"), kwargs=IGNORE),
     Case("moco_v3", F.moco_v3, plain.moco_v3, _queries, ("k1", "k2")),
-    Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False),
-    Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False),
+    Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False, fused=False),
+    Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False, fused=False),
     Case("barlow_twins", F.barlow_twins, plain.barlow_twins, _two("z0", "z1"), smallest=2,
-         temperature=False, any_length=False),
+         temperature=False, any_length=False, fused=False),
     Case("swav", _listed(F.swav), _listed(plain.swav), _scores, derivative=False,
          any_length=False),
     Case("swav_one", _listed(F.swav), _listed(plain.swav), _scores, ("view0",), derivative=False,

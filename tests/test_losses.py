@@ -21,11 +21,25 @@ def assert_within_budget(ours, plain, exact, dtype, what):
     assert (error <= bound).all(), f"{what}: error {error.max():.2e}, bound {bound.min():.2e}"
 
 
+def _as_wrong_as_in_float32(case, tensors, kwargs, exact, exact_grads):
+    """Plain PyTorch in float64, of which the judge is as wrong: by its error in float32 times the
+    ratio of their roundings."""
+    ratio = torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps
+    tensors = rounded(tensors, torch.float32)
+    judge, judge_grads = run(case.plain, tensors, case.constants, kwargs, torch.float64)
+    plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, torch.float32)
+    grads = {k: x + ratio * (plain_grads[k] - judge_grads[k]) for k, x in exact_grads.items()}
+    return exact + ratio * (plain - judge), grads
+
+
 def check(case, n, d, temperature, dtype):
     tensors, kwargs = case.arguments(max(n, case.smallest), d, temperature)
     tensors = rounded(tensors, dtype)
     exact, exact_grads = run(case.plain, tensors, case.constants, kwargs, torch.float64)
-    plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, dtype)
+    if dtype == torch.float64:
+        plain, plain_grads = _as_wrong_as_in_float32(case, tensors, kwargs, exact, exact_grads)
+    else:
+        plain, plain_grads = run(case.plain, tensors, case.constants, kwargs, dtype)
     ours, grads = run(case.function, tensors, case.constants, kwargs, dtype)
     assert grads.keys() == exact_grads.keys()
     assert_within_budget(ours, plain, exact, dtype, "loss")

@@ -5,6 +5,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from processors import built
 from test_losses import assert_within_budget
 
 from fastcl import reference
@@ -147,6 +148,7 @@ def test_neither_scores_nor_targets_are_kept():
     )  # fmt: skip
 
 
+@built
 def test_same_bits_with_any_number_of_threads():
     (scores, target), threads = _problem(300, 500, 0, torch.float32), torch.get_num_threads()
     results = []
