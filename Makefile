@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-peers lint bench bench-scaling bench-peers bench-migration bench-guard clean
+.PHONY: build pretrain test test-fast test-peers test-oldest lint bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -51,6 +51,16 @@ $(PEERS)/.installed: benchmarks/peers.txt
 test-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
 		tests/test_examples.py tests/test_migration_benchmark.py $(ARGS)
+
+# csrc against the headers of the oldest torch that the package names.
+OLDEST := build/oldest
+
+$(OLDEST)/.installed:
+	$(RUN)/python -m pip install --quiet --no-deps --upgrade --target $(OLDEST) "torch==2.11.0"
+	touch $@
+
+test-oldest: build $(OLDEST)/.installed
+	$(RUN)/python -m pytest tests/test_oldest_torch.py $(ARGS)
 
 bench-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m benchmarks --peers $(ARGS)
