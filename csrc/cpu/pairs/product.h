@@ -114,7 +114,6 @@ inline void product(const PairProduct& x) {
         const float* out = x.out + (i + r) * x.stride + col;
         __builtin_prefetch(out, 1);
         __builtin_prefetch(out + kPanel / 2, 1);
-        __builtin_prefetch(out + kPanel - 1, 1);
       }
       if constexpr (!Matrix::kExists) {
         vectors<Vector>(x, i, rows, b, sums);
