@@ -1,4 +1,4 @@
-"""The benchmark of instruction sets: every path that runs here has a row, and the table its time."""
+"""The benchmark of instruction sets: a row for every path that runs here, and the table of them."""
 
 import pytest
 from processors import built
