@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -53,6 +54,20 @@ def test_kernels_launch_on_the_device_of_their_tensors(name, before, listed, mon
     monkeypatch.setattr(_library, "import_module", lambda *_: SimpleNamespace(**{name: launcher}))
     launch = _library._triton(name, _library.TRITON[name])
     assert launch(*before, [x] if listed else x, torch.empty(4)) == "launched" and not current
+
+
+def test_the_documented_step_can_be_captured(monkeypatch):
+    """docs/cuda-graphs.md on tensors without memory: to read one is an error, as in a capture."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "cuda-graphs.md").read_text()
+    code = page.split("```python\n")[1].split("run = graphed")[0]
+    names = {}
+    exec(code.replace('"cpu"', '"meta"'), names)
+    found = {x.name for x in of_step(names["step"])}
+    assert {"sums_kernel", "weights_kernel", "queue_push_", "momentum_update_"} <= found
+    assert found.isdisjoint({"_to_copy", "copy_"})  # from the host, a copy waits for it
+    with pytest.raises(RuntimeError, match="meta"):
+        of_step(lambda: names["step"]().item())
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
