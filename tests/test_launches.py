@@ -84,6 +84,23 @@ def test_a_chunk_of_weights_takes_128_mb_in_every_dtype(loss, dtype):
     assert 2**26 <= largest <= 2**27
 
 
+def test_a_chunk_of_rows_is_ten_launches():
+    """InfoNCE in 2 and in 8 chunks of rows; what the ids of a tile span is found once for all."""
+
+    def count(n):
+        return len(of_step(lambda: F.info_nce(meta(n, 512), meta(n, 512)).backward()))
+
+    assert count(16384) <= 35 and count(32768) - count(16384) <= 60
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "clip", "siglip", "info_nce"])
+def test_no_gradient_is_filled_with_zeros(loss):
+    """The first product of a chunk starts it."""
+    scale = {"clip": scalars()[:1], "siglip": scalars()}.get(loss, ())
+    notes = of_step(lambda: getattr(F, loss)(meta(4096, 384), meta(4096, 384), *scale).backward())
+    assert not [x for x in notes if "zero" in x.name and x.bytes >= 2**20]
+
+
 ASKED = {
     "": "ieee",
     "products.allow_tf32 = True": "tf32",
