@@ -6,6 +6,7 @@ from .compat._patch import patch, unpatch
 from .gradient_cache import cached_step
 from .momentum import Momentum
 from .noise import AliasTable
+from .pretrain.weights import load_backbone
 from .queue import Queue
 from .version import __version__
 
@@ -18,6 +19,7 @@ __all__ = [
     "cached_step",
     "distributed",
     "functional",
+    "load_backbone",
     "losses",
     "methods",
     "patch",

@@ -2,11 +2,11 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from . import _check
@@ -21,12 +21,14 @@ from .finetune import (
     classifier,
     head_layers,
     labelled_rows,
+    load,
     pretrained,
     save,
     train,
 )
 from .pretrain.backbone import build_backbone
 from .pretrain.data import Images
+from .pretrain.weights import facts_of
 
 DISTILLED = "distilled"
 
@@ -147,8 +149,8 @@ def distill_run(
     told = Outcome(**json.loads(results.read_text()))
     images = images.to(device)
     backbone, head = pretrained(config, images, folder)
-    teacher = classifier(nn.Sequential(backbone, head_layers(head, told.from_layer)), images)
-    load_model(teacher, folder / FINETUNED / WEIGHTS, device=device)
+    teacher = classifier(backbone, images, head_layers(head, told.from_layer))
+    load(teacher, folder / FINETUNED / WEIGHTS)
     torch.manual_seed(seed)
     name = student or config.backbone
     network, _ = build_backbone(
@@ -159,5 +161,6 @@ def distill_run(
         alpha=alpha, temperature=temperature, steps=steps, seed=seed,
     )  # fmt: skip
     outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
-    save(folder / DISTILLED, taught, outcome)
+    facts = facts_of(replace(config, backbone=name), images, 0)  # the student starts anew
+    save(folder / DISTILLED, taught, outcome, facts)
     return outcome

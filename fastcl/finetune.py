@@ -2,13 +2,13 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from . import _check
@@ -18,8 +18,10 @@ from .evaluate.linear import draw_fraction
 from .evaluate.report import load_run
 from .pretrain import checkpoint
 from .pretrain.data import Images
+from .pretrain.files import replace_file
 from .pretrain.recipe import Config
 from .pretrain.run import build_method
+from .pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
 
 BATCH = 128
 FINETUNED = "finetuned"
@@ -73,7 +75,8 @@ def finetune(
     """
     rows = labelled_rows(images, fraction, seed)
     kept = copy.deepcopy(nn.Sequential(backbone, head_layers(head, from_layer)))
-    model = classifier(kept.to(images.train.device), images)
+    kept.to(images.train.device)
+    model = classifier(kept[0], images, kept[1])
     steps = finetune_steps(len(rows)) if steps is None else steps
     _check.count("steps", steps)
 
@@ -84,14 +87,19 @@ def finetune(
     return model
 
 
-def classifier(network: nn.Module, images: Images) -> nn.Sequential:
-    """The network with a linear layer over the classes, zero at first."""
+def classifier(
+    backbone: nn.Module, images: Images, head: Sequence[nn.Module] = ()
+) -> nn.Sequential:
+    """`backbone` and then `fc`, as the last part of a ResNet is called: the layers of a head where
+    there are any, and a linear layer over the classes, zero at first."""
     device = images.train.device
-    width = extract(network, images.train[:1], images.statistics()).shape[1]
-    last = nn.Linear(width, len(images.classes), device=device)
+    layers = list(head)
+    features = extract(nn.Sequential(backbone, *layers), images.train[:1], images.statistics())
+    last = nn.Linear(features.shape[1], len(images.classes), device=device)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(network, last)
+    fc = nn.Sequential(*layers, last) if layers else last
+    return nn.Sequential(OrderedDict(backbone=backbone, fc=fc))
 
 
 def accuracy(model: nn.Module, images: Images) -> float:
@@ -167,7 +175,7 @@ def finetune_run(
         backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed
     )  # fmt: skip
     outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
-    save(folder / FINETUNED, model, outcome)
+    save(folder / FINETUNED, model, outcome, facts_of(config, images, config.epochs))
     return outcome
 
 
@@ -177,12 +185,27 @@ def pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module,
     head = getattr(method, "head", None)
     if head is None:
         raise ValueError(f"{config.method} has no projection head to fine-tune from")
-    method.load_state_dict(checkpoint.load_checkpoint(folder / checkpoint.NAME)["method"])
+    path = folder / checkpoint.NAME
+    fill(method, checkpoint.load_checkpoint(path)["method"], path)
     device = images.train.device
     return backbone.to(device), head.to(device)
 
 
-def save(folder: Path, model: nn.Module, outcome: Outcome) -> None:
+def save(folder: Path, model: nn.Sequential, outcome: Outcome, facts: Facts) -> None:
+    """Weights under the names that the backbone's library gives them, and the outcome."""
     folder.mkdir(exist_ok=True)
-    save_model(model, str(folder / WEIGHTS))
-    (folder / RESULTS).write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+    state = {name.removeprefix("backbone."): x for name, x in model.state_dict().items()}
+    save_weights(folder / WEIGHTS, state, facts)
+    text = json.dumps(asdict(outcome), indent=2) + "\n"
+    replace_file(folder / RESULTS, lambda file: file.write(text.encode()))
+
+
+def load(model: nn.Sequential, path: Path) -> None:
+    """What `save` wrote, into a classifier of the same layers.
+
+    Raises:
+        FileNotFoundError, ValueError: No such file, or one of another network.
+    """
+    _, state = read_weights(path)
+    fill(model, {n if n.startswith(CLASSIFIER) else f"backbone.{n}": x for n, x in state.items()},
+         path)  # fmt: skip

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
 from ..pretrain.recipe import Config
+from ..pretrain.weights import fill, read_weights
 from .features import extract, pixels
 from .knn import knn_predict
 from .linear import probe_accuracy
@@ -97,8 +97,11 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
         )
     images = load_images(config.data, size=config.image_size, limit=limit or config.limit)
     backbone, _ = initial_backbone(config, images.channels)
-    try:
-        load_model(backbone, weights)
-    except RuntimeError as error:
-        raise ValueError(f"{str(weights)!r} does not fit {config.backbone}: {error}") from error
+    facts, state = read_weights(weights)
+    if facts.epoch != config.epochs:
+        raise FileNotFoundError(
+            f"{str(weights)!r} is of epoch {facts.epoch}, but the run now goes to epoch "
+            f"{config.epochs}: repeat its command to finish it"
+        )
+    fill(backbone, state, weights)
     return config, backbone, images

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_model
 
 from ..evaluate.features import extract
 from ..evaluate.plot import plot_curves, plot_embedding
@@ -14,6 +13,7 @@ from .data import Images, load_images
 from .display import Display, print_report
 from .recipe import Config, resolve
 from .run import Run, automatic_precision, build_fabric, device_count
+from .weights import facts_of, save_weights
 
 
 def default_folder(config: Config, images: Images) -> Path:
@@ -131,7 +131,8 @@ def _train(run: Run, console: Console, stop_after: int | None) -> bool:
 def _finish(run: Run) -> Report:
     """Weights, pictures and results of a finished run."""
     folder, images, backbone = run.folder, run.images, run.backbone
-    save_model(backbone, str(folder / WEIGHTS))
+    facts = facts_of(run.config, images, run.epoch)
+    save_weights(folder / WEIGHTS, backbone.state_dict(), facts)
     plot_curves(run.history, folder / "curves.png")
     features = extract(backbone, images.test, images.statistics())
     plot_embedding(features, images.test_labels, images.classes, folder / "embedding.png")

@@ -80,13 +80,17 @@ def _read(path: Path) -> Image.Image:
         raise ValueError(f"{str(path)!r} is no readable image: {error}") from error
 
 
-def _open(path: Path, size: int) -> np.ndarray:
-    image = _read(path)
+def middle_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle of an image, as large as its shorter side, resized."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+
+
+def _open(path: Path, size: int) -> np.ndarray:
+    return np.asarray(middle_square(_read(path), size)).transpose(2, 0, 1)
 
 
 def read_npz(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
