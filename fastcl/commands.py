@@ -118,6 +118,7 @@ def pretrain(
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning_fabric")
     from .pretrain.session import pretrain as start
+    from .pretrain.signals import Stopped
 
     try:
         start(
@@ -127,6 +128,8 @@ def pretrain(
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after,
         )  # fmt: skip
+    except Stopped as stopped:
+        raise typer.Exit(stopped.code) from None
     except (ValueError, OSError, ImportError, FloatingPointError) as error:
         _fail(error)
     except KeyboardInterrupt:

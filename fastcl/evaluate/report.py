@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
+from ..pretrain.files import replace_file
 from ..pretrain.recipe import Config
 from ..pretrain.weights import fill, read_weights
 from .features import extract, pixels
@@ -18,6 +19,7 @@ from .linear import probe_accuracy
 
 WEIGHTS = "backbone.safetensors"
 RESULTS = "results.json"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Report:
     seconds: float | None
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
@@ -86,16 +89,23 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
-        ValueError: The weights are of another backbone.
+        ValueError: The weights are of another backbone, or the data are not those of the run.
     """
-    config = Config.load(folder / "config.json")
+    config = Config.load(folder / CONFIG)
     weights = folder / WEIGHTS
     if not weights.exists():
         raise FileNotFoundError(
             f"{str(folder)!r} has no {WEIGHTS}: the run is not finished; "
             f"repeat its command to continue it"
         )
-    images = load_images(config.data, size=config.image_size, limit=limit or config.limit)
+    limit = limit or config.limit
+    images = load_images(config.data, size=config.image_size, limit=limit)
+    if limit == config.limit and config.fingerprint not in (None, images.fingerprint()):
+        raise ValueError(
+            f"the data of the run have changed: {config.data!r} has {len(images.train):,} training "
+            f"images with fingerprint {images.fingerprint()}, the run was made with "
+            f"{config.samples:,} of {config.fingerprint}"
+        )
     backbone, _ = initial_backbone(config, images.channels)
     facts, state = read_weights(weights)
     if facts.epoch != config.epochs:
