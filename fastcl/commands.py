@@ -2,6 +2,8 @@
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -14,6 +16,10 @@ from rich.markup import escape
 from .doctor import EXTRAS, report
 from .pretrain.recipes import METHODS
 from .version import __version__
+
+OUT_OF_MEMORY = (
+    "out of memory: a smaller --batch-size, --image-size, --backbone or --limit takes less"
+)
 
 app = typer.Typer(
     help="Contrastive learning at the speed of the hardware.",
@@ -76,6 +82,29 @@ def _fail(message: object) -> None:
     raise typer.Exit(1)
 
 
+@contextmanager
+def _one_line() -> Iterator[None]:
+    """Leave with one line for what choices, files, disk or memory cause. A traceback means a fault
+    of fastcl."""
+    from .pretrain.signals import Stopped
+
+    try:
+        yield
+    except Stopped as stopped:
+        raise typer.Exit(stopped.code) from None
+    except KeyboardInterrupt:
+        console.print("interrupted", markup=False)
+        raise typer.Exit(130) from None
+    except MemoryError as error:
+        _fail(f"{OUT_OF_MEMORY} ({error})" if str(error) else OUT_OF_MEMORY)
+    except (ValueError, OSError, ImportError, FloatingPointError) as error:
+        _fail(error)
+    except RuntimeError as error:  # torch has no type of its own for the memory of a CPU
+        if not any(text in str(error) for text in ("out of memory", "not enough memory", "alloc")):
+            raise
+        _fail(f"{OUT_OF_MEMORY} ({str(error).splitlines()[0]})")
+
+
 @app.command()
 def pretrain(
     method: Annotated[Method, typer.Option(help="Which method.")] = MOCO,
@@ -118,9 +147,8 @@ def pretrain(
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning_fabric")
     from .pretrain.session import pretrain as start
-    from .pretrain.signals import Stopped
 
-    try:
+    with _one_line():
         start(
             console, method=method.value, data=data, epochs=epochs, backbone=backbone,
             stem=stem.value, image_size=image_size, limit=limit, batch_size=batch_size,
@@ -128,12 +156,6 @@ def pretrain(
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after,
         )  # fmt: skip
-    except Stopped as stopped:
-        raise typer.Exit(stopped.code) from None
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -160,15 +182,11 @@ def evaluate(
 ) -> None:
     """Measure a run: table, pictures and one report.html."""
     _need("pretrain", "plot")
-    import torch
-
     from .evaluate.measure import Choices
     from .evaluate.session import REPORT, evaluate_run
     from .pretrain.display import Steps, print_metrics
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    with _one_line():
         choices = Choices(
             knn_k=knn_k, temperature=temperature, fractions=_numbers("fractions", fractions),
             finetune_steps=finetune_steps, retrieval_k=retrieval_k, embedding=embedding.value,
@@ -176,12 +194,8 @@ def evaluate(
         )  # fmt: skip
         with Steps(console) as steps:
             found = evaluate_run(
-                run, choices, device=device, out=out, limit=limit, tell=steps.tell
+                run, choices, device=_device(device), out=out, limit=limit, tell=steps.tell
             )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
     console.print(text, markup=False, soft_wrap=True)
@@ -214,13 +228,11 @@ def finetune(
     _need("pretrain", "plot")
     from .finetune import FINETUNED, finetune_run
 
-    try:
+    with _one_line():
         done = finetune_run(
             run, fraction=fraction, from_layer=from_layer, steps=steps, seed=seed,
             device=_device(device),
         )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
     console.print(
         f"accuracy {done.accuracy:.1%} with {fraction:.0%} of the labels: {run / FINETUNED}",
         markup=False, soft_wrap=True,
@@ -245,13 +257,11 @@ def distill(
     _need("pretrain", "plot")
     from .distill import DISTILLED, distill_run
 
-    try:
+    with _one_line():
         done = distill_run(
             run, student=student, alpha=alpha, temperature=temperature, steps=steps, seed=seed,
             device=_device(device),
         )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
     console.print(
         f"accuracy {done.accuracy:.1%}, student {done.network}: {run / DISTILLED}",
         markup=False, soft_wrap=True,
@@ -259,10 +269,16 @@ def distill(
 
 
 def _device(name: str) -> str:
+    """Raises ValueError where there is no such device here."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be cpu, cuda or auto, got {name!r}: {reason}") from error
     return name
 
 

@@ -104,8 +104,9 @@ def classifier(
 
 def accuracy(model: nn.Module, images: Images) -> float:
     """On the test images, in [0, 1]."""
-    logits = extract(model, images.test, images.statistics())
-    return (logits.argmax(1) == images.test_labels).double().mean().item()
+    known = images.with_labels()
+    logits = extract(model, known.test, images.statistics())
+    return (logits.argmax(1) == known.test_labels).double().mean().item()
 
 
 def labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:

@@ -90,10 +90,13 @@ Tell = Callable[[str], None]
 Features = dict[str, tuple[Tensor, Tensor]]  # name to the features of both splits
 
 
-def features_of(images: Images, backbones: dict[str, nn.Module]) -> Features:
-    """Pixels and the output of every backbone on both splits."""
+def features_of(
+    images: Images, backbones: dict[str, nn.Module], numbers: tuple[Tensor, Tensor] | None = None
+) -> Features:
+    """Pixels and the output of every backbone on both splits, normalised by these numbers, or by
+    those of the images."""
     found: Features = {PIXELS: (pixels(images.train), pixels(images.test))}
-    numbers = images.statistics()
+    numbers = images.statistics() if numbers is None else numbers
     for name, backbone in backbones.items():
         found[name] = tuple(extract(backbone, x, numbers) for x in (images.train, images.test))
     return found

@@ -70,7 +70,7 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     """Scores of pixels, untrained and trained backbone; none for data without labels."""
     if not images.labelled:
         return []
-    statistics = images.statistics()
+    statistics, images = images.statistics(), images.with_labels()
     scores = [score("raw pixels", pixels(images.train), pixels(images.test), images)]
     untrained, _ = initial_backbone(config, images.channels)
     for name, backbone in (("untrained backbone", untrained), ("trained backbone", trained)):

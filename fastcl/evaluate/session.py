@@ -75,7 +75,11 @@ def evaluate_run(
     features = measure.features_of(images, backbones)
     metrics: list[Metric] = []
     if images.labelled:
-        metrics += measure.classification(features, images, choices, tell)
+        known = images.with_labels()
+        of_known = features if known is images else measure.features_of(
+            known, backbones, images.statistics()
+        )  # fmt: skip
+        metrics += measure.classification(of_known, known, choices, tell)
         metrics += measure.finetuning(backbones, images, choices, tell)
     tell("alignment, uniformity, effective rank")
     metrics += measure.geometry(features, backbones, images, choices)
@@ -138,9 +142,9 @@ def _sheet(train: Tensor, test: Tensor, images: Images) -> Figure:
     near = cosine_neighbours(test[rows], train, min(SHEET_NEIGHBOURS, len(train)))
     names = [None, None]
     if images.labelled:
-        names[0] = [images.classes[i] for i in images.test_labels[rows].tolist()]
+        names[0] = [images.class_name(i) for i in images.test_labels[rows].tolist()]
         names[1] = [
-            [images.classes[i] for i in line] for line in images.train_labels[near].tolist()
+            [images.class_name(i) for i in line] for line in images.train_labels[near].tolist()
         ]
     return plot.contact_sheet(images.test[rows], images.train[near], *names)
 

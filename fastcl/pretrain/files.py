@@ -15,6 +15,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
     Args:
         path: The file to create or replace.
         write: Called with the open temporary file.
+
+    Raises:
+        OSError: No room, no permission; the message names the file, which is as it was.
     """
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
@@ -23,6 +26,8 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+    except OSError as error:  # the system names no file that it has no room for
+        raise OSError(error.errno, error.strerror, str(path)) from error
     finally:
         temporary.unlink(missing_ok=True)
     folder = os.open(path.parent, os.O_RDONLY)

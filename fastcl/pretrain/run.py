@@ -283,7 +283,7 @@ class Run:
 
 def place(epoch: int, step: int) -> str:
     """Where a run is, in words."""
-    return f"step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
+    return f"at step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
 
 
 def build_method(config: Config, channels: int) -> tuple[nn.Module, nn.Module]:

@@ -71,6 +71,11 @@ def restore(run, path: Path) -> None:  # run: Run
             f"epochs must be at least {state['epoch'] + bool(state['step'])}, where "
             f"{str(path)!r} is, got {run.config.epochs}"
         )
+    if state["epoch"] == run.config.epochs and run.config.changes != before.changes:
+        raise ValueError(
+            f"{str(path)!r} is of a finished run with a learning rate of {before.learning_rate:g}: "
+            f"more --epochs go on with another one, and another --out starts anew"
+        )
     try:
         _fill(run, state)
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError, AttributeError) as error:
