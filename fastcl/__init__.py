@@ -1,6 +1,7 @@
 """Contrastive learning at the speed of the hardware."""
 
 from . import distributed, functional, losses, methods
+from ._warm_up import warm_up
 from .bank import Bank
 from .compat._patch import patch, unpatch
 from .gradient_cache import cached_step
@@ -24,4 +25,5 @@ __all__ = [
     "methods",
     "patch",
     "unpatch",
+    "warm_up",
 ]

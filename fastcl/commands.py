@@ -13,6 +13,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from ._warm_up import DTYPES, LOSSES
+from ._warm_up import warm_up as compile_kernels
 from .doctor import EXTRAS, report
 from .pretrain.recipes import METHODS
 from .version import __version__
@@ -31,6 +33,9 @@ console = Console()
 
 Method = StrEnum("Method", [(name, name) for name in METHODS])
 MOCO = Method("moco")
+Loss = StrEnum("Loss", [(name, name) for name in LOSSES])
+Dtype = StrEnum("Dtype", [(name, name) for name in DTYPES])
+BFLOAT16 = Dtype("bfloat16")
 
 
 class Precision(StrEnum):
@@ -280,6 +285,27 @@ def _device(name: str) -> str:
         reason = str(error).splitlines()[0]
         raise ValueError(f"device must be cpu, cuda or auto, got {name!r}: {reason}") from error
     return name
+
+
+@app.command("warm-up")
+def warm_up(
+    loss: Annotated[Loss, typer.Argument(help="Function of fastcl.functional.")],
+    rows: Annotated[int, typer.Option(min=1, help="Batch size.")],
+    width: Annotated[int, typer.Option(min=1, help="Features of a row.")],
+    dtype: Annotated[Dtype, typer.Option(help="Of the rows.")] = BFLOAT16,
+    queue: Annotated[int, typer.Option(min=1, help="Columns of moco.")] = 65536,
+    temperature: Annotated[float | None, typer.Option(help="Default: the function's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
+) -> None:
+    """Compile the kernels of a loss, also for an odd last batch, before a run needs them."""
+    try:
+        compile_kernels(
+            loss.value, rows=rows, width=width, dtype=DTYPES[dtype.value], queue=queue,
+            temperature=temperature, device=_device(device),
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        _fail(error)
+    console.print(f"{loss.value} is ready on {_device(device)}", markup=False)
 
 
 @app.command()

@@ -24,6 +24,10 @@ def meta(*shape, dtype=torch.bfloat16):
     return torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
 
 
+def scalars():
+    return meta(dtype=torch.float32), meta(dtype=torch.float32)
+
+
 def launches(step):
     return [x for x in of_step(step) if isinstance(x, Launch)]
 
@@ -98,7 +102,7 @@ SIZES = (256, 255, 250, 100, 1000, 1024, 2000, 2048, 4096, 4000, 8192, 8191, 163
 STEPS = {  # by batch size; the most kernels that one and all sizes may need
     "nt_xent": (lambda n: F.nt_xent(meta(n, 128), meta(n, 128)), 15),
     "clip": (lambda n: F.clip(meta(n, 512), meta(n, 512), meta(dtype=torch.float32)), 25),
-    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), 10.0, -10.0), 6),
+    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), *scalars()), 6),
     "moco": (lambda n: F.moco(meta(n, 128), meta(n, 128), meta(65536, 128).detach()), 6),
     "info_nce": (lambda n: F.info_nce(meta(n, 512), meta(n, 512)), 13),
 }

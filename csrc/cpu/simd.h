@@ -117,7 +117,7 @@ struct Simd {
   // Operands of pair products, see pairs.h. Of bfloat16 rows, pairs from .. from + pairs of each:
   // b [pairs, size]; of neighbouring rows, elements from .. from + cols: b [size / 2, cols]. Of a
   // tile times factor [cols], rounded: a [rows, cols / 2]; of its transpose times factor [rows]: a
-  // [cols, rows / 2], by way of mixed. Odd sizes are filled up with zeros.
+  // [cols, rows / 2], by way of mixed. The depth is filled up with zeros to whole squares.
   void (*pack_pair_columns)(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
                             uint32_t* to);
   void (*pack_pair_rows)(const void* const* rows, int64_t size, int64_t from, int64_t cols,

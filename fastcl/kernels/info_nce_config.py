@@ -179,8 +179,8 @@ def gradient_shift(scale: float) -> int:
 
 
 def positives_tile(itemsize: int) -> Tile:
-    """Four warps: of eight, each has too few registers for its part of a float32 product."""
-    return POSITIVES._replace(warps=4) if itemsize == 4 else POSITIVES
+    """Half as many features of float32 rows: more of them are more registers than there are."""
+    return POSITIVES._replace(depth=16) if itemsize == 4 else POSITIVES
 
 
 def whole(tile: Tile, d: int) -> bool:
