@@ -17,6 +17,8 @@ from .finetune import (
     RESULTS,
     WEIGHTS,
     Outcome,
+    Progress,
+    Tell,
     accuracy,
     classifier,
     head_layers,
@@ -24,6 +26,7 @@ from .finetune import (
     load,
     pretrained,
     save,
+    telling,
     train,
 )
 from .pretrain.backbone import build_backbone
@@ -73,6 +76,7 @@ def distill(
     steps: int | None = None,
     learning_rate: float = 0.05,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Train a student on all training images to say what the teacher says.
 
@@ -89,6 +93,7 @@ def distill(
         steps: Of SGD; `evaluate.finetune.finetune_steps` of all images by default.
         learning_rate: At the start.
         seed: Of labelled images, batches and augmentation.
+        progress: Called with steps done and steps in all.
 
     Returns:
         The student.
@@ -126,13 +131,13 @@ def distill(
     if alpha < 1:  # half of every batch is labelled, or few batches would hold a label
         known = labelled.nonzero()[:, 0]
         rows = torch.cat([rows, known.repeat(-(-n // len(known)))[:n]])
-    train(student, images, rows, loss, steps, learning_rate, seed)
+    train(student, images, rows, loss, steps, learning_rate, seed, progress)
     return student
 
 
 def distill_run(
     folder: Path, *, student: str | None, alpha: float, temperature: float, steps: int | None,
-    seed: int, device: str,
+    seed: int, device: str, tell: Tell = lambda text: None,
 ) -> Outcome:  # fmt: skip
     """Distil the fine-tuned classifier of a run into a student, left under `distilled`.
 
@@ -140,6 +145,7 @@ def distill_run(
         FileNotFoundError: The run has not been fine-tuned.
         ValueError: A choice out of range.
     """
+    tell("loading the run")
     config, _, images = load_run(folder)
     results = folder / FINETUNED / RESULTS
     if not results.exists():
@@ -159,6 +165,7 @@ def distill_run(
     taught = distill(
         teacher, classifier(network.to(device), images), images, fraction=told.fraction,
         alpha=alpha, temperature=temperature, steps=steps, seed=seed,
+        progress=telling("distilling", tell),
     )  # fmt: skip
     outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
     facts = facts_of(replace(config, backbone=name), images, 0)  # the student starts anew

@@ -23,7 +23,10 @@ from .pretrain.recipe import Config
 from .pretrain.run import build_method
 from .pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
 
+Progress = Callable[[int, int], None]
+Tell = Callable[[str], None]
 BATCH = 128
+SHOW_EVERY = 50
 FINETUNED = "finetuned"
 WEIGHTS, RESULTS = "classifier.safetensors", "results.json"
 
@@ -53,6 +56,7 @@ def finetune(
     steps: int | None = None,
     learning_rate: float = 0.05,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> nn.Sequential:
     """A classifier: backbone, the first layers of the projection head, and a linear layer, all
     trained on a fraction of the labels.
@@ -66,6 +70,7 @@ def finetune(
         steps: Of SGD; `evaluate.finetune.finetune_steps` by default.
         learning_rate: At the start.
         seed: Of the draw of images, of batches and augmentation.
+        progress: Called with steps done and steps in all.
 
     Raises:
         ValueError: A fraction or from_layer out of range, or data without labels.
@@ -83,7 +88,7 @@ def finetune(
     def loss(view: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(model(view), images.train_labels[index])
 
-    train(model, images, rows, loss, steps, learning_rate, seed)
+    train(model, images, rows, loss, steps, learning_rate, seed, progress)
     return model
 
 
@@ -126,6 +131,7 @@ def train(
     steps: int,
     learning_rate: float,
     seed: int,
+    progress: Progress | None = None,
 ) -> None:
     """SGD with Nesterov momentum and a cosine schedule on batches drawn from the rows."""
     device = images.train.device
@@ -137,7 +143,7 @@ def train(
     model.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for _ in range(steps):
+        for step in range(steps):
             index = rows[torch.randint(len(rows), (BATCH,)).to(device)]
             batch = images.train[index]
             # DigitViews takes bytes, kornia numbers from 0 to 1.
@@ -147,6 +153,8 @@ def train(
             value.backward()
             optimizer.step()
             schedule.step()
+            if progress is not None:
+                progress(step + 1, steps)
     model.eval()
 
 
@@ -161,7 +169,14 @@ class Outcome:
 
 
 def finetune_run(
-    folder: Path, *, fraction: float, from_layer: int, steps: int | None, seed: int, device: str
+    folder: Path,
+    *,
+    fraction: float,
+    from_layer: int,
+    steps: int | None,
+    seed: int,
+    device: str,
+    tell: Tell = lambda text: None,
 ) -> Outcome:
     """Fine-tune a finished run and leave the classifier in its folder, under `finetuned`.
 
@@ -169,15 +184,27 @@ def finetune_run(
         FileNotFoundError: The folder is no finished run.
         ValueError: A choice out of range, or a method without a projection head.
     """
+    tell("loading the run")
     config, _, images = load_run(folder)
     images = images.to(device)
     backbone, head = pretrained(config, images, folder)
     model = finetune(
-        backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed
+        backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed,
+        progress=telling("fine-tuning", tell),
     )  # fmt: skip
     outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
     save(folder / FINETUNED, model, outcome, facts_of(config, images, config.epochs))
     return outcome
+
+
+def telling(name: str, tell: Tell) -> Progress:
+    """Progress in words, now and then."""
+
+    def progress(step: int, steps: int) -> None:
+        if step == 1 or step == steps or step % SHOW_EVERY == 0:
+            tell(f"{name}, step {step}/{steps}")
+
+    return progress
 
 
 def pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module, nn.Module]:

@@ -12,7 +12,7 @@ from ..pretrain.data import Images
 from .collapse import diagnose
 from .features import extract, pixels
 from .finetune import finetune, finetune_steps
-from .geometry import alignment, effective_rank, uniformity
+from .geometry import alignment, uniformity
 from .knn import knn_predict
 from .linear import draw_fraction, linear_probe, probe_accuracy
 from .retrieval import retrieve
@@ -201,8 +201,8 @@ def geometry(
     )
     rank = Metric(
         "effective rank",
-        "exp of the entropy of the singular values of the test features (RankMe, Garrido et al. "
-        "2023); the width bounds it.",
+        "exp of the entropy of the singular values of the normalised test features about their "
+        "mean, as in training; the width bounds it.",
         percent=False,
         better="",
     )
@@ -214,10 +214,10 @@ def geometry(
         better="",
     )
     for name, (_, test) in features.items():
-        rank.values[name] = effective_rank(test)
         if n > 1:
             uniform.values[name] = uniformity(test)
-            spread.values[name] = diagnose(test).spread
+            found = diagnose(test)
+            rank.values[name], spread.values[name] = found.effective_rank, found.spread
     numbers = images.statistics()
     views = Views(images.kind, images.size, numbers).to(images.test.device)
     for name, backbone in backbones.items():

@@ -24,6 +24,7 @@ from .retrieval import cosine_neighbours
 
 FIGURES = "evaluation.json"
 REPORT = "report.html"
+PICTURES = "evaluation"  # folder
 SHEET_QUERIES, SHEET_NEIGHBOURS, MAP_IMAGES, HEADS = 10, 8, 6, 6
 
 
@@ -88,8 +89,11 @@ def evaluate_run(
     tell("drawing")
     with matplotlib.rc_context(page.STYLE):
         pictures = _pictures(read_history(folder), backbones, features, images, choices)
+    # Not in the run folder itself, where the pictures of the pretraining are.
+    beside = folder / PICTURES if out == folder else out
+    beside.mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        figure.savefig(out / f"{name}.png", dpi=150)
+        figure.savefig(beside / f"{name}.png", dpi=150)
     found = diagnose(features[TRAINED][1])
     text = page.render(_page(config, images, metrics, pictures, found, folder))
     replace_file(out / REPORT, lambda file: file.write(text.encode()))
@@ -97,7 +101,8 @@ def evaluate_run(
         "choices": asdict(choices), "metrics": [asdict(m) for m in metrics],
         "collapse": asdict(found),
     }  # fmt: skip
-    (out / FIGURES).write_text(json.dumps(summary, indent=2) + "\n")
+    text = json.dumps(summary, indent=2) + "\n"
+    replace_file(out / FIGURES, lambda file: file.write(text.encode()))
     return Evaluation(config, metrics, out)
 
 

@@ -9,6 +9,7 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .augment import STRONGEST
 from .backbone import IMAGENET_STEM_FROM
 from .files import replace_file
 from .recipes import METHODS, RECIPES, Recipe
@@ -39,6 +40,7 @@ class Config:
     options: dict = field(default_factory=dict)
     limit: int | None = None  # images of each split
     crops: int = 0  # small ones, beside two full views
+    augmentation: float = 1.0  # strength of the views
     samples: int | None = None  # training images
     fingerprint: str | None = None  # of the data
     changes: list = field(default_factory=list)  # what other values held until which epoch
@@ -115,6 +117,10 @@ def resolve(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    warmup: float | None = None,
+    augmentation: float = 1.0,
     **options: float | int | None,
 ) -> Config:
     """The recipe with what the user asked for in its place.
@@ -160,6 +166,13 @@ def resolve(
         )
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"lr must be finite and above 0, got {learning_rate}")
+    bounds = {
+        "weight-decay": (weight_decay, math.inf), "warmup": (warmup, 1),
+        "augmentation": (augmentation, STRONGEST),
+    }  # fmt: skip
+    for name, (value, most) in bounds.items():
+        if value is not None and not (0 <= value <= most and math.isfinite(value)):
+            raise ValueError(f"{name} must be finite and from 0 to {most}, got {value}")
     backbone = backbone or BACKBONES[kind]
     if recipe.space:
         if images.channels != 3:
@@ -174,16 +187,17 @@ def resolve(
         image_size=images.size,
         epochs=epochs,
         batch_size=batch_size,
-        optimizer=recipe.optimizer,
+        optimizer=optimizer or recipe.optimizer,
         learning_rate=learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay if weight_decay is None else weight_decay,
+        warmup=recipe.warmup if warmup is None else warmup,
         precision=precision,
         devices=devices,
         seed=seed,
         options=_options(recipe, images, epochs * (n // batch_size), options),
         limit=limit,
         crops=recipe.crops,
+        augmentation=augmentation,
         samples=n,
         fingerprint=images.fingerprint(),
     )

@@ -104,7 +104,9 @@ class Run:
             config.optimizer, self.method, config.learning_rate, config.weight_decay
         )
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
-        self.views = Views(images.kind, images.size, images.statistics(), config.crops)
+        self.views = Views(
+            images.kind, images.size, images.statistics(), config.crops, config.augmentation
+        )
         self.views.to(fabric.device)
         self.order = torch.Generator().manual_seed(config.seed)  # equal on all ranks
         # Different views on every rank; the networks are built already, equal on all.

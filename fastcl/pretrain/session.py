@@ -1,5 +1,6 @@
 """From the user's choices to a finished run folder."""
 
+import hashlib
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .weights import facts_of, save_weights
 
 CURVES, EMBEDDING = "curves.png", "embedding.png"
 UNTIL = "until_epoch"
+UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1}
 # What pretrain, evaluate, finetune and distill leave in a run folder.
 FOLDERS = ("evaluation", "finetuned", "distilled")
 LEFT = (
@@ -29,11 +31,25 @@ LEFT = (
 )  # fmt: skip
 
 
-def default_folder(config: Config, images: Images) -> Path:
-    """A folder under runs/ that tells the run from its neighbours."""
+def default_folder(config: Config, images: Images, choices: dict) -> Path:
+    """A folder under runs/ that tells the run from its neighbours.
+
+    Args:
+        config: Of the run.
+        images: Its data.
+        choices: What the user asked for instead of the recipe's; None where nothing was.
+    """
     backbone = config.backbone.replace(":", "-").replace("/", "-")
-    name = f"{config.method}-{images.name}-{backbone}-{config.epochs}ep-seed{config.seed}"
-    return Path("runs") / name
+    parts = [config.method, images.name, backbone, f"{config.epochs}ep", f"seed{config.seed}"]
+    if config.data != "digits":  # data of one name in several places
+        parts[1] += "-" + hashlib.sha256(config.data.encode()).hexdigest()[:4]
+    named = {"epochs", "backbone", "seed"}
+    parts += [
+        f"{name.replace('_', '')}{value:g}" if isinstance(value, float) else f"{name}{value}"
+        for name, value in sorted(choices.items())
+        if name not in named and value is not None and value != UNASKED.get(name)
+    ]
+    return Path("runs") / "-".join(parts)
 
 
 def pretrain(
@@ -88,7 +104,10 @@ def pretrain(
         limit=limit,
         **choices,
     )
-    folder = out or default_folder(config, images)
+    asked = choices | {"size": image_size and images.size, "limit": limit, "precision": precision}
+    asked["devices"] = count
+    folder = out or default_folder(config, images, asked)
+    _say_size(console, image_size, images)
     # Before the other processes are started, which would wait for this one in vain.
     with locked(folder) if is_first_process() else nullcontext():
         run = Run(config, images, folder, build_fabric(count, precision))
@@ -123,6 +142,15 @@ def _train_and_finish(run: Run, console: Console, stop_after: int | None) -> Rep
 def _say(console: Console, text: str) -> None:
     """A line as it is: paths may hold brackets, and stay whole for copying."""
     console.print(text, markup=False, soft_wrap=True)
+
+
+def _say_size(console: Console, asked: int | None, images: Images) -> None:
+    if asked is not None and asked != images.size:
+        _say(
+            console,
+            f"--image-size {asked} has no effect: only images of a folder are resized, and these "
+            f"are {images.size} x {images.size}",
+        )
 
 
 def _say_change(console: Console, change: dict) -> None:
