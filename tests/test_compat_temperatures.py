@@ -1,4 +1,4 @@
-"""Temperatures and scales of fastcl.compat that are learned, negative or of NumPy: plain PyTorch."""
+"""Temperatures and scales of fastcl.compat that are learned, negative or of NumPy."""
 
 import numpy
 import pytest
@@ -165,7 +165,7 @@ def test_open_clip_takes_numbers_of_any_kind(kind):
         scale, bias = kind(number), kind(-1)
         for ours, plain in ((open_clip.ClipLoss, clip), (open_clip.SigLipLoss, siglip)):
             assert_same(
-                lambda a, b, f=ours(), s=scale, c=bias: f(a, b, s, c),
+                lambda a, b, f=ours, s=scale, c=bias: f()(a, b, s, c),
                 lambda a, b, f=plain, s=float(number): f(a, b, s, -1.0),
                 (a, b),
             )
@@ -179,7 +179,7 @@ def test_a_scale_that_nobody_may_look_at(monkeypatch):
         scale = torch.tensor(number, dtype=torch.float64, requires_grad=True)
         for ours, plain in ((open_clip.ClipLoss, clip), (open_clip.SigLipLoss, siglip)):
             assert_same(
-                lambda a, b, s, f=ours(): f(a, b, s, 0.0),
+                lambda a, b, s, f=ours: f()(a, b, s, 0.0),
                 lambda a, b, s, f=plain: f(a, b, s, 0.0),
                 (a, b, scale),
             )

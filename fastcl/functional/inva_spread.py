@@ -38,7 +38,7 @@ def inva_spread(
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
         temperature: Positive; divides the similarities.
-        negative_weight: Above 0. Below 1, p of a near negative may be above one, and the loss is then
+        negative_weight: Above 0. Below 1, p of a near negative may be above one: then the loss is
             NaN, as the authors'.
         normalize: False where all rows have unit length already.
 
