@@ -61,7 +61,7 @@ struct Sums {
   double* positive;  // of the same over the positives
   double* logit;     // of s itself over the positives
   double* count;     // positives
-  T* most;           // largest logit of the denominator in units of log 2, where it is the shift
+  T* most;           // largest s of the denominator, where its logit is the shift
 
   Sums at(int64_t i) const { return {negative + i, positive + i, logit + i, count + i, most + i}; }
 };
@@ -73,11 +73,11 @@ struct Weights {
   T* in_negative;
   T* in_positive;
   T* at_positive;
-  T* lse;      // in units of log 2, where p is taken from it
-  T* lse_low;  // what T could not hold of it
+  T* pivot;  // the similarity whose logit is lse, where p is taken from it
+  T* rest;   // what T could not hold of it, as a logit in units of log 2
 
   Weights at(int64_t i) const {
-    return {in_negative + i, in_positive + i, at_positive + i, lse + i, lse_low + i};
+    return {in_negative + i, in_positive + i, at_positive + i, pivot + i, rest + i};
   }
 };
 
