@@ -12,7 +12,7 @@ from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from . import _check
-from .evaluate.features import extract
+from .evaluate.features import extract, labelled
 from .evaluate.finetune import finetune_steps, labelled_views
 from .evaluate.linear import draw_fraction
 from .evaluate.report import load_run
@@ -96,8 +96,8 @@ def classifier(network: nn.Module, images: Images) -> nn.Sequential:
 
 def accuracy(model: nn.Module, images: Images) -> float:
     """On the test images, in [0, 1]."""
-    logits = extract(model, images.test, images.statistics())
-    return (logits.argmax(1) == images.test_labels).double().mean().item()
+    test, truth = labelled("test_labels", images.test_labels, images.test)
+    return (extract(model, test, images.statistics()).argmax(1) == truth).double().mean().item()
 
 
 def labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:

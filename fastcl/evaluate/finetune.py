@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from .. import _check
 from ..pretrain.augment import DigitViews
 from ..pretrain.data import Images
-from .features import extract
+from .features import extract, labelled
 from .linear import draw_fraction
 
 BATCH = 128
@@ -88,8 +88,8 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _train(model, images, rows, numbers, steps, learning_rate, progress)
-    correct = extract(model, images.test, numbers).argmax(1) == images.test_labels
-    return correct.double().mean().item()
+    test, truth = labelled("test_labels", images.test_labels, images.test)
+    return (extract(model, test, numbers).argmax(1) == truth).double().mean().item()
 
 
 @torch.enable_grad()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
 from ..pretrain.recipe import Config
-from .features import extract, pixels
+from .features import extract, labelled, pixels
 from .knn import knn_predict
 from .linear import probe_accuracy
 
@@ -49,9 +49,10 @@ class Report:
 
 def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
     """Both accuracies of features `[n, d]` of the training and the test images."""
+    test, truth = labelled("test_labels", images.test_labels, test)
     predicted = knn_predict(test, train, images.train_labels, classes=len(images.classes))
-    knn = (predicted == images.test_labels).float().mean().item()
-    probe = probe_accuracy(train, images.train_labels, test, images.test_labels)
+    knn = (predicted == truth).float().mean().item()
+    probe = probe_accuracy(train, images.train_labels, test, truth)
     return Score(name, knn, probe)
 
 

@@ -125,11 +125,15 @@ def _pictures(
     return {name: figure for name, figure in found.items() if figure is not None}
 
 
+def _names(images: Images, labels: Tensor) -> list[str]:
+    return [images.classes[i] if i >= 0 else "unlabelled" for i in labels.tolist()]
+
+
 def sheet_rows(labels: Tensor | None, n: int, count: int) -> Tensor:
     """Which test images to show: the first of every class, or the first ones; not the best."""
-    if labels is None:
+    if labels is None or not (labels >= 0).any():
         return torch.arange(min(n, count))
-    firsts = [int((labels == label).nonzero()[0]) for label in labels.unique()]
+    firsts = [int((labels == label).nonzero()[0]) for label in labels[labels >= 0].unique()]
     return torch.tensor(firsts[:count])
 
 
@@ -138,10 +142,8 @@ def _sheet(train: Tensor, test: Tensor, images: Images) -> Figure:
     near = cosine_neighbours(test[rows], train, min(SHEET_NEIGHBOURS, len(train)))
     names = [None, None]
     if images.labelled:
-        names[0] = [images.classes[i] for i in images.test_labels[rows].tolist()]
-        names[1] = [
-            [images.classes[i] for i in line] for line in images.train_labels[near].tolist()
-        ]
+        names[0] = _names(images, images.test_labels[rows])
+        names[1] = [_names(images, line) for line in images.train_labels[near]]
     return plot.contact_sheet(images.test[rows], images.train[near], *names)
 
 

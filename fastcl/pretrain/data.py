@@ -25,7 +25,8 @@ class Images:
         kind: "digits" or "photographs": which views and which recipe fit.
         train: uint8 `[n, channels, size, size]`.
         test: The same for the images held out.
-        train_labels: int64 `[n]`, or None. Only SupCon trains with them.
+        train_labels: int64 `[n]`, -1 for an image without one, or None. Only SupCon trains with
+            them.
         test_labels: int64, or None.
         classes: The name of each label.
     """
@@ -48,7 +49,9 @@ class Images:
 
     @property
     def labelled(self) -> bool:
-        return self.train_labels is not None and self.test_labels is not None
+        """Whether both splits have labels, of some images at least: -1 stands for none."""
+        both = (self.train_labels, self.test_labels)
+        return all(x is not None and bool((x >= 0).any()) for x in both)
 
     def to(self, device: torch.device | str) -> "Images":
         def moved(x: Tensor | None) -> Tensor | None:
@@ -157,9 +160,9 @@ def _assemble(source: str, found: dict, classes: Sequence[str]) -> Images:
 
 
 def _label_tensor(labels: np.ndarray) -> Tensor:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or labels.min() < 0:
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or labels.min() < -1:
         raise ValueError(
-            f"labels must be a vector of integers from 0, got {labels.dtype} "
+            f"labels must be a vector of integers from 0, or -1 for none, got {labels.dtype} "
             f"of shape {list(labels.shape)}"
         )
     return torch.from_numpy(labels.astype(np.int64))
