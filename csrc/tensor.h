@@ -10,6 +10,8 @@
 
 #include <cstdint>
 #include <optional>
+#include <sstream>
+#include <stdexcept>
 #include <vector>
 
 #include "dtype.h"
@@ -27,9 +29,28 @@ using torch::headeronly::ScalarType;
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// STD_TORCH_CHECK would name the file that was compiled.
+template <typename... Parts>
+void check(bool holds, const Parts&... message) {
+  if (holds) return;
+  std::ostringstream text;
+  (text << ... << message);
+  throw std::runtime_error(text.str());
+}
+
+// Before sizes are asked for: torch's own error about a dimension that is not there names a file.
+inline void check_matrix(const Tensor& x, const char* name) {
+  check(x.dim() == 2, "fastcl: ", name, " must have 2 dimensions, got ", x.dim());
+}
+
+inline void check_device(const Tensor& x, const Tensor& like, const char* name) {
+  check(x.get_device_index() == like.get_device_index() && x.is_cpu() == like.is_cpu(),
+        "fastcl: ", name, " must be on the device of the others");
+}
+
 // Raw pointers below assume rows end to end; an expanded gradient would be read out of bounds.
 inline const Tensor& checked(const Tensor& x, const char* name) {
-  STD_TORCH_CHECK(x.is_contiguous(), "fastcl: ", name, " must be contiguous");
+  check(x.is_contiguous(), "fastcl: ", name, " must be contiguous");
   return x;
 }
 
@@ -68,23 +89,23 @@ inline Dtype dtype(const Tensor& x) {
 inline void* current_stream(const Tensor& x) {
   void* stream = nullptr;
   // The macro that checks a code has another name in torch 2.11.
-  STD_TORCH_CHECK(
-      aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
-      "fastcl: no current CUDA stream");
+  check(aoti_torch_get_current_cuda_stream(x.get_device_index(), &stream) == AOTI_TORCH_SUCCESS,
+        "fastcl: no current CUDA stream");
   return stream;
 }
 #endif
 
 inline void check_vector(const Tensor& x, int64_t size, ScalarType type, const char* name) {
-  STD_TORCH_CHECK(x.numel() == size && x.scalar_type() == type, "fastcl: ", name, " must hold ",
-                  size, " elements of the operator's dtype, got ", x.numel());
+  check(x.scalar_type() == type, "fastcl: ", name, " must have ",
+        type == ScalarType::Long ? "dtype int64" : "the dtype that the rows accumulate in");
+  check(x.numel() == size, "fastcl: ", name, " must hold ", size, " elements, got ", x.numel());
 }
 
 // A copy of a short vector of any floating-point dtype in T; empty for no tensor.
 template <typename T>
 std::vector<T> values(const OptionalTensor& x, int64_t size, const char* name) {
   if (!x.has_value()) return {};
-  STD_TORCH_CHECK(x->numel() == size, "fastcl: ", name, " must hold ", size, " elements");
+  check(x->numel() == size, "fastcl: ", name, " must hold ", size, " elements, got ", x->numel());
   const auto read = [&](auto zero) {
     const auto* from = data<decltype(zero)>(*x, name);
     std::vector<T> to(size);
@@ -101,12 +122,13 @@ std::vector<T> values(const OptionalTensor& x, int64_t size, const char* name) {
     case ScalarType::BFloat16:
       return read(c10::BFloat16{});
     default:
-      STD_TORCH_CHECK(false, "fastcl: ", name, " must be floating point");
+      check(false, "fastcl: ", name, " must be floating point");
+      return {};
   }
 }
 
 inline Dtype rows_dtype(const Tensor& x) {
-  STD_TORCH_CHECK(dtype(x) != Dtype::kOther, "fastcl: rows must be floating point");
+  check(dtype(x) != Dtype::kOther, "fastcl: rows must be floating point");
   return dtype(x);
 }
 

@@ -9,10 +9,17 @@ FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DUPLICATES = ("positive", "ignore")
 
 
-def rows(name: str, x: Tensor, like: tuple[str, Tensor] | None = None) -> None:
-    """A non-empty floating-point matrix, of the width, dtype and device of another."""
+def tensor(name: str, x: Tensor) -> None:
+    """A tensor whose elements are all in memory: no sparse, nested or opaque one."""
     if not isinstance(x, Tensor):
         raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    if x.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense tensor, got one of layout {x.layout}")
+
+
+def rows(name: str, x: Tensor, like: tuple[str, Tensor] | None = None) -> None:
+    """A non-empty floating-point matrix, of the width, dtype and device of another."""
+    tensor(name, x)
     if x.dim() != 2:
         raise ValueError(f"{name} must have 2 dimensions [rows, width], got shape {list(x.shape)}")
     if x.dtype not in FLOATS:
@@ -53,8 +60,7 @@ def pairs(name: str, x: Tensor, other: str, y: Tensor) -> None:
 
 def vector(name: str, x: Tensor, length: int, device: torch.device, integer: bool = False) -> None:
     """One number per row."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    tensor(name, x)
     if integer and x.dtype != torch.int64:
         raise TypeError(f"{name} must be int64, got {x.dtype}")
     if not integer and x.dtype not in FLOATS:
@@ -76,8 +82,7 @@ def array(
     name: str, x: Tensor, dims: int, shape: str, like: tuple[str, Tensor] | None = None
 ) -> None:
     """A non-empty floating-point array, of the dtype and device of another."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    tensor(name, x)
     if x.dim() != dims:
         raise ValueError(f"{name} must have {dims} dimensions {shape}, got shape {list(x.shape)}")
     if x.dtype not in FLOATS:
@@ -172,8 +177,7 @@ def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
 
 def scalar(name: str, x: Tensor, device: torch.device) -> None:
     """A floating-point tensor of one element."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    tensor(name, x)
     if x.numel() != 1:
         raise ValueError(f"{name} must have one element, got shape {list(x.shape)}")
     if x.dtype not in FLOATS:
@@ -184,8 +188,7 @@ def scalar(name: str, x: Tensor, device: torch.device) -> None:
 
 def state(name: str, x: Tensor, device: torch.device, shape: tuple[int, ...] = ()) -> None:
     """int64 numbers that an operator advances on the device."""
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name} must be a tensor, got {type(x).__name__}")
+    tensor(name, x)
     if x.dtype != torch.int64:
         raise TypeError(f"{name} must be int64, got {x.dtype}")
     if x.shape != shape:
@@ -213,8 +216,7 @@ def averaged(target: list[Tensor], online: list[Tensor]) -> None:
     device = target[0].device if target and isinstance(target[0], Tensor) else None
     for i, (t, o) in enumerate(zip(target, online, strict=True)):
         for name, x in (("target", t), ("online", o)):
-            if not isinstance(x, Tensor):
-                raise TypeError(f"{name}[{i}] must be a tensor, got {type(x).__name__}")
+            tensor(f"{name}[{i}]", x)
             if x.device != device:
                 raise ValueError(
                     f"{name}[{i}] must be on the device of target[0], {device}, got {x.device}"

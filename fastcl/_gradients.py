@@ -2,6 +2,7 @@
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 # Whether the backward that is running leaves the graph for another one. Where PyTorch has no such
 # question any more, the answer is yes: then nothing is handed over, and memory is all it costs.
@@ -14,8 +15,19 @@ def refuse_second_derivative() -> None:
         raise RuntimeError("fastcl losses have no second derivative (create_graph=True)")
 
 
+def refuse_forward_mode(*inputs: Tensor | None) -> None:
+    """An input with a tangent: the operators would lose it silently."""
+    if forward_ad._current_level < 0 or torch.compiler.is_compiling():
+        return
+    if any(x is not None and forward_ad.unpack_dual(x).tangent is not None for x in inputs):
+        raise RuntimeError(
+            "fastcl losses have no forward-mode derivative (torch.autograd.forward_ad)"
+        )
+
+
 def needs_gradient(*inputs: Tensor | None) -> bool:
     """Whether autograd would record an operation on these."""
+    refuse_forward_mode(*inputs)
     return torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in inputs)
 
 

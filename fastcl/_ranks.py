@@ -49,6 +49,12 @@ class Ranks:
             raise ValueError(f"group must contain this rank, {dist.get_rank()}")
         self.size, self.rank = dist.get_world_size(self._group), dist.get_rank(self._group)
 
+    @property
+    def device(self) -> torch.device:
+        """One that the group's messages can be on."""
+        name = "cuda" if "nccl" in dist.get_backend(self._group) else "cpu"
+        return torch.device(name)
+
     def share(self, numbers: Sequence[int], device: torch.device) -> list[list[int]]:
         """The integers of every rank, a list for each. The host waits."""
         mine = torch.tensor([numbers], device=device)

@@ -10,7 +10,12 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._gradients import handed_over, needs_gradient, refuse_second_derivative
+from ._gradients import (
+    handed_over,
+    needs_gradient,
+    refuse_forward_mode,
+    refuse_second_derivative,
+)
 from ._library import ops
 
 
@@ -47,11 +52,11 @@ class _Contrast(torch.autograd.Function):
         ctx.save_for_backward(q, kept, extra, logit_scale, row_ids, col_ids, rows, cols, weighted)
         ctx.options = scale, symmetric, both, positives_in, unit, frozen
         ctx.set_materialize_grads(False)
-        loss, _, positive, count = rows.unbind()
+        loss, positive, count = _own(rows)
         ctx.mark_non_differentiable(count, rank)
         if not both:
             return loss, positive, count, rank, None, None, None
-        col_loss, _, col_positive, col_count = cols.unbind()
+        col_loss, col_positive, col_count = _own(cols)
         ctx.mark_non_differentiable(col_count)
         return loss, positive, count, rank, col_loss, col_positive, col_count
 
@@ -118,9 +123,9 @@ class _RawContrast(torch.autograd.Function):
         )
         ctx.options = scale, count, both, positives_in
         ctx.set_materialize_grads(False)
-        positives = rows[3]
+        loss, _, positives = _own(rows)
         ctx.mark_non_differentiable(positives)
-        return rows[0], positives, cols[0] if both else None
+        return loss, positives, cols[0].clone() if both else None
 
     @staticmethod
     def backward(ctx, grad, _positives, grad_col):
@@ -130,17 +135,28 @@ class _RawContrast(torch.autograd.Function):
         q, k = parts[:count], parts[count:]
         need = ctx.needs_input_grad
         grads = [None if g is None else g.contiguous() for g in (grad, grad_col)]
-        need_k = any(need[7 + count :])
+        need_q, need_k = any(need[7 : 7 + count]), any(need[7 + count :])
         dq, dk, dot = ops.raw_info_nce_backward(
             *grads, q, k, q_lengths, k_lengths, scale, logit_scale, row_ids, col_ids, rows, cols,
-            positives_in, any(need[7 : 7 + count]) or need[0], need_k,
+            positives_in, need_q or need[0], need_k,
         )  # fmt: skip
         d_scale = None
         if need[0]:  # each logit is linear in the scale
             dot = dot / logit_scale * (1.0 if k else 0.5)
             d_scale = dot.to(logit_scale.dtype).reshape(logit_scale.shape)
-        gradients = [*_split(dq, q), *(_split(dk, k) if need_k else [None] * len(k))]
-        return (d_scale, *[None] * 6, *gradients)
+        d_parts = [
+            part
+            for needed, dx, parts in ((need_q, dq, q), (need_k, dk, k))
+            for part in (_split(dx, parts) if needed else [None] * len(parts))
+        ]
+        return (d_scale, *[None] * 6, *d_parts)
+
+
+def _own(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [4, n] -> three of [n]
+    """Loss, mean positive and count, not as views of one tensor: autograd lets nobody write those,
+    and the backward reads that one."""
+    loss, _, positive, count = statistics.unbind()
+    return loss.clone(), positive.clone(), count.clone()
 
 
 def _split(dx: Tensor, parts: list[Tensor]) -> tuple[Tensor, ...]:
@@ -229,6 +245,7 @@ def contrast(
     )
     col_ids = None if col_ids is row_ids else col_ids
     logit_scale = scale if isinstance(scale, Tensor) else None
+    refuse_forward_mode(q, k, extra, logit_scale)
     out = _Contrast.apply(
         q.contiguous(), _contiguous(k), _contiguous(extra), logit_scale,
         _contiguous(pivot, detach=True), 1.0 if logit_scale is not None else float(scale),

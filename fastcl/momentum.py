@@ -1,14 +1,19 @@
 """The slow copy of MoCo, BYOL and DINO: a function over lists of tensors, and the module."""
 
 import copy
+import sys
+import warnings
 
 import torch
 from torch import Tensor, nn
 
 from . import _check
+from ._encoder import sharded
 from ._library import ops
 
 LOW = (torch.bfloat16, torch.float16)
+# Forwards in training without an update, far more than a batch is accumulated from.
+PATIENCE = 200
 
 
 def momentum_update_(
@@ -26,6 +31,9 @@ def momentum_update_(
     stays. Computed in float32, in float64 for a float64 target. Integer tensors are copied. A
     16-bit target is rounded at random, right on average: to nearest, it would never move.
 
+    Of sharded tensors (FSDP2, DTensor) every rank moves its own shard; target and online must be
+    sharded alike.
+
     Args:
         target: Tensors, each once, or a module, of which the parameters are taken.
         online: As many tensors of the same shapes, any floating-point dtypes, or a module.
@@ -35,7 +43,7 @@ def momentum_update_(
             from. Advances by one. None: drawn from torch's generator of the device.
 
     Raises:
-        ValueError: Lengths, shapes or devices do not fit, or momentum is outside [0, 1].
+        ValueError: Lengths, shapes, devices or shards do not fit, or momentum is outside [0, 1].
         TypeError: Something is no tensor, or the dtypes of a pair do not fit.
 
     Source: He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning",
@@ -45,6 +53,7 @@ def momentum_update_(
     _check.averaged(target, online)
     if not target:
         return
+    target, online = _shards(target, online)
     device = target[0].device
     _check.momentum(momentum, device)
     if seed is not None:
@@ -56,10 +65,35 @@ def momentum_update_(
 
 def _parameters(name: str, x: list[Tensor] | nn.Module) -> list[Tensor]:
     if isinstance(x, nn.Module):
+        for part in x.modules():
+            if sharded(part):
+                part.reshard()  # what a forward has gathered is a copy
         return list(x.parameters())
     if isinstance(x, Tensor) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name} must be a list of tensors or a module, got {type(x).__name__}")
     return list(x)
+
+
+@torch.no_grad()
+def _shards(target: list[Tensor], online: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """The tensors, or of distributed ones the part in the memory of this rank."""
+    for i, (t, o) in enumerate(zip(target, online, strict=True)):
+        ways = [(x.device_mesh, x.placements) if _is_sharded(x) else None for x in (t, o)]
+        if ways[0] != ways[1]:
+            raise ValueError(
+                f"online[{i}] must be sharded as target[{i}], which is {_way(t)}, got {_way(o)}"
+            )
+    return tuple([x.to_local() if _is_sharded(x) else x for x in xs] for xs in (target, online))
+
+
+def _is_sharded(x: Tensor) -> bool:
+    # Importing DTensor takes longer than the rest of fastcl; who has one has done it.
+    module = sys.modules.get("torch.distributed.tensor")
+    return module is not None and isinstance(x, module.DTensor)
+
+
+def _way(x: Tensor) -> str:
+    return f"{x.placements} over {x.device_mesh}" if _is_sharded(x) else "whole"
 
 
 def _dense_alike(t: Tensor, o: Tensor) -> bool:
@@ -110,7 +144,7 @@ class Momentum(nn.Module):
     Both are in the state_dict.
 
     Raises:
-        ValueError: momentum outside [0, 1], or an unknown buffers.
+        ValueError: momentum outside [0, 1], an unknown buffers, or a module that is sharded.
         TypeError: module is no module.
 
     Source: He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning",
@@ -123,6 +157,8 @@ class Momentum(nn.Module):
         super().__init__()
         if not isinstance(module, nn.Module):
             raise TypeError(f"module must be a torch.nn.Module, got {type(module).__name__}")
+        if any(sharded(part) for part in module.modules()):
+            raise ValueError("module must be whole: shard it and the copy's module afterwards")
         first = next(module.parameters(), None)
         device = torch.get_default_device() if first is None else first.device
         _check.momentum(momentum, device)
@@ -131,7 +167,13 @@ class Momentum(nn.Module):
         self.momentum = momentum
         self.buffer_rule = buffers
         self._online = (module,)  # in a tuple, or it would be registered and saved twice
+        self._waiting = 0  # forwards in training since the last update
         self.register_buffer("seed", torch.zeros((), dtype=torch.int64, device=device))
+
+    @property
+    def online(self) -> nn.Module:
+        """The module it follows."""
+        return self._online[0]
 
     def update(
         self, online: nn.Module | None = None, momentum: float | Tensor | None = None
@@ -146,7 +188,7 @@ class Momentum(nn.Module):
             ValueError, TypeError: As for `momentum_update_`; nothing has changed then.
         """
         online = self._online[0] if online is None else online
-        target = list(self.module.parameters())
+        target = _parameters("target", self.module)
         source = _parameters("online", online)
         if self.buffer_rule != "own":
             ours, theirs = list(self.module.buffers()), list(online.buffers())
@@ -157,10 +199,19 @@ class Momentum(nn.Module):
             target, source = target + ours, source + theirs
         momentum = self.momentum if momentum is None else momentum
         momentum_update_(target, source, momentum, seed=self.seed)
+        self._waiting = 0
 
     @torch.no_grad()
     def forward(self, *args, **kwargs):
         """What the copy makes of the arguments, without gradient."""
+        if self.training and not torch.compiler.is_compiling():
+            self._waiting += 1
+            if self._waiting == PATIENCE:
+                warnings.warn(
+                    f"{PATIENCE} forwards in training without update(): the copy does not move. "
+                    "Call it after every optimiser step, or eval() on a copy that is to stay",
+                    stacklevel=2,
+                )
         return self.module(*args, **kwargs)
 
     def extra_repr(self) -> str:

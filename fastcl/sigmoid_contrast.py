@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from . import _check
-from ._gradients import handed_over, refuse_second_derivative
+from ._gradients import handed_over, refuse_forward_mode, refuse_second_derivative
 from ._library import ops
 
 
@@ -86,6 +86,7 @@ def sigmoid_contrast(
     else:
         _check.finite("bias", bias)
     tensors = [x if isinstance(x, Tensor) else None for x in (scale, bias)]
+    refuse_forward_mode(q, k, *tensors)
     numbers = [1.0 if tensors[0] is not None else float(scale)]
     numbers += [0.0 if tensors[1] is not None else float(bias)]
     col_ids = None if col_ids is row_ids else col_ids.contiguous()

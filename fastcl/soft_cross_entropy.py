@@ -56,6 +56,8 @@ def soft_cross_entropy(
         A scalar, float32 (float64 for float64 scores).
     """
     _check.no_transform()
+    _check.tensor("scores", scores)
+    _check.tensor("target", target)
     scores, target = scores.contiguous(), target.detach().contiguous()
     share = weight / scores.shape[0]
     if needs_gradient(scores):

@@ -10,10 +10,10 @@ namespace fastcl {
 namespace {
 
 BankUpdate update_of(Tensor& bank, const Tensor& index, const Tensor& x, double momentum) {
-  STD_TORCH_CHECK(bank.dim() == 2 && x.dim() == 2 && bank.size(1) == x.size(1),
-                  "fastcl: bank and x must be matrices of one width");
-  STD_TORCH_CHECK(dtype(bank) != Dtype::kOther && dtype(x) != Dtype::kOther,
-                  "fastcl: bank and x must be floating point");
+  check(bank.dim() == 2 && x.dim() == 2 && bank.size(1) == x.size(1),
+        "fastcl: bank and x must be matrices of one width");
+  check(dtype(bank) != Dtype::kOther && dtype(x) != Dtype::kOther,
+        "fastcl: bank and x must be floating point");
   check_vector(index, x.size(0), ScalarType::Long, "index");
   return {mutable_data<char>(bank, "bank"),
           data<char>(x, "x"),
@@ -35,7 +35,7 @@ void bank_update_on_cpu(Tensor bank, Tensor index, Tensor x, double momentum) {
   chosen.reserve(update.b);
   for (int64_t i = 0; i < update.b; ++i) {
     const int64_t row = update.index[i];
-    STD_TORCH_CHECK(0 <= row && row < update.n, "fastcl: index must be rows of bank, got ", row);
+    check(0 <= row && row < update.n, "fastcl: index must be rows of bank, got ", row);
     const auto [at, is_new] = place.try_emplace(row, static_cast<int64_t>(chosen.size()));
     if (is_new) {
       chosen.push_back(i);

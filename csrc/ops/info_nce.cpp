@@ -43,10 +43,9 @@ std::tuple<Tensor, Tensor> info_nce_backward(
       problem(q, k, scale, logit_scale, row_ids, col_ids, symmetric, positives_in, unit);
   const ScalarType type = accumulator(q);
   const bool columns = grad_col_loss.has_value() || grad_col_positive.has_value();
-  STD_TORCH_CHECK(rows.numel() == 4 * x.n && rows.scalar_type() == type &&
-                      cols.scalar_type() == type &&
-                      cols.numel() == (columns ? 4 * x.m : cols.numel()),
-                  "fastcl: rows and cols must be what the forward returned");
+  check(rows.numel() == 4 * x.n && rows.scalar_type() == type && cols.scalar_type() == type &&
+            cols.numel() == (columns ? 4 * x.m : cols.numel()),
+        "fastcl: rows and cols must be what the forward returned");
   const bool need_dq = need_q || symmetric, need_dk = need_k && !symmetric;
   Tensor dq = torch::stable::new_empty(q, {need_dq ? x.n : 0, x.d}, type);
   Tensor dk = torch::stable::new_empty(q, {need_dk ? x.m : 0, x.d}, type);

@@ -25,22 +25,29 @@ void info_nce_sums_on_cuda(Tensor q, Tensor k, double scale, OptionalTensor logi
                            OptionalTensor row_ids, OptionalTensor col_ids, OptionalTensor row_range,
                            OptionalTensor col_range, int64_t first, int64_t tiles, int64_t strip,
                            int64_t processors, Tensor row_part, Tensor col_part) {
+  check_matrix(q, "q");
+  check_matrix(k, "k");
+  check_device(k, q, "k");
+  check_device(row_part, q, "row_part");
+  check_device(col_part, q, "col_part");
+  for (const auto* x : {&logit_scale, &row_ids, &col_ids, &row_range, &col_range}) {
+    if (x->has_value()) check_device(**x, q, "scale, ids and ranges");
+  }
   const int64_t n = q.size(0), m = k.size(0), d = q.size(1);
-  STD_TORCH_CHECK(q.scalar_type() == ScalarType::BFloat16 &&
-                      k.scalar_type() == ScalarType::BFloat16 && k.size(1) == d && d % 8 == 0,
-                  "fastcl: q and k must be bfloat16 rows of one width, a multiple of 8");
-  STD_TORCH_CHECK(std::max({n, m, d}) < (int64_t{1} << 31), "fastcl: too many rows");
-  STD_TORCH_CHECK(
-      first >= 0 && tiles > 0 && first + tiles <= blocks(n, kTile) && strip > 0 && processors > 0,
-      "fastcl: row tiles must lie within the rows");
+  check(q.scalar_type() == ScalarType::BFloat16 && k.scalar_type() == ScalarType::BFloat16 &&
+            k.size(1) == d && d % 8 == 0,
+        "fastcl: q and k must be bfloat16 rows of one width, a multiple of 8");
+  check(std::max({n, m, d}) < (int64_t{1} << 31), "fastcl: too many rows");
+  check(first >= 0 && tiles > 0 && first + tiles <= blocks(n, kTile) && strip > 0 && processors > 0,
+        "fastcl: row tiles must lie within the rows");
   const int64_t strips = blocks(blocks(m, kColumns), strip);
   check_vector(row_part, strips * n, ScalarType::Float, "row_part");
-  STD_TORCH_CHECK(col_part.numel() >= 2 * tiles * m && col_part.scalar_type() == ScalarType::Float,
-                  "fastcl: col_part must hold a line of float32 per 64 rows");
-  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value() &&
-                      row_ids.has_value() == row_range.has_value() &&
-                      row_ids.has_value() == col_range.has_value(),
-                  "fastcl: ids and their ranges must come together");
+  check(col_part.numel() >= 2 * tiles * m && col_part.scalar_type() == ScalarType::Float,
+        "fastcl: col_part must hold a line of float32 per 64 rows");
+  check(row_ids.has_value() == col_ids.has_value() &&
+            row_ids.has_value() == row_range.has_value() &&
+            row_ids.has_value() == col_range.has_value(),
+        "fastcl: ids and their ranges must come together");
   if (logit_scale.has_value()) {
     check_vector(*logit_scale, 1, ScalarType::Float, "logit_scale");
   }
@@ -64,7 +71,7 @@ void info_nce_sums_on_cuda(Tensor q, Tensor k, double scale, OptionalTensor logi
   sums.processors = static_cast<int32_t>(processors);
   const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
   const char* error = info_nce_sums_cuda(sums, current_stream(q));
-  STD_TORCH_CHECK(error == nullptr, "fastcl: info_nce_sums_: ", error);
+  check(error == nullptr, "fastcl: info_nce_sums_: ", error);
 }
 
 }  // namespace

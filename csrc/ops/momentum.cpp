@@ -17,24 +17,23 @@ bool dense(const Tensor& x) {
 }
 
 void check_layout(const Tensor& t, const Tensor& o) {
-  STD_TORCH_CHECK(t.dim() == o.dim(), "fastcl: target and online must have the same shapes");
+  check(t.dim() == o.dim(), "fastcl: target and online must have the same shapes");
   bool same = true;
   for (int64_t i = 0; i < t.dim(); ++i) {
-    STD_TORCH_CHECK(t.size(i) == o.size(i), "fastcl: target and online must have the same shapes");
+    check(t.size(i) == o.size(i), "fastcl: target and online must have the same shapes");
     same = same && t.stride(i) == o.stride(i);
   }
-  STD_TORCH_CHECK((t.is_contiguous() && o.is_contiguous()) || (same && dense(t)),
-                  "fastcl: target and online must be dense in the same order of dimensions");
+  check((t.is_contiguous() && o.is_contiguous()) || (same && dense(t)),
+        "fastcl: target and online must be dense in the same order of dimensions");
 }
 
 MomentumPair pair_of(const Tensor& t, const Tensor& o) {
-  STD_TORCH_CHECK(t.get_device_index() == o.get_device_index() && t.is_cpu() == o.is_cpu(),
-                  "fastcl: target and online must be on one device");
+  check_device(o, t, "online");
   check_layout(t, o);
   MomentumPair pair{t.data_ptr(), o.data_ptr(), t.numel(), dtype(t), dtype(o)};
   if (pair.target_dtype == Dtype::kOther || pair.online_dtype == Dtype::kOther) {
-    STD_TORCH_CHECK(t.scalar_type() == o.scalar_type(),
-                    "fastcl: integer tensors must have one dtype in target and online");
+    check(t.scalar_type() == o.scalar_type(),
+          "fastcl: integer tensors must have one dtype in target and online");
     pair.count *= static_cast<int64_t>(t.element_size());
   }
   return pair;
@@ -42,26 +41,24 @@ MomentumPair pair_of(const Tensor& t, const Tensor& o) {
 
 MomentumUpdate update_of(const std::vector<Tensor>& target, const std::vector<Tensor>& online,
                          double momentum, const OptionalTensor& tensor, OptionalTensor& seed) {
-  STD_TORCH_CHECK(target.size() == online.size(),
-                  "fastcl: target and online must have the same length");
+  check(target.size() == online.size(), "fastcl: target and online must have the same length");
   MomentumUpdate update{{}, momentum, nullptr, Dtype::kFloat64, nullptr};
   update.pairs.reserve(target.size());
   for (size_t i = 0; i < target.size(); ++i) {
-    STD_TORCH_CHECK(target[i].get_device_index() == target[0].get_device_index(),
-                    "fastcl: all targets must be on one device");
+    check_device(target[i], target[0], "target");
     update.pairs.push_back(pair_of(target[i], online[i]));
   }
   if (tensor.has_value()) {
-    STD_TORCH_CHECK(tensor->numel() == 1 && dtype(*tensor) != Dtype::kOther &&
-                        tensor->get_device_index() == target[0].get_device_index(),
-                    "fastcl: momentum must be one floating-point number on the device of target");
+    check(tensor->numel() == 1 && dtype(*tensor) != Dtype::kOther &&
+              tensor->get_device_index() == target[0].get_device_index(),
+          "fastcl: momentum must be one floating-point number on the device of target");
     update.momentum_tensor = tensor->data_ptr();
     update.momentum_dtype = dtype(*tensor);
   }
   if (seed.has_value()) {
-    STD_TORCH_CHECK(seed->numel() == 1 && seed->scalar_type() == ScalarType::Long &&
-                        seed->get_device_index() == target[0].get_device_index(),
-                    "fastcl: seed must be one int64 number on the device of target");
+    check(seed->numel() == 1 && seed->scalar_type() == ScalarType::Long &&
+              seed->get_device_index() == target[0].get_device_index(),
+          "fastcl: seed must be one int64 number on the device of target");
     update.seed = mutable_data<int64_t>(*seed, "seed");
   }
   return update;
@@ -107,7 +104,7 @@ void momentum_update_on_cuda(std::vector<Tensor> target, std::vector<Tensor> onl
   const MomentumUpdate update = update_of(target, online, momentum, tensor, seed);
   const torch::stable::accelerator::DeviceGuard guard(target[0].get_device_index());
   const char* error = momentum_update_cuda(update, current_stream(target[0]));
-  STD_TORCH_CHECK(error == nullptr, "fastcl: momentum_update_: ", error);
+  check(error == nullptr, "fastcl: momentum_update_: ", error);
 }
 
 }  // namespace

@@ -9,13 +9,12 @@ namespace fastcl {
 namespace {
 
 void check_nce(const Tensor& x, const Tensor& bank, const Tensor& index) {
-  STD_TORCH_CHECK(x.dim() == 2 && bank.dim() == 2 && x.size(1) == bank.size(1),
-                  "fastcl: x and bank must be matrices of one width");
-  STD_TORCH_CHECK(dtype(x) != Dtype::kOther && dtype(bank) != Dtype::kOther,
-                  "fastcl: x and bank must be floating point");
-  STD_TORCH_CHECK(
-      index.dim() == 2 && index.size(0) == x.size(0) && index.scalar_type() == ScalarType::Long,
-      "fastcl: index must be an int64 matrix with a row for every row of x");
+  check(x.dim() == 2 && bank.dim() == 2 && x.size(1) == bank.size(1),
+        "fastcl: x and bank must be matrices of one width");
+  check(dtype(x) != Dtype::kOther && dtype(bank) != Dtype::kOther,
+        "fastcl: x and bank must be floating point");
+  check(index.dim() == 2 && index.size(0) == x.size(0) && index.scalar_type() == ScalarType::Long,
+        "fastcl: index must be an int64 matrix with a row for every row of x");
 }
 
 std::tuple<Tensor, Tensor> nce_on_cpu(Tensor x, Tensor bank, Tensor index, double scale,
@@ -43,8 +42,8 @@ std::tuple<Tensor, Tensor> nce_on_cpu(Tensor x, Tensor bank, Tensor index, doubl
                     loss.data_ptr(),
                     need_x ? dx.data_ptr() : nullptr};
   for (int64_t i = 0; i < b * problem.columns; ++i) {
-    STD_TORCH_CHECK(0 <= problem.index[i] && problem.index[i] < problem.n,
-                    "fastcl: index must be rows of bank, got ", problem.index[i]);
+    check(0 <= problem.index[i] && problem.index[i] < problem.n,
+          "fastcl: index must be rows of bank, got ", problem.index[i]);
   }
   // 32,768 elements are 10 us: below, waking the threads costs more than they save.
   const int64_t grain = 1 + 32768 / (problem.columns * d + 1);

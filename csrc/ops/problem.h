@@ -8,8 +8,8 @@ namespace fastcl {
 
 inline void check_ids(const OptionalTensor& row_ids, const OptionalTensor& col_ids, int64_t n,
                       int64_t m) {
-  STD_TORCH_CHECK(row_ids.has_value() == col_ids.has_value(),
-                  "fastcl: ids of the rows need ids of the columns");
+  check(row_ids.has_value() == col_ids.has_value(),
+        "fastcl: ids of the rows need ids of the columns");
   if (row_ids.has_value()) {
     check_vector(*row_ids, n, ScalarType::Long, "row_ids");
     check_vector(*col_ids, m, ScalarType::Long, "col_ids");
@@ -18,7 +18,7 @@ inline void check_ids(const OptionalTensor& row_ids, const OptionalTensor& col_i
 
 inline double whole_scale(double scale, const OptionalTensor& logit_scale) {
   if (logit_scale.has_value()) scale *= values<double>(*logit_scale, 1, "logit_scale")[0];
-  STD_TORCH_CHECK(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
+  check(!(scale <= 0), "fastcl: the scale must be above 0, got ", scale);
   return scale;
 }
 
@@ -27,10 +27,10 @@ inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
                        const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
                        const OptionalTensor& col_ids, bool symmetric, bool positives_in,
                        bool unit) {
-  STD_TORCH_CHECK(
+  check(
       q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
       "fastcl: q and k must be matrices of one width and dtype");
-  STD_TORCH_CHECK(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
+  check(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
   check_ids(row_ids, col_ids, q.size(0), k.size(0));
   return {rows_dtype(q),
           {{{checked(q, "q").data_ptr(), q.size(0)}}},
@@ -52,9 +52,8 @@ inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_
   Rows rows;
   *size = 0;
   for (const Tensor& x : parts) {
-    STD_TORCH_CHECK(
-        x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
-        "fastcl: rows must be matrices of one width and dtype");
+    check(x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
+          "fastcl: rows must be matrices of one width and dtype");
     rows.parts.push_back({data<char>(x, "rows"), x.size(0)});
     *size += x.size(0);
   }
@@ -65,8 +64,9 @@ inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_
 inline InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tensor>& k, double scale,
                            const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
                            const OptionalTensor& col_ids, bool positives_in) {
-  STD_TORCH_CHECK(!q.empty(), "fastcl: the contrast needs rows");
+  check(!q.empty(), "fastcl: the contrast needs rows");
   InfoNce x{};
+  check_matrix(q[0], "rows");
   x.dtype = rows_dtype(q[0]);
   x.d = q[0].size(1);
   x.q = rows_of(q, q[0], &x.n);

@@ -19,8 +19,8 @@ void use_processor(int64_t set, int64_t pairs) {
       set < 0 ? cpu::best_instruction_set() : static_cast<cpu::InstructionSet>(set);
   const auto wanted_pairs =
       pairs < 0 ? cpu::best_pair_products() : static_cast<cpu::PairProducts>(pairs);
-  STD_TORCH_CHECK(cpu::has(wanted_set), "fastcl: this processor lacks instruction set ", set);
-  STD_TORCH_CHECK(cpu::has(wanted_pairs), "fastcl: this processor lacks pair products ", pairs);
+  check(cpu::has(wanted_set), "fastcl: this processor lacks instruction set ", set);
+  check(cpu::has(wanted_pairs), "fastcl: this processor lacks pair products ", pairs);
   cpu::use_instruction_set(wanted_set);
   cpu::use_pair_products(wanted_pairs);
 }

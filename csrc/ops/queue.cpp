@@ -13,16 +13,15 @@ bool overlap(const char* a, int64_t a_bytes, const char* b, int64_t b_bytes) {
 }
 
 QueuePush push_of(Tensor& queue, Tensor& pointer, const Tensor& rows, bool normalize) {
-  STD_TORCH_CHECK(queue.dim() == 2 && rows.dim() == 2 && queue.size(1) == rows.size(1),
-                  "fastcl: queue and rows must be matrices of one width");
-  STD_TORCH_CHECK(pointer.numel() == 1 && pointer.scalar_type() == ScalarType::Long,
-                  "fastcl: pointer must be one int64 number");
-  STD_TORCH_CHECK(dtype(queue) != Dtype::kOther && dtype(rows) != Dtype::kOther,
-                  "fastcl: queue and rows must be floating point");
-  STD_TORCH_CHECK(queue.size(0) > 0, "fastcl: queue must not be empty");
-  STD_TORCH_CHECK(queue.get_device_index() == rows.get_device_index() &&
-                      queue.get_device_index() == pointer.get_device_index(),
-                  "fastcl: queue, pointer and rows must be on one device");
+  check(queue.dim() == 2 && rows.dim() == 2 && queue.size(1) == rows.size(1),
+        "fastcl: queue and rows must be matrices of one width");
+  check(pointer.numel() == 1 && pointer.scalar_type() == ScalarType::Long,
+        "fastcl: pointer must be one int64 number");
+  check(dtype(queue) != Dtype::kOther && dtype(rows) != Dtype::kOther,
+        "fastcl: queue and rows must be floating point");
+  check(queue.size(0) > 0, "fastcl: queue must not be empty");
+  check_device(rows, queue, "rows");
+  check_device(pointer, queue, "pointer");
   QueuePush push;
   push.queue = mutable_data<char>(queue, "queue");
   push.pointer = mutable_data<int64_t>(pointer, "pointer");
@@ -36,10 +35,10 @@ QueuePush push_of(Tensor& queue, Tensor& pointer, const Tensor& rows, bool norma
   const char* first = data<char>(rows, "rows");
   const int64_t row_bytes = push.width * static_cast<int64_t>(rows.element_size());
   push.rows = first + (push.pushed - push.kept) * row_bytes;
-  STD_TORCH_CHECK(!overlap(static_cast<char*>(push.queue),
-                           queue.numel() * static_cast<int64_t>(queue.element_size()), first,
-                           push.pushed * row_bytes),
-                  "fastcl: rows must not share memory with queue");
+  check(!overlap(static_cast<char*>(push.queue),
+                 queue.numel() * static_cast<int64_t>(queue.element_size()), first,
+                 push.pushed * row_bytes),
+        "fastcl: rows must not share memory with queue");
   return push;
 }
 
@@ -77,7 +76,7 @@ void queue_push_on_cuda(Tensor queue, Tensor pointer, Tensor rows, bool normaliz
   if (push.kept * push.width == 0) return;
   const torch::stable::accelerator::DeviceGuard guard(queue.get_device_index());
   const char* error = queue_push_cuda(push, current_stream(queue));
-  STD_TORCH_CHECK(error == nullptr, "fastcl: queue_push_: ", error);
+  check(error == nullptr, "fastcl: queue_push_: ", error);
 }
 
 }  // namespace

@@ -8,9 +8,9 @@ namespace fastcl {
 namespace {
 
 Sinkhorn problem_of(const Tensor& scores, double scale) {
-  STD_TORCH_CHECK(scores.dim() == 2 && scores.size(0) > 0 && scores.size(1) > 0,
-                  "fastcl: scores must be a matrix that is not empty");
-  STD_TORCH_CHECK(dtype(scores) != Dtype::kOther, "fastcl: scores must be floating point");
+  check(scores.dim() == 2 && scores.size(0) > 0 && scores.size(1) > 0,
+        "fastcl: scores must be a matrix that is not empty");
+  check(dtype(scores) != Dtype::kOther, "fastcl: scores must be floating point");
   Sinkhorn x{};
   x.scores = checked(scores, "scores").data_ptr();
   x.dtype = dtype(scores);
@@ -48,11 +48,11 @@ Tensor assign(Tensor scores, double scale, Tensor potential) {
 }
 
 Tensor sinkhorn(Tensor scores, OptionalTensor older, double scale, int64_t iterations) {
-  STD_TORCH_CHECK(iterations > 0, "fastcl: iterations must be 1 or more, got ", iterations);
+  check(iterations > 0, "fastcl: iterations must be 1 or more, got ", iterations);
   Sinkhorn x = problem_of(scores, scale);
   if (older.has_value()) {
-    STD_TORCH_CHECK(older->dim() == 2 && older->size(1) == x.m && dtype(*older) == x.dtype,
-                    "fastcl: older must have the width and dtype of scores");
+    check(older->dim() == 2 && older->size(1) == x.m && dtype(*older) == x.dtype,
+          "fastcl: older must have the width and dtype of scores");
     x.older = checked(*older, "older").data_ptr();
     x.r = older->size(0);
   }

@@ -12,13 +12,12 @@ namespace {
 
 std::tuple<Tensor, Tensor> soft_cross_entropy(Tensor scores, Tensor target, double scale,
                                               double factor, bool need_scores) {
-  STD_TORCH_CHECK(scores.dim() == 2 && target.dim() == 2 && scores.size(0) == target.size(0) &&
-                      scores.size(1) == target.size(1),
-                  "fastcl: scores and target must be matrices of one shape");
-  STD_TORCH_CHECK(dtype(scores) != Dtype::kOther, "fastcl: scores must be floating point");
-  STD_TORCH_CHECK(
-      target.scalar_type() == scores.scalar_type() || target.scalar_type() == accumulator(scores),
-      "fastcl: target must have the dtype of scores, or the one they accumulate in");
+  check(scores.dim() == 2 && target.dim() == 2 && scores.size(0) == target.size(0) &&
+            scores.size(1) == target.size(1),
+        "fastcl: scores and target must be matrices of one shape");
+  check(dtype(scores) != Dtype::kOther, "fastcl: scores must be floating point");
+  check(target.scalar_type() == scores.scalar_type() || target.scalar_type() == accumulator(scores),
+        "fastcl: target must have the dtype of scores, or the one they accumulate in");
   const int64_t n = scores.size(0), m = scores.size(1);
   std::vector<double> losses(n);
   Tensor loss = torch::stable::new_empty(scores, {}, accumulator(scores));

@@ -9,9 +9,10 @@ namespace fastcl {
 namespace {
 
 void check_rows(const std::vector<Tensor>& parts) {
-  STD_TORCH_CHECK(!parts.empty(), "fastcl: unit_rows needs rows");
+  check(!parts.empty(), "fastcl: unit_rows needs rows");
+  check_matrix(parts[0], "rows");
   for (const Tensor& x : parts) {
-    STD_TORCH_CHECK(
+    check(
         x.dim() == 2 && x.size(1) == parts[0].size(1) && x.scalar_type() == parts[0].scalar_type(),
         "fastcl: rows must be matrices of one width and dtype");
   }
@@ -42,9 +43,10 @@ std::tuple<Tensor, Tensor> unit_rows_forward(std::vector<Tensor> parts) {
 
 Tensor unit_rows_backward(Tensor grad, std::vector<Tensor> parts, Tensor lengths) {
   check_rows(parts);
+  check_matrix(grad, "grad");
   const int64_t n = grad.size(0), d = grad.size(1);
-  STD_TORCH_CHECK(d == parts[0].size(1) && grad.scalar_type() == parts[0].scalar_type(),
-                  "fastcl: grad must have the width and dtype of the rows");
+  check(d == parts[0].size(1) && grad.scalar_type() == parts[0].scalar_type(),
+        "fastcl: grad must have the width and dtype of the rows");
   check_vector(lengths, n, accumulator(grad), "lengths");
   Tensor dx = torch::stable::empty_like(grad);
   with_accumulator(grad, [&](auto zero) {
@@ -54,8 +56,8 @@ Tensor unit_rows_backward(Tensor grad, std::vector<Tensor> parts, Tensor lengths
     const T* length = data<T>(lengths, "lengths");
     for (const Tensor& x : parts) {
       const int64_t bytes = x.size(0) * row_bytes(x);
-      STD_TORCH_CHECK(to + bytes <= mutable_data<char>(dx, "dx") + n * row_bytes(dx),
-                      "fastcl: grad must have as many rows as the parts");
+      check(to + bytes <= mutable_data<char>(dx, "dx") + n * row_bytes(dx),
+            "fastcl: grad must have as many rows as the parts");
       cpu::unit_rows_gradient<T>(rows_dtype(x), from, data<char>(x, "x"), length, x.size(0), d, to);
       to += bytes;
       from += bytes;

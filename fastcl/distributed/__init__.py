@@ -12,11 +12,13 @@ bias is exact on every rank already; averaging leaves it. In one process they ar
 Arguments beyond those of the namesake:
     mode: "gather" holds the columns of all ranks in memory, "ring" a block of them at a time.
     group: The ranks that take part; None: all.
-    equal: Every rank has as many rows: saves exchanging the counts, for which the host waits.
-        Wrong where they differ.
+    equal: Every rank has as many rows and the same other arguments: saves exchanging them, for
+        which the host waits. Nothing is checked then, and where they differ, values are wrong or
+        the process ends.
 
 Every rank must call the function and run its backward, and scale the result alike. Without
-`equal`, an argument that does not fit on one rank raises on all of them.
+`equal`, an argument that does not fit on one rank, or that differs between ranks, raises on all
+of them.
 """
 
 from .._ranks import gather, gather_with_gradient, rank, world_size

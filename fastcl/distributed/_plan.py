@@ -1,6 +1,8 @@
 """What the losses of several ranks have in common: agreeing on the batch, and the global mean."""
 
-from collections.abc import Callable
+import struct
+import zlib
+from collections.abc import Callable, Mapping
 
 import torch
 import torch.distributed as dist
@@ -19,36 +21,48 @@ def agree(
     group: dist.ProcessGroup | None,
     equal: bool,
     check: Callable[[], None],
+    inputs: Mapping[str, Tensor | float],
+    same: Mapping[str, float | str | None],
     ids: Tensor | None = None,
 ) -> Plan | None:
     """The rows of every rank; None in one process, which has nobody to agree with.
 
-    Arguments of one rank that do not fit are an error on all ranks.
+    Arguments of one rank that do not fit, or are not those of the others, are an error on all
+    ranks, unless equal.
 
     Args:
         name: Of x, for the errors.
         check: Raises where the arguments of this rank do not fit.
+        inputs: What may require a gradient, by name: on every rank, or on none.
+        same: Numbers and words that every rank must have, by name.
         ids: Given on every rank, or on none.
 
     Raises:
         ValueError, TypeError: As check; or another rank's rows do not fit, or not to these; ids
-            are missing somewhere; mode is unknown, or group does not contain this rank.
+            are missing somewhere; something in same differs; an input requires a gradient on some
+            ranks alone; mode is unknown, or group does not contain this rank.
     """
-    _check.one_of("mode", mode, tuple(MODES))
     ranks = Ranks(group)
     if ranks.size == 1:
+        _check.one_of("mode", mode, tuple(MODES))
         return None
     error = None
     try:
+        _check.one_of("mode", mode, tuple(MODES))
         check()
     except (TypeError, ValueError) as reason:
         error = reason
-    if error is not None and (equal or not isinstance(x, Tensor)):
-        raise error
     if equal:
+        if error is not None:
+            raise error
         return Plan(ranks, [x.shape[0]] * ranks.size, mode)
-    mine = [-1, 0, 0, 0] if error else [*x.shape, _check.FLOATS.index(x.dtype), ids is not None]
-    counts, widths, dtypes, given = zip(*ranks.share(mine, x.device), strict=True)
+    same = {"mode": mode, **same}
+    mine = [-1] + [0] * (3 + len(inputs) + len(same))
+    if error is None:
+        mine = [*x.shape, _check.FLOATS.index(x.dtype), ids is not None]
+        mine += [_needs(y) for y in inputs.values()] + [_number(y) for y in same.values()]
+    device = x.device if isinstance(x, Tensor) else ranks.device
+    counts, widths, dtypes, given, *others = zip(*ranks.share(mine, device), strict=True)
     if error is not None:
         raise error
     if min(counts) < 0:
@@ -61,7 +75,31 @@ def agree(
         raise TypeError(f"{name} must have the same dtype on every rank, got {names}")
     if len(set(given)) > 1:
         raise ValueError(f"ids must be given on every rank or on none, missing on {given.index(0)}")
+    for key, needs in zip(inputs, others[: len(inputs)], strict=True):
+        if len(set(needs)) > 1:
+            raise ValueError(
+                f"{key} must require a gradient on every rank or on none, "
+                f"it does not on {needs.index(0)}"
+            )
+    for (key, value), numbers in zip(same.items(), others[len(inputs) :], strict=True):
+        if len(set(numbers)) > 1:
+            at = next(i for i, number in enumerate(numbers) if number != numbers[0])
+            raise ValueError(
+                f"{key} must be the same on every rank, rank {at} has another than rank 0; "
+                f"here it is {value!r}"
+            )
     return Plan(ranks, list(counts), mode)
+
+
+def _needs(x: Tensor | float) -> bool:
+    return isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()
+
+
+def _number(x: Tensor | float | str | None) -> int:
+    """An integer that is equal where x is."""
+    if x is None or isinstance(x, str):
+        return -1 if x is None else zlib.crc32(x.encode())
+    return struct.unpack("q", struct.pack("d", float(x)))[0]
 
 
 def global_ids(plan: Plan, device: torch.device) -> Tensor:

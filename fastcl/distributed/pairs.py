@@ -6,6 +6,7 @@ from torch.distributed import ProcessGroup
 
 from .. import _check, functional
 from ..functional import row_products, unit_rows
+from ..functional.moco import check_moco
 from ._contrast import contrast
 from ._mean import mean_contrast
 from ._plan import agree, global_ids, global_mean, mean, shared
@@ -37,7 +38,10 @@ def info_nce(
         _check.positive("temperature", temperature)
         _check.duplicates(ids, duplicates, query)
 
-    plan = agree("query", query, mode, group, equal, check, ids)
+    plan = agree(
+        "query", query, mode, group, equal, check, {"query": query, "key": key},
+        {"temperature": temperature, "normalize": normalize, "duplicates": duplicates}, ids,
+    )  # fmt: skip
     if plan is None:
         return functional.info_nce(
             query, key, temperature=temperature, ids=ids, duplicates=duplicates,
@@ -78,7 +82,11 @@ def clip(
         _check.contrast(image, text, logit_scale, ids, ids, None, None, False, True)
         _check.one_of("duplicates", duplicates, _check.DUPLICATES)
 
-    plan = agree("image", image, mode, group, equal, check, ids)
+    plan = agree(
+        "image", image, mode, group, equal, check,
+        {"image": image, "text": text, "logit_scale": logit_scale},
+        {"logit_scale": logit_scale, "normalize": normalize, "duplicates": duplicates}, ids,
+    )  # fmt: skip
     if plan is None:
         return functional.clip(
             image, text, logit_scale, ids=ids, duplicates=duplicates, normalize=normalize
@@ -122,7 +130,11 @@ def siglip(
         else:
             _check.finite("logit_bias", logit_bias)
 
-    plan = agree("image", image, mode, group, equal, check, ids)
+    learned = {"logit_scale": logit_scale, "logit_bias": logit_bias}
+    plan = agree(
+        "image", image, mode, group, equal, check, {"image": image, "text": text, **learned},
+        {**learned, "normalize": normalize, "duplicates": duplicates}, ids,
+    )  # fmt: skip
     if plan is None:
         return functional.siglip(
             image, text, logit_scale, logit_bias, ids=ids, duplicates=duplicates,
@@ -151,15 +163,31 @@ def moco(
     duplicates: str = "positive",
     normalize: bool = True,
     group: ProcessGroup | None = None,
+    equal: bool = False,
 ) -> Tensor:
     """MoCo loss of the queries of all ranks against a queue that all ranks share.
 
     Equal to ``functional.moco(gather(query), gather(key), queue)``. Only the mean is exchanged.
 
-    Arguments: those of `functional.moco`, and the package's group.
+    Arguments: those of `functional.moco`, and the package's group and equal.
     """
+
+    def check() -> None:
+        check_moco(query, key, queue, temperature, ids, queue_ids, duplicates)
+
+    plan = agree(
+        "query", query, "gather", group, equal, check, {"query": query},
+        {
+            "temperature": temperature, "normalize": normalize, "duplicates": duplicates,
+            "queue rows": queue.shape[0] if isinstance(queue, Tensor) else None,
+        }, ids,
+    )  # fmt: skip
     loss = functional.moco(
         query, key, queue, temperature=temperature, ids=ids, queue_ids=queue_ids,
         duplicates=duplicates, normalize=normalize,
     )  # fmt: skip
-    return mean(loss, rows=query.shape[0], group=group)
+    if plan is None:
+        return loss
+    if equal:  # of whom nobody has asked how many rows they have
+        return mean(loss, rows=query.shape[0], group=group)
+    return global_mean(loss.double() * query.shape[0], plan).to(loss.dtype)

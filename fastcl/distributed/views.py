@@ -16,6 +16,7 @@ def _agree_on_views(
     z0: Tensor,
     z1: Tensor,
     temperature: float,
+    normalize: bool,
     mode: str,
     group: ProcessGroup | None,
     equal: bool,
@@ -27,7 +28,10 @@ def _agree_on_views(
         _check.positive("temperature", temperature)
         _check.duplicates(ids, duplicates, z0)
 
-    return agree("z0", z0, mode, group, equal, check, ids)
+    return agree(
+        "z0", z0, mode, group, equal, check, {"z0": z0, "z1": z1},
+        {"temperature": temperature, "normalize": normalize, "duplicates": duplicates}, ids,
+    )  # fmt: skip
 
 
 def _losses(
@@ -72,7 +76,7 @@ def nt_xent(
     Arguments: those of `functional.nt_xent`, ids meaning the same on all ranks, and the
     package's.
     """
-    plan = _agree_on_views(z0, z1, temperature, mode, group, equal, ids, duplicates)
+    plan = _agree_on_views(z0, z1, temperature, normalize, mode, group, equal, ids, duplicates)
     if plan is None:
         return functional.nt_xent(
             z0, z1, temperature=temperature, ids=ids, duplicates=duplicates, normalize=normalize
@@ -98,7 +102,7 @@ def dcl(
 
     Arguments: those of `functional.dcl`, and the package's.
     """
-    plan = _agree_on_views(z0, z1, temperature, mode, group, equal)
+    plan = _agree_on_views(z0, z1, temperature, normalize, mode, group, equal)
     if plan is None:
         return functional.dcl(z0, z1, temperature=temperature, normalize=normalize)
     loss = _losses(z0, z1, plan, temperature, normalize, positives_in=False)
@@ -121,7 +125,7 @@ def flat_nce(
 
     Arguments: those of `functional.flat_nce`, and the package's.
     """
-    plan = _agree_on_views(z0, z1, temperature, mode, group, equal)
+    plan = _agree_on_views(z0, z1, temperature, normalize, mode, group, equal)
     if plan is None:
         return functional.flat_nce(z0, z1, temperature=temperature, normalize=normalize)
     loss = _losses(z0, z1, plan, temperature, normalize, positives_in=False)
@@ -155,7 +159,13 @@ def sup_con(
         if base_temperature is not None:
             _check.positive("base_temperature", base_temperature)
 
-    plan = agree("z", z, mode, group, equal, check)
+    plan = agree(
+        "z", z, mode, group, equal, check, {"z": z},
+        {
+            "temperature": temperature, "base_temperature": base_temperature,
+            "normalize": normalize,
+        },
+    )  # fmt: skip
     if plan is None:
         return functional.sup_con(
             z, labels, temperature=temperature, base_temperature=base_temperature,

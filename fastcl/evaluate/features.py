@@ -1,10 +1,39 @@
 """Features of a whole split."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 LARGEST_SIDE = 32
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode; afterwards every module has its own back, frozen ones theirs."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
+
+
+def labelled(name: str, labels: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The rows `[n, ...]` of a label, and the labels `[n]`: -1 stands for none.
+
+    Raises:
+        ValueError: None has a label.
+    """
+    known = labels >= 0
+    if known.all():
+        return rows, labels
+    if not known.any():
+        raise ValueError(f"{name} must have a label from 0; all are below, which stands for none")
+    return rows[known], labels[known]
 
 
 @torch.no_grad()
@@ -15,14 +44,12 @@ def extract(
     batch_size: int = 512,
 ) -> Tensor:
     """Output of the backbone in evaluation mode, float32 `[n, width]` where the images are."""
-    training = backbone.training
-    backbone.eval()
     mean, deviation = (x.to(images.device).view(1, -1, 1, 1) for x in statistics)
-    found = [
-        backbone((batch.float() / 255 - mean) / deviation).float()
-        for batch in images.split(batch_size)
-    ]
-    backbone.train(training)
+    with evaluating(backbone):
+        found = [
+            backbone((batch.float() / 255 - mean) / deviation).float()
+            for batch in images.split(batch_size)
+        ]
     return torch.cat(found)
 
 

@@ -5,6 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
+from .features import labelled
 
 # Rows of either side in one product: 4M similarities are 16 MB.
 BLOCK = 2048
@@ -84,16 +85,17 @@ def knn_predict(
     Args:
         query: Features `[n, d]`, normalised here.
         bank: Features `[m, d]` of known label, normalised here.
-        labels: int64 `[m]`.
+        labels: int64 `[m]`; rows of -1, which stands for none, are left out.
         k: Neighbours; all of the bank where it has fewer.
         temperature: Of the weights, above zero.
         classes: Number of labels; the highest in `labels` plus one by default.
 
     Returns:
-        int64 `[n]`.
+        int64 `[n]`; -1 for a query that has no votes, as its similarities are not finite.
 
     Raises:
-        ValueError: A temperature or k that is not positive, or shapes that do not fit.
+        ValueError: A temperature or k that is not positive, shapes that do not fit, or labels that
+            reach `classes` or are all -1.
         TypeError: Labels that are not int64, or rows that are not floating point.
 
     Source: Wu et al. 2018, "Unsupervised Feature Learning via Non-Parametric Instance
@@ -103,10 +105,15 @@ def knn_predict(
     _check.vector("labels", labels, bank.shape[0], bank.device, integer=True)
     temperature = _check.positive("temperature", temperature)
     _check.count("k", k)
-    classes = int(labels.max()) + 1 if classes is None else classes
+    bank, labels = labelled("labels", labels, bank)
+    highest = int(labels.max())
+    classes = highest + 1 if classes is None else classes
+    if highest >= classes:
+        raise ValueError(f"labels must be below classes, {classes}, got {highest}")
     query, bank = F.normalize(query, dim=1), F.normalize(bank, dim=1)
     similarity, rows = nearest(query, bank, min(k, bank.shape[0]))
     # Relative to the nearest: the vote is the same and nothing overflows.
     weight = ((similarity - similarity[:, :1]) / temperature).exp()
     votes = weight.new_zeros(query.shape[0], classes)
-    return votes.scatter_add_(1, labels[rows], weight).argmax(1)
+    votes.scatter_add_(1, labels[rows], weight)
+    return torch.where(votes.isfinite().all(1), votes.argmax(1), -1)

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
+from .features import labelled
 
 # Rows whose logits exist at once: 65,536 x 1,000 classes are 262 MB.
 BLOCK = 65536
@@ -110,7 +111,7 @@ def linear_probe(
 
     Args:
         train: Features `[m, d]`.
-        train_labels: int64 `[m]`.
+        train_labels: int64 `[m]`; rows of -1, which stands for none, are left out of both splits.
         test: Features `[n, d]`.
         test_labels: int64 `[n]`; read only for the accuracy.
         penalties: Of the weights, to choose from.
@@ -127,8 +128,10 @@ def linear_probe(
     _check.rows("test", test, ("train", train))
     _check.vector("train_labels", train_labels, train.shape[0], train.device, integer=True)
     _check.vector("test_labels", test_labels, test.shape[0], train.device, integer=True)
+    train, train_labels = labelled("train_labels", train_labels, train)
+    test, test_labels = labelled("test_labels", test_labels, test)
     if train.shape[0] < 2:
-        raise ValueError(f"train must have two rows or more, got {train.shape[0]}")
+        raise ValueError(f"train must have two labelled rows or more, got {train.shape[0]}")
     train, test = train.float(), test.float()
     mean, deviation = statistics(train)
     train, test = (train - mean) / deviation, (test - mean) / deviation
@@ -173,6 +176,7 @@ def probe_accuracy(
     from sklearn.linear_model import LogisticRegression
 
     mean, deviation = statistics(train)
+    test, test_labels = labelled("test_labels", test_labels, test)
     test, truth = ((test - mean) / deviation).cpu().numpy(), test_labels.cpu().numpy()
     accuracy = []
     for seed in range(draws):

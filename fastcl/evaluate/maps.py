@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from .features import evaluating
+
 STAGES = 4
 
 
@@ -98,12 +100,10 @@ def attention_maps(
 
 def _look(model: nn.Module, images: Tensor, hooks: list) -> None:
     """One forward in evaluation mode with hooks that are gone afterwards."""
-    training = model.training
     handles = [module.register_forward_hook(hook) for module, hook in hooks]
-    model.eval()
     try:
-        model(images)
+        with evaluating(model):
+            model(images)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()

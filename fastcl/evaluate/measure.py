@@ -10,7 +10,7 @@ from .. import _check
 from ..pretrain.augment import Views
 from ..pretrain.data import Images
 from .collapse import diagnose
-from .features import extract, pixels
+from .features import evaluating, extract, labelled, pixels
 from .finetune import finetune, finetune_steps
 from .geometry import alignment, uniformity
 from .knn import knn_predict
@@ -106,9 +106,10 @@ def classification(
     features: Features, images: Images, choices: Choices, tell: Tell
 ) -> list[Metric]:
     """Neighbours, linear probes and retrieval of frozen features."""
-    k, tau = min(choices.knn_k, len(images.train)), choices.temperature
-    r = min(choices.retrieval_k, len(images.train))
-    data = f"{len(images.train):,} training and {len(images.test):,} test images"
+    known, many = ((x >= 0).sum().item() for x in (images.train_labels, images.test_labels))
+    k, tau = min(choices.knn_k, known), choices.temperature
+    r = min(choices.retrieval_k, known)
+    data = f"{known:,} training and {many:,} test images"
     knn = Metric(
         f"{k}-NN accuracy",
         f"Vote of the {k} nearest training images by cosine, weight exp(cosine / {tau:g}) "
@@ -138,18 +139,19 @@ def classification(
         f"retrieval hit rate@{r}",
         "Share of test images with one such neighbour at least (Recall@k in metric learning).",
     )
-    labels = images.train_labels, images.test_labels
     for name, (train, test) in features.items():
+        train, train_labels = labelled("train_labels", images.train_labels, train)
+        test, test_labels = labelled("test_labels", images.test_labels, test)
         tell(f"neighbours of {name}")
-        votes = knn_predict(test, train, labels[0], k=k, temperature=tau)
-        knn.values[name] = (votes == labels[1]).double().mean().item()
-        found = retrieve(test, labels[1], train, labels[0], k=r)
+        votes = knn_predict(test, train, train_labels, k=k, temperature=tau)
+        knn.values[name] = (votes == test_labels).double().mean().item()
+        found = retrieve(test, test_labels, train, train_labels, k=r)
         precision.values[name], recall.values[name] = found.precision, found.recall
         hit.values[name] = found.hit_rate
         tell(f"linear probes of {name}")
-        probe = linear_probe(train, labels[0], test, labels[1], seed=choices.seed)
+        probe = linear_probe(train, train_labels, test, test_labels, seed=choices.seed)
         linear.values[name] = probe.accuracy
-        few.values[name] = probe_accuracy(train, labels[0], test, labels[1])
+        few.values[name] = probe_accuracy(train, train_labels, test, test_labels)
     return [knn, linear, few, precision, recall, hit]
 
 
@@ -221,13 +223,10 @@ def geometry(
     numbers = images.statistics()
     views = Views(images.kind, images.size, numbers).to(images.test.device)
     for name, backbone in backbones.items():
-        training = backbone.training
-        backbone.eval()
-        with torch.random.fork_rng():
+        with evaluating(backbone), torch.random.fork_rng():
             torch.manual_seed(choices.seed)
             pairs = [
                 [backbone(views(batch)).float() for _ in "12"] for batch in images.test.split(512)
             ]
-        backbone.train(training)
         align.values[name] = alignment(*(torch.cat(side) for side in zip(*pairs, strict=True)))
     return [align, uniform, rank, spread]

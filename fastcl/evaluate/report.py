@@ -13,7 +13,7 @@ from ..pretrain.data import Images, load_images
 from ..pretrain.files import replace_file
 from ..pretrain.recipe import Config
 from ..pretrain.weights import fill, read_weights
-from .features import extract, pixels
+from .features import extract, labelled, pixels
 from .knn import knn_predict
 from .linear import probe_accuracy
 
@@ -52,9 +52,10 @@ class Report:
 
 def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
     """Both accuracies of features `[n, d]` of the training and the test images."""
+    test, truth = labelled("test_labels", images.test_labels, test)
     predicted = knn_predict(test, train, images.train_labels, classes=len(images.classes))
-    knn = (predicted == images.test_labels).float().mean().item()
-    probe = probe_accuracy(train, images.train_labels, test, images.test_labels)
+    knn = (predicted == truth).float().mean().item()
+    probe = probe_accuracy(train, images.train_labels, test, truth)
     return Score(name, knn, probe)
 
 

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
+from .features import labelled
 from .knn import nearest
 
 
@@ -46,7 +47,7 @@ def retrieve(
 
     Args:
         query: Features `[n, d]`, normalised here.
-        query_labels: int64 `[n]`.
+        query_labels: int64 `[n]`; rows of -1, which stands for none, are left out of both.
         gallery: Features `[m, d]`, normalised here; no query is among them.
         gallery_labels: int64 `[m]`.
         k: Neighbours, from 1 to m.
@@ -59,6 +60,8 @@ def retrieve(
     _check.rows("query", query, ("gallery", gallery))
     _check.vector("query_labels", query_labels, query.shape[0], query.device, integer=True)
     _check.vector("gallery_labels", gallery_labels, gallery.shape[0], query.device, integer=True)
+    query, query_labels = labelled("query_labels", query_labels, query)
+    gallery, gallery_labels = labelled("gallery_labels", gallery_labels, gallery)
     rows = cosine_neighbours(query, gallery, k)
     hits = (gallery_labels[rows] == query_labels[:, None]).sum(1).double()
     classes = int(torch.max(query_labels.max(), gallery_labels.max())) + 1

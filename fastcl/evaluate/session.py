@@ -136,9 +136,9 @@ def _pictures(
 
 def sheet_rows(labels: Tensor | None, n: int, count: int) -> Tensor:
     """Which test images to show: the first of every class, or the first ones; not the best."""
-    if labels is None:
+    if labels is None or not (labels >= 0).any():
         return torch.arange(min(n, count))
-    firsts = [int((labels == label).nonzero()[0]) for label in labels.unique()]
+    firsts = [int((labels == label).nonzero()[0]) for label in labels[labels >= 0].unique()]
     return torch.tensor(firsts[:count])
 
 

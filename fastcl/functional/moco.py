@@ -50,14 +50,8 @@ def moco(
     Source: He et al. 2020, "Momentum Contrast for Unsupervised Visual Representation Learning",
     equation 1.
     """
-    _check.pairs("key", key, "query", query)
-    _check.rows("queue", queue)
-    if queue.requires_grad:
-        raise ValueError("queue must not require a gradient")
-    scale = 1 / _check.positive("temperature", temperature)
-    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
-    if (ids is None) != (queue_ids is None):
-        raise ValueError("ids and queue_ids must both be given, or neither")
+    check_moco(query, key, queue, temperature, ids, queue_ids, duplicates)
+    scale = 1 / temperature
     both = None if ids is None else (ids, queue_ids)
     key, columns = key.detach(), queue.to(query.dtype)
     if both is None or duplicates == "ignore":
@@ -68,3 +62,17 @@ def moco(
     older, own = contrast(q, columns, scale=scale, ids=both), scale * row_products(q, k)
     positive = (older.count * older.positive + own) / (older.count + 1)
     return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()
+
+
+def check_moco(query, key, queue, temperature, ids, queue_ids, duplicates) -> None:
+    """What `moco` raises for arguments that do not fit."""
+    _check.pairs("key", key, "query", query)
+    _check.rows("queue", queue)
+    if queue.requires_grad:
+        raise ValueError("queue must not require a gradient")
+    scale = 1 / _check.positive("temperature", temperature)
+    _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+    if (ids is None) != (queue_ids is None):
+        raise ValueError("ids and queue_ids must both be given, or neither")
+    columns = queue.to(query.dtype)
+    _check.contrast(query, columns, scale, ids, queue_ids, None, None, False, False)

@@ -8,7 +8,7 @@ from .. import functional
 from ..distributed import mean
 from ..momentum import Momentum
 from .heads import batch_norm_head
-from .state import Steps, check_schedule, rising_momentum
+from .state import Steps, check_schedule, move, rising_momentum
 
 
 class BYOL(nn.Module):
@@ -60,5 +60,5 @@ class BYOL(nn.Module):
         """After the optimiser step: move the twin."""
         with record_function("fastcl::momentum"):
             share = rising_momentum(self.momentum, self.steps.count, self.total_steps)
-            self.target.update(momentum=share)
+            move(self.target, self.backbone, self.head, momentum=share)
         self.steps.count += 1

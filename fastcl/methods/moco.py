@@ -12,6 +12,7 @@ from ..momentum import Momentum
 from ..queue import Queue
 from .batch_norm import shuffled, split_batch_norm
 from .heads import linear_head, mlp_head
+from .state import move, remember
 
 
 class MoCo(nn.Module):
@@ -71,7 +72,7 @@ class MoCo(nn.Module):
             company = self.groups > 1 or world_size() > 1
             k = unit_rows(shuffled(self.target, view2) if company else self.target(view2))
         if self.training:
-            self._keys.append(k)
+            remember(self._keys, k)
         with record_function("fastcl::loss"):
             positive = row_products(q, k)
             result = contrast(
@@ -88,7 +89,7 @@ class MoCo(nn.Module):
     def update(self) -> None:
         """After the optimiser step: move the twin and queue the keys since the last update."""
         with record_function("fastcl::momentum"):
-            self.target.update()
+            move(self.target, self.backbone, self.head)
         with record_function("fastcl::queue"):
             for k in self._keys:
                 self.queue.push(k)

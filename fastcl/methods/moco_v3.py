@@ -8,7 +8,7 @@ from .. import _check, functional
 from ..distributed import gather, gather_with_gradient
 from ..momentum import Momentum
 from .heads import batch_norm_head
-from .state import Steps, check_schedule, rising_momentum
+from .state import Steps, check_schedule, move, rising_momentum
 
 
 class MoCoV3(nn.Module):
@@ -70,5 +70,5 @@ class MoCoV3(nn.Module):
         """After the optimiser step: move the twin."""
         with record_function("fastcl::momentum"):
             share = rising_momentum(self.momentum, self.steps.count, self.total_steps)
-            self.target.update(momentum=share)
+            move(self.target, self.backbone, self.head, momentum=share)
         self.steps.count += 1

@@ -9,6 +9,7 @@ from ..distributed import gather, gather_with_gradient
 from ..functional import info_nce, unit_rows
 from ..queue import Queue
 from .heads import batch_norm_head
+from .state import remember
 
 CHUNK = 2**26  # bytes of similarities with the whole queue that are formed at once
 
@@ -56,7 +57,7 @@ class NNCLR(nn.Module):
             k1, k2 = unit_rows(z1.detach()), unit_rows(z2.detach())
             neighbour1, neighbour2 = (gather(self.nearest(k)) for k in (k1, k2))
         if self.training:
-            self._keys.append(k1)
+            remember(self._keys, k1)
         with record_function("fastcl::loss"):
             first = info_nce(neighbour1, p2, temperature=self.temperature)
             second = info_nce(neighbour2, p1, temperature=self.temperature)

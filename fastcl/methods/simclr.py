@@ -55,7 +55,8 @@ class SimCLR(nn.Module):
         Args:
             view1: `[n, ...]`.
             view2: `[n, ...]`.
-            labels: `[n]` int64, for the loss "sup_con" alone.
+            labels: `[n]` int64, for the loss "sup_con" alone; an image of -1, which stands for no
+                label, attracts its other view alone.
 
         Raises:
             ValueError: Labels are missing, or given to another loss.
@@ -69,7 +70,10 @@ class SimCLR(nn.Module):
                 return self._nt_xent(z1, z2)
             options = {"temperature": self.temperature, "normalize": False}
             if self.loss == "sup_con":
-                return functional.sup_con(torch.cat([z1, z2]), gather(labels).repeat(2), **options)
+                labels = gather(labels)
+                alone = -1 - torch.arange(len(labels), device=labels.device)
+                labels = torch.where(labels < 0, alone, labels).repeat(2)
+                return functional.sup_con(torch.cat([z1, z2]), labels, **options)
             return getattr(functional, self.loss)(z1, z2, **options)
 
     def _nt_xent(self, z1: Tensor, z2: Tensor) -> Tensor:

@@ -1,12 +1,37 @@
 """What methods count and estimate on the host; all of it in the state_dict."""
 
 import math
+import warnings
 
 import torch
 from torch import Tensor, nn
 
 from .. import _check, distributed
 from ..functional import nce_normalizer
+from ..momentum import PATIENCE, Momentum
+
+
+def remember(keys: list, new) -> None:
+    """Keep what the next update queues; a warning where no update comes."""
+    keys.append(new)
+    if len(keys) == PATIENCE:
+        warnings.warn(
+            f"{PATIENCE} training forwards without update(): call it after every optimiser step, "
+            "or every batch is kept in memory and none becomes a negative",
+            stacklevel=3,
+        )
+
+
+def move(target: Momentum, *followed: nn.Module, momentum: float | None = None) -> None:
+    """Update a twin; a warning where what it follows is no longer a part of the method."""
+    own = {id(p) for module in followed for p in module.parameters()}
+    if own != {id(p) for p in target.online.parameters()}:
+        warnings.warn(
+            "backbone or head was replaced after construction and the twin follows the old one: "
+            "construct the method with the new one",
+            stacklevel=3,
+        )
+    target.update(momentum=momentum)
 
 
 class Steps(nn.Module):

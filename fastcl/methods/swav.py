@@ -13,7 +13,7 @@ from ..distributed import gather, mean, rank
 from ..functional import unit_rows
 from ..queue import Queue
 from .heads import batch_norm_head
-from .state import Steps
+from .state import Steps, remember
 
 
 class SwAV(nn.Module):
@@ -91,7 +91,8 @@ class SwAV(nn.Module):
             )  # fmt: skip
             loss = mean(loss, rows=len(crops[0]))
         if self.training and self.queues:
-            self._keys.append((sum(counts), [x.detach() for x in z.chunk(len(crops))[:2]]))
+            own = [x.detach() for x in z.chunk(len(crops))[:2]]
+            remember(self._keys, (sum(counts), own))
         return loss
 
     def _features(self, crops: tuple[Tensor, ...]) -> Tensor:
