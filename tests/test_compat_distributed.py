@@ -98,6 +98,49 @@ def _check_solo(rank: int) -> None:
     assert not torch.allclose(alone, together[rank], rtol=1e-3)  # negative control
 
 
+class _Smoothed:
+    """What a user replaces, over any library's class."""
+
+    def get_ground_truth(self, *args, **kwargs):
+        return 0.9 * super().get_ground_truth(*args, **kwargs)
+
+
+class _Squared:
+    def get_logits(self, *args, **kwargs):
+        return super().get_logits(*args, **kwargs) ** 2
+
+
+class _Weighed:
+    def _loss(self, *args, **kwargs):
+        return super()._loss(*args, **kwargs) * (2 if kwargs.get("negative_only") else 3)
+
+
+def _check_replaced(rank: int) -> None:
+    """A subclass of a loss over several ranks is called for its part, as in the library."""
+    theirs, tensors = peer("open_clip.loss"), _rows("image", "text")
+    scale, bias = (torch.tensor(x, dtype=torch.float64) for x in (2.0, -1.0))
+    for own in (_Smoothed, _Squared, _Weighed):
+        for how in ("bidir", "shift", "reduce", "gather"):
+            results = []
+            for module in (open_clip, theirs):
+                loss = type("Own", (own, module.SigLipLoss), {})
+                loss = loss(rank=rank, world_size=WORLD, dist_impl=how)
+                results.append(_gradients(loss, rank, tensors, scale, bias))
+            torch.testing.assert_close(*results)
+    theirs, tensors = peer("lightly.loss"), _rows("out0", "out1")
+    results = [
+        _gradients(type("Own", (_Weighed, m.DCLLoss), {})(gather_distributed=True), rank, tensors)
+        for m in (lightly, theirs)
+    ]
+    torch.testing.assert_close(*results)
+    results = []
+    for module in (lightly, theirs):
+        loss = module.NTXentLoss(gather_distributed=True)
+        loss.cross_entropy = torch.nn.CrossEntropyLoss(label_smoothing=0.1)
+        results.append(_gradients(loss, rank, tensors))
+    torch.testing.assert_close(*results)
+
+
 def _check_sentences(rank: int) -> None:
     theirs = peer("sentence_transformers.sentence_transformer.losses")
     from fastcl.compat import sentence_transformers
@@ -165,6 +208,7 @@ def test_two_ranks_of_the_libraries(tmp_path):
     if not all(importlib.util.find_spec(x) for x in ("lightly", "open_clip")):
         pytest.skip("lightly or open_clip is not installed: make test-peers")
     spawn(_check_libraries, WORLD, tmp_path)
+    spawn(_check_replaced, WORLD, tmp_path)
 
 
 def test_two_ranks_of_sentence_transformers(tmp_path):

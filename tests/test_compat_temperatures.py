@@ -187,3 +187,23 @@ def test_a_scale_that_nobody_may_look_at(monkeypatch):
         t = torch.tensor(number, dtype=torch.float64, requires_grad=True)
         for make, plain in (FORMS[x] for x in ("nt_xent", "dcl", "two_views", "sup_con")):
             assert_same(lambda a, b, t, make=make: make(t)(a, b), plain, (a, b, t))
+
+
+def test_features_of_any_length():
+    """Logits of 1e7: the weights are a softmax's, one at most."""
+    a, b, queue = 3000 * torch.randn(90, 32), 3000 * torch.randn(90, 32), torch.randn(32, 50)
+    forms = [
+        (lambda a, b: open_clip.ClipLoss()(a, b, 1.0), lambda a, b: clip(a, b, 1.0, 0.0)),
+        (
+            lambda a, b: solo.mocov2plus_loss_func(a, b, 3000 * queue, 0.1),
+            lambda a, b: _moco(a, b, 3000 * queue.to(a), 0.1),
+        ),
+    ]
+    for ours, plain in forms:
+        results = []
+        for form, dtype in ((ours, torch.float32), (plain, torch.float64)):
+            x = [t.to(dtype).requires_grad_() for t in (a, b)]
+            value = form(*x)
+            results.append([value.detach(), *torch.autograd.grad(value, x)])
+        for x, y in zip(*results, strict=True):
+            assert (x - y).abs().max() <= 1e-6 * y.abs().max()

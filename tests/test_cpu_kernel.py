@@ -183,6 +183,27 @@ def test_logits_in_the_thousands():
         torch.testing.assert_close(x, y, rtol=1e-6, atol=1e-5)
 
 
+@pytest.mark.parametrize("n", [40, 300])
+@pytest.mark.parametrize("form", ["rows", "both", "symmetric", "extra"])
+def test_logits_in_the_millions_that_differ_by_little(form, n):
+    """Whole numbers, whose products float32 holds: p is a softmax of 0, 1, 2, ... and no more."""
+    i = torch.arange(n, dtype=torch.float64)
+    q, k = torch.stack([0 * i + 3000, i % 3], 1), torch.stack([0 * i + 2500, i % 5], 1)
+    p = problem(n, n, 2, unit=False, ids="pairs", symmetric=form == "symmetric")
+    k = q if form == "symmetric" else k
+    p |= {"q": q, "k": k, "extra": (q * k).sum(1) if form == "extra" else None, "pivot": None}
+    for scale in (1.0, 0.01):
+        options = {"both": form == "both", "scale": scale}
+        exact = run(reference, p, torch.float64, **options)
+        ours = run(ops, p, torch.float32, **options)
+        assert exact[0][2].max() > 7e4 * scale
+        for name, x, y in zip(NAMES[3:], ours[3:], exact[3:], strict=True):
+            if y.numel() and not (name == "weighted" and form == "both"):
+                assert (x - y).abs().max() <= 4e-6 * y.abs().max(), name
+        losses = ours[0][0].double(), exact[0][0]
+        torch.testing.assert_close(*losses, rtol=1e-6, atol=1e-5)
+
+
 @pytest.mark.parametrize("unit", [True, False])
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_row_that_is_not_finite_has_no_finite_loss(bad, unit):

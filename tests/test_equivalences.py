@@ -7,6 +7,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from plain import inva_spread
 from torch.nn.functional import cross_entropy
 
 import fastcl.functional as F
@@ -209,3 +210,22 @@ def test_inva_spread_of_saturated_pairs(temperature, dtype):
     exact = F.inva_spread(z, z.roll(1, 0), temperature=temperature)
     ours = F.inva_spread(z.to(dtype), z.roll(1, 0).to(dtype), temperature=temperature)
     torch.testing.assert_close(ours.double(), exact, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("weight", [0.9, 0.5, 0.1])
+def test_inva_spread_of_a_weight_below_one(weight):
+    """The authors' formula where it is a number, and NaN where it is: there p is above one."""
+    views = [torch.randn(2, 5, 4, dtype=torch.float64) for _ in range(20)]
+    views += [x[:1] + 0.1 * x for x in views]  # the other view is the nearest
+    known = 0
+    for z0, z1 in (x.requires_grad_() for x in views):
+        options = {"temperature": 0.7, "negative_weight": weight}
+        forms = [f(z0, z1, **options) for f in (F.inva_spread, inva_spread)]
+        assert forms[0].isnan() == forms[1].isnan()
+        if forms[0].isnan():
+            continue
+        known += 1
+        torch.testing.assert_close(*forms)
+        gradients = [torch.autograd.grad(x, (z0, z1)) for x in forms]
+        torch.testing.assert_close(*gradients)
+    assert known > 0
