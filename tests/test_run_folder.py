@@ -108,6 +108,22 @@ def test_command_saves_on_a_signal_and_says_how_to_go_on(tmp_path, number):
     assert result.exit_code == 0 and "continued" in result.output
 
 
+def test_second_interrupt_ends_at_once_and_says_how_to_go_on(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    arguments = ["pretrain", "--devices", "1", "--limit", "64", "--batch-size", "32", "--epochs",
+                 "3", "--out", str(tmp_path)]  # fmt: skip
+    monkeypatch.setattr(run_module.Run, "train", interrupted)
+    result = runner.invoke(commands.app, arguments)
+    assert result.exit_code == 130 and "starts anew: nothing was saved yet" in result.output
+    monkeypatch.undo()
+    assert runner.invoke(commands.app, [*arguments, "--stop-after", "1"]).exit_code == 0
+    monkeypatch.setattr(run_module.Run, "train", interrupted)
+    result = runner.invoke(commands.app, arguments)
+    assert result.exit_code == 130 and "goes on from the checkpoint" in result.output
+
+
 # --- divergence ---------------------------------------------------------------------------------
 
 
