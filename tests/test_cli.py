@@ -166,3 +166,135 @@ def test_doctor_asks_the_dispatcher():
 
 def test_version():
     assert __version__ in runner.invoke(commands.app, ["--version"]).output
+
+
+HELP = """
+import sys
+class Absent:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("torch", "numpy"):
+            raise ImportError(f"{name} was imported")
+sys.meta_path.insert(0, Absent())
+sys.argv = ["/usr/bin/fastcl", *sys.argv[1:]]
+from fastcl.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["pretrain", "--help"], ["--version"]])
+def test_help_does_not_wait_for_torch(arguments):
+    done = subprocess.run([sys.executable, "-c", HELP, *arguments], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout, done.stderr
+
+
+def test_names_of_options_are_those_of_the_functions():
+    from fastcl import _choices, _warm_up
+
+    assert set(_choices.LOSSES) == set(_warm_up.LOSSES)
+    assert {dtype.value for dtype in _choices.Dtype} == set(_warm_up.DTYPES)
+
+
+def test_import_in_any_other_process_brings_everything():
+    code = "import fastcl, torch; fastcl.patch; torch.ops.fastcl.momentum_update_"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_options_reach_the_configuration(tmp_path):
+    given = ["--optimizer", "adamw", "--weight-decay", "0.03", "--warmup", "0.5", "--augmentation",
+             "0.25", "--twin-momentum", "0.9", "--lr", "0.001"]  # fmt: skip
+    result = runner.invoke(
+        commands.app, ["pretrain", "--epochs", "2", "--stop-after", "1", "--limit", "64",
+                       "--batch-size", "32", "--devices", "1", "--out", str(tmp_path), *given],
+    )  # fmt: skip
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["optimizer"] == "adamw" and config["options"]["momentum"] == 0.9
+    figures = [config[name] for name in ("weight_decay", "warmup", "augmentation", "learning_rate")]
+    assert figures == [0.03, 0.5, 0.25, 0.001]
+    with open(tmp_path / "metrics.csv") as file:
+        (row,) = csv.DictReader(file)
+    assert float(row["learning_rate"]) == 0.001, "half of the steps rise"
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError("Unable to allocate 9 GiB"), "out of memory: a smaller --batch-size.*9 GiB"),
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory: a smaller"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out of memory: a smaller"),
+        (OSError(28, "No space left on device", "runs/a"), "No space left on device: 'runs/a'"),
+        (FloatingPointError("the training diverged"), "error: the training diverged"),
+    ],
+)
+@pytest.mark.parametrize("command", ["pretrain", "evaluate", "finetune", "distill"])
+def test_what_the_machine_causes_is_one_line(monkeypatch, command, error, message):
+    from fastcl import distill, finetune
+    from fastcl.evaluate import session as evaluation
+    from fastcl.pretrain import session
+
+    def fails(*_, **__):
+        raise error
+
+    for module, name in ((session, "pretrain"), (evaluation, "evaluate_run"),
+                         (finetune, "finetune_run"), (distill, "distill_run")):  # fmt: skip
+        monkeypatch.setattr(module, name, fails)
+    result = runner.invoke(commands.app, [command, *([] if command == "pretrain" else ["run"])])
+    assert result.exit_code == 1 and re.search(message, " ".join(result.output.split()))
+    assert len(result.output.strip().splitlines()) <= 2 and "Traceback" not in result.output
+
+
+def test_a_fault_of_fastcl_keeps_its_traceback(monkeypatch):
+    from fastcl.pretrain import session
+
+    def fails(*_, **__):
+        raise RuntimeError("shapes do not fit")
+
+    monkeypatch.setattr(session, "pretrain", fails)
+    assert isinstance(runner.invoke(commands.app, ["pretrain"]).exception, RuntimeError)
+
+
+@pytest.mark.parametrize("device", ["cuda", "tpu"])
+@pytest.mark.parametrize("command", ["evaluate", "finetune", "distill"])
+def test_devices_that_are_not_there_are_named(command, device):
+    if device == "cuda" and torch.cuda.is_available():
+        pytest.skip("cuda is there")
+    result = runner.invoke(commands.app, [command, "run", "--device", device])
+    assert result.exit_code == 1 and f"cuda or auto, got '{device}'" in result.output
+
+
+def test_bar_opens_without_figures_and_goes_on_where_the_run_is():
+    from rich.console import Console
+
+    from fastcl.pretrain.display import Display
+
+    console = Console(force_terminal=True, width=120, record=True)
+    with Display(console, epochs=4, steps=10, done=1, step=3) as display:
+        display._progress.refresh()
+        (task,) = display._progress.tasks
+        assert task.completed == 13
+    assert "nan" not in console.export_text()
+
+
+def test_partly_labelled_data_train_and_are_measured(tmp_path):
+    import numpy as np
+
+    pixels = np.random.default_rng(0).integers(0, 256, (90, 8, 8), dtype=np.uint8)
+    labels = np.tile([-1, 3, 5], 30)[:, None]
+    np.savez(tmp_path / "part.npz", images=pixels, labels=labels)
+    folder = str(tmp_path / "run")
+    for arguments in (
+        ["pretrain", "--method", "supcon", "--data", str(tmp_path / "part.npz"), "--epochs", "1",
+         "--devices", "1", "--out", folder],
+        ["evaluate", folder, "--fractions", "0.5", "--finetune-steps", "2", "--embedding", "tsne",
+         "--device", "cpu"],
+        ["finetune", folder, "--steps", "2", "--device", "cpu"],
+        ["distill", folder, "--steps", "2", "--alpha", "0.5", "--device", "cpu"],
+    ):  # fmt: skip
+        result = runner.invoke(commands.app, arguments)
+        assert result.exit_code == 0 and "warning: no" not in result.output, result.output
+        if arguments[0] in ("finetune", "distill"):
+            assert re.search(r"(fine-tuning|distilling), step 2/2", result.output), "progress"
+    text = (tmp_path / "run" / "evaluation.json").read_text()
+    knn = next(m for m in json.loads(text)["metrics"] if "-NN" in m["name"])
+    (known,) = re.findall(r"(\d+) training and \d+ test images", knn["protocol"])
+    assert int(known) < 72, "images without a label are left out"

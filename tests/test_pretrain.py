@@ -147,6 +147,10 @@ def test_divergence_is_an_error_and_keeps_the_checkpoint(tmp_path):
         ({"batch_size": 97}, "batch-size must be a multiple of the 1 devices from 2 to the 96"),
         ({"batch_size": 1}, "batch-size"),
         ({"learning_rate": 0.0}, "lr must be above 0"),
+        ({"learning_rate": float("inf")}, "lr must be above 0 and finite, got inf"),
+        ({"weight_decay": float("nan")}, "weight-decay must be finite and from 0 to inf"),
+        ({"warmup": 1.5}, "warmup must be finite and from 0 to 1, got 1.5"),
+        ({"augmentation": -1.0}, "augmentation must be finite and from 0 to 2"),
         ({"method": "simclr", "queue_size": 64}, "queue_size: this method has no such setting"),
     ],
 )

@@ -153,6 +153,11 @@ def test_channels_last_bfloat16_and_shared_weights_come_back(tmp_path):
     facts, found = read_weights(tmp_path / "w.safetensors")
     assert facts == FACTS and found.keys() == state.keys()
     assert all(torch.equal(found[name], x) for name, x in state.items())
+    for _ in range(5):
+        save_weights(tmp_path / "again.safetensors", state, FACTS)
+        assert (tmp_path / "again.safetensors").read_bytes() == (
+            tmp_path / "w.safetensors"
+        ).read_bytes()
 
 
 def test_damaged_and_foreign_weights_are_named(tmp_path):

@@ -7,10 +7,10 @@ from torch.optim import Optimizer
 
 @torch.no_grad()
 def is_finite(method: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
-    """Whether loss, weights, statistics and the optimiser's state are finite.
+    """Whether loss, weights, statistics and the optimiser's state are finite, and their squares.
 
     All of them: a step may ruin the weights after a loss that was fine, and batch normalisation
-    hides weights of any size until its statistics overflow.
+    hides weights of any size until a variance overflows.
 
     Returns:
         A bool on the device of the loss, unread.
@@ -22,4 +22,4 @@ def is_finite(method: nn.Module, optimizer: Optimizer, loss: Tensor) -> Tensor:
     ]  # fmt: skip
     # The largest, not the length, which overflows for numbers that do not.
     largest = torch._foreach_norm(tensors, float("inf"))
-    return torch.stack([loss.float(), *(x.float() for x in largest)]).isfinite().all()
+    return torch.stack([loss.float(), *(x.float() for x in largest)]).square().isfinite().all()

@@ -165,7 +165,7 @@ def resolve(
             f"devices, got {batch_size}"
         )
     if not 0 < learning_rate < math.inf:
-        raise ValueError(f"lr must be finite and above 0, got {learning_rate}")
+        raise ValueError(f"lr must be above 0 and finite, got {learning_rate}")
     bounds = {
         "weight-decay": (weight_decay, math.inf), "warmup": (warmup, 1),
         "augmentation": (augmentation, STRONGEST),

@@ -204,8 +204,9 @@ def _train(run: Run, console: Console, stop_after: int | None) -> bool:
             with Display(console, run.config.epochs, run.steps, run.epoch, run.step) as display:
                 finished = run.train(display, stop_after, stop)
         except KeyboardInterrupt:
-            saved = f"is saved {place(*run.saved)}" if run.saved else "is not saved yet"
-            _say(console, f"interrupted at once: the run {saved}; the same command goes on")
+            there = (run.folder / checkpoint.NAME).exists()
+            on = "goes on from the checkpoint" if there else "starts anew: nothing was saved yet"
+            _say(console, f"interrupted at once; the same command {on}")
             raise
         if stop() and not finished:
             stopped = Stopped(stop.number)

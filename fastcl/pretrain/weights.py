@@ -119,8 +119,17 @@ def save_weights(path: Path, state: dict[str, Tensor], facts: Facts) -> None:
         for name, value in asdict(facts).items()
     }
     metadata |= {"format": "pt", "sha256": _digest(tensors)}
-    data = save(tensors, metadata)
+    data = _in_order(save(tensors, metadata))
     replace_file(path, lambda file: file.write(data))
+
+
+def _in_order(data: bytes) -> bytes:
+    """The same file with its header sorted, as equal networks should have equal files: safetensors
+    puts metadata in any order. The file is the header's length in 8 bytes, header, tensors."""
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.dumps(json.loads(data[8:end]), sort_keys=True).encode()
+    header += b" " * (-len(header) % 8)  # tensors start where they are aligned
+    return len(header).to_bytes(8, "little") + header + data[end:]
 
 
 def read_weights(path: Path) -> tuple[Facts, dict[str, Tensor]]:
