@@ -2,8 +2,9 @@
 
 First every variant is checked against float64, then all are timed in turn in one process, then
 each is run once for its peak memory (on the CPU in a process of its own). Rows go to
-results/<suite>.csv after every case, tables to results/<suite>.md and the README, plots beside
-them. A variant that cannot run or is wrong has a row that says so.
+results/<suite>.csv after every case, in the place of what the same machine had measured before;
+tables to results/<suite>.md and the README, plots beside them. A variant that cannot run or is
+wrong has a row that says so.
 """
 
 import argparse
@@ -57,7 +58,9 @@ def main() -> None:
         return
     # A suite of the CPU on a GPU does not replace the CPU's rows.
     name = chosen.suite if device == "cpu" or chosen.suite == "gpu" else f"{chosen.suite}_gpu"
+    path = chosen.out / f"{name}.csv"
     begin, where, rows = time.monotonic(), report.circumstances(device), []
+    before = report.read(path) if path.exists() else []
     for index, case in enumerate(cases):
         if chosen.cases not in case.name:
             continue
@@ -75,7 +78,7 @@ def main() -> None:
         )  # fmt: skip
         print("\n".join(map(report.line, new)), flush=True)
         rows += [{**where, **row} for row in new]
-        report.save(rows, chosen.out / f"{name}.csv")
+        report.save(report.renew(rows, before), path)
     if not rows:
         raise SystemExit(f"no case of the suite {chosen.suite} was measured")
     report.show(name, chosen.out)

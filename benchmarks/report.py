@@ -81,6 +81,21 @@ def save(rows: list[dict], path: Path, columns: tuple[str, ...] = COLUMNS) -> No
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
 
 
+def renew(new: list[dict], old: list[dict]) -> list[dict]:
+    """All rows, a case's of the same machine in the place of its old ones."""
+
+    def key(row: dict) -> tuple[str, str]:
+        return row["machine"], row["case"]
+
+    fresh: dict[tuple[str, str], list[dict]] = {}
+    for row in new:
+        fresh.setdefault(key(row), []).append(row)
+    placed = {key(row): [] for row in [*old, *new]}
+    for row in old:
+        placed[key(row)].append(row)
+    return [row for rows in (placed | fresh).values() for row in rows]
+
+
 def append(row: dict, path: Path) -> None:
     """A row at the end of a file; the first one says what the columns are."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -102,21 +117,36 @@ def predicted(path: Path = RESULTS / "predicted.csv") -> dict[str, float]:
     return {r["case"]: float(r["predicted_ms"]) for r in read(path)} if path.exists() else {}
 
 
-def show(suite: str, folder: Path = RESULTS) -> None:
-    """Tables and plots of a suite's rows; in the README too, for the committed ones."""
-    rows = read(folder / f"{suite}.csv")
-    scaling = suite.startswith("scaling")
+def by_machine(rows: list[dict[str, str]]) -> list[list[dict[str, str]]]:
+    """Rows of each machine and instruction set, which no table mixes."""
+    found: dict[str, list[dict[str, str]]] = {}
+    for row in rows:
+        found.setdefault(row["machine"], []).append(row)
+    return list(found.values())
+
+
+def texts(suite: str, folder: Path = RESULTS) -> dict[str, str]:
+    """The tables of a suite's rows by their names, one below another for every machine."""
+    machines = by_machine(read(folder / f"{suite}.csv"))
+    if suite.startswith("scaling"):
+        return {suite: "\n".join(map(tables.scaling, machines))}
     foretold = predicted() if suite == "gpu" else None
-    texts = {suite: tables.scaling(rows) if scaling else tables.headline(rows, foretold)}
-    if not scaling and (libraries := tables.libraries(rows)):
-        texts[f"{suite}_peers"] = libraries
-    for name, text in texts.items():
+    found = {suite: "\n".join(tables.headline(rows, foretold) for rows in machines)}
+    if libraries := "\n".join(filter(None, map(tables.libraries, machines))):
+        found[f"{suite}_peers"] = libraries
+    return found
+
+
+def show(suite: str, folder: Path = RESULTS) -> None:
+    """Tables and a plot of a suite's rows; in the README too, for the committed ones."""
+    for name, text in texts(suite, folder).items():
         (folder / f"{name}.md").write_text(text)
         print(f"\n{text}")
         if folder == RESULTS:
             readme = ROOT / "README.md"
             readme.write_text(insert(readme.read_text(), name, text))
-    (plots.scaling if scaling else plots.distances)(rows, folder / f"{suite}.png")
+    plot = plots.scaling if suite.startswith("scaling") else plots.distances
+    plot(by_machine(read(folder / f"{suite}.csv"))[0], folder / f"{suite}.png")
     print(f"written to {folder}")
 
 

@@ -140,6 +140,14 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def inverse(name: str, value: float | Tensor, device: torch.device) -> float | Tensor:
+    """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
+    if isinstance(value, Tensor):
+        scalar(name, value, device)
+        return 1 / value
+    return 1 / positive(name, value)
+
+
 def count(name: str, value: int) -> None:
     """A whole number of at least one."""
     if isinstance(value, bool) or not isinstance(value, int):

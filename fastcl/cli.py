@@ -1,5 +1,6 @@
 """The command `fastcl`. Without the libraries of the command line it says how to get them."""
 
+import signal
 import sys
 from importlib.util import find_spec
 
@@ -18,9 +19,15 @@ def main() -> None:
         sys.exit(
             f"The command line of fastcl needs {' and '.join(missing)}: pip install 'fastcl[cli]'"
         )
-    from .commands import app
+    try:
+        from .commands import app
 
-    app()
+        app()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    finally:
+        # One more Ctrl-C would only break into the interpreter's tidying up.
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 if __name__ == "__main__":

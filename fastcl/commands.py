@@ -2,17 +2,16 @@
 
 import logging
 import warnings
-from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from .doctor import EXTRAS, report
-from .pretrain.recipes import METHODS
+from ._choices import MOCO, Dtype, Embedding, Loss, Method, Optimizer, Precision, Stem
+from ._ending import fail, one_line
+from ._extras import EXTRAS
 from .version import __version__
 
 app = typer.Typer(
@@ -21,28 +20,6 @@ app = typer.Typer(
     pretty_exceptions_show_locals=False,
 )
 console = Console()
-
-
-Method = StrEnum("Method", [(name, name) for name in METHODS])
-MOCO = Method("moco")
-
-
-class Precision(StrEnum):
-    auto = "auto"
-    fp32 = "32"
-    bf16 = "bf16"
-
-
-class Embedding(StrEnum):
-    auto = "auto"
-    tsne = "tsne"
-    umap = "umap"
-
-
-class Stem(StrEnum):
-    auto = "auto"
-    cifar = "cifar"
-    imagenet = "imagenet"
 
 
 def _version(asked: bool) -> None:
@@ -65,15 +42,7 @@ def _need(*extras: str) -> None:
     missing = [m for extra in extras for m in EXTRAS[extra] if find_spec(m) is None]
     if missing:
         names = ",".join(extras)
-        _fail(f"this needs {', '.join(missing)}: pip install 'fastcl[{names}]'")
-
-
-def _fail(message: object) -> None:
-    # Messages quote paths and extras in brackets, which are no markup.
-    Console(stderr=True).print(
-        f"[bold red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True
-    )
-    raise typer.Exit(1)
+        fail(f"this needs {', '.join(missing)}: pip install 'fastcl[{names}]'")
 
 
 @app.command()
@@ -96,9 +65,24 @@ def pretrain(
     ] = None,
     batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
+    optimizer: Annotated[
+        Optimizer | None, typer.Option(help="Default: the recipe's, as for what follows.")
+    ] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser.")] = None,
+    warmup: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Share of the steps in which lr rises.")
+    ] = None,
+    augmentation: Annotated[
+        float, typer.Option(min=0, max=2, help="Strength of the views; 1 is the recipe's.")
+    ] = 1.0,
     temperature: Annotated[float | None, typer.Option(help="Of the loss.")] = None,
     queue_size: Annotated[int | None, typer.Option(help="Rows in the method's queue.")] = None,
-    momentum: Annotated[float | None, typer.Option(help="Of the method's twin or bank.")] = None,
+    momentum: Annotated[
+        float | None,
+        typer.Option(
+            "--twin-momentum", "--momentum", help="Of the method's twin or bank, not of SGD."
+        ),
+    ] = None,
     precision: Annotated[
         Precision, typer.Option(help="auto: bf16 on a GPU that has it, else 32.")
     ] = Precision.auto,
@@ -119,18 +103,16 @@ def pretrain(
     warnings.filterwarnings("ignore", module="lightning_fabric")
     from .pretrain.session import pretrain as start
 
-    try:
+    with one_line():
         start(
             console, method=method.value, data=data, epochs=epochs, backbone=backbone,
             stem=stem.value, image_size=image_size, limit=limit, batch_size=batch_size,
-            learning_rate=lr, temperature=temperature, queue_size=queue_size, momentum=momentum,
+            learning_rate=lr, optimizer=optimizer and optimizer.value, weight_decay=weight_decay,
+            warmup=warmup, augmentation=augmentation, temperature=temperature,
+            queue_size=queue_size, momentum=momentum,
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after,
         )  # fmt: skip
-    except (ValueError, OSError, ImportError, FloatingPointError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
 
 
 @app.command()
@@ -157,15 +139,11 @@ def evaluate(
 ) -> None:
     """Measure a run: table, pictures and one report.html."""
     _need("pretrain", "plot")
-    import torch
-
     from .evaluate.measure import Choices
     from .evaluate.session import REPORT, evaluate_run
     from .pretrain.display import Steps, print_metrics
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
+    with one_line():
         choices = Choices(
             knn_k=knn_k, temperature=temperature, fractions=_numbers("fractions", fractions),
             finetune_steps=finetune_steps, retrieval_k=retrieval_k, embedding=embedding.value,
@@ -173,12 +151,8 @@ def evaluate(
         )  # fmt: skip
         with Steps(console) as steps:
             found = evaluate_run(
-                run, choices, device=device, out=out, limit=limit, tell=steps.tell
+                run, choices, device=_device(device), out=out, limit=limit, tell=steps.tell
             )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
-    except KeyboardInterrupt:
-        raise typer.Exit(130) from None
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
     console.print(text, markup=False, soft_wrap=True)
@@ -210,14 +184,13 @@ def finetune(
     """Train a classifier from a middle layer of the head on a fraction of the labels."""
     _need("pretrain", "plot")
     from .finetune import FINETUNED, finetune_run
+    from .pretrain.display import Steps
 
-    try:
+    with one_line(), Steps(console) as shown:
         done = finetune_run(
             run, fraction=fraction, from_layer=from_layer, steps=steps, seed=seed,
-            device=_device(device),
+            device=_device(device), tell=shown.tell,
         )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
     console.print(
         f"accuracy {done.accuracy:.1%} with {fraction:.0%} of the labels: {run / FINETUNED}",
         markup=False, soft_wrap=True,
@@ -241,14 +214,13 @@ def distill(
     """Teach a student what the fine-tuned classifier says of all images."""
     _need("pretrain", "plot")
     from .distill import DISTILLED, distill_run
+    from .pretrain.display import Steps
 
-    try:
+    with one_line(), Steps(console) as shown:
         done = distill_run(
             run, student=student, alpha=alpha, temperature=temperature, steps=steps, seed=seed,
-            device=_device(device),
+            device=_device(device), tell=shown.tell,
         )  # fmt: skip
-    except (ValueError, OSError, ImportError) as error:
-        _fail(error)
     console.print(
         f"accuracy {done.accuracy:.1%}, student {done.network}: {run / DISTILLED}",
         markup=False, soft_wrap=True,
@@ -256,14 +228,46 @@ def distill(
 
 
 def _device(name: str) -> str:
+    """Raises ValueError where there is no such device here."""
     import torch
 
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device must be cpu, cuda or auto, got {name!r}: {reason}") from error
     return name
+
+
+@app.command("warm-up")
+def warm_up(
+    loss: Annotated[Loss, typer.Argument(help="Function of fastcl.functional.")],
+    rows: Annotated[int, typer.Option(min=1, help="Batch size.")],
+    width: Annotated[int, typer.Option(min=1, help="Features of a row.")],
+    dtype: Annotated[Dtype, typer.Option(help="Of the rows.")] = Dtype.bfloat16,
+    queue: Annotated[int, typer.Option(min=1, help="Columns of moco.")] = 65536,
+    temperature: Annotated[float | None, typer.Option(help="Default: the function's.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
+) -> None:
+    """Compile the kernels of a loss, also for an odd last batch, before a run needs them."""
+    from ._warm_up import DTYPES
+    from ._warm_up import warm_up as compile_kernels
+
+    try:
+        compile_kernels(
+            loss.value, rows=rows, width=width, dtype=DTYPES[dtype.value], queue=queue,
+            temperature=temperature, device=_device(device),
+        )  # fmt: skip
+    except (ValueError, RuntimeError) as error:
+        fail(error)
+    console.print(f"{loss.value} is ready on {_device(device)}", markup=False)
 
 
 @app.command()
 def doctor() -> None:
     """Say what is installed, which kernel runs where, and what to do about what is missing."""
+    from .doctor import report
+
     print(report())

@@ -2,11 +2,11 @@
 
 import copy
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from . import _check
@@ -17,16 +17,21 @@ from .finetune import (
     RESULTS,
     WEIGHTS,
     Outcome,
+    Progress,
+    Tell,
     accuracy,
     classifier,
     head_layers,
     labelled_rows,
+    load,
     pretrained,
     save,
+    telling,
     train,
 )
 from .pretrain.backbone import build_backbone
 from .pretrain.data import Images
+from .pretrain.weights import facts_of
 
 DISTILLED = "distilled"
 
@@ -71,6 +76,7 @@ def distill(
     steps: int | None = None,
     learning_rate: float = 0.05,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> nn.Module:
     """Train a student on all training images to say what the teacher says.
 
@@ -87,6 +93,7 @@ def distill(
         steps: Of SGD; `evaluate.finetune.finetune_steps` of all images by default.
         learning_rate: At the start.
         seed: Of labelled images, batches and augmentation.
+        progress: Called with steps done and steps in all.
 
     Returns:
         The student.
@@ -124,13 +131,13 @@ def distill(
     if alpha < 1:  # half of every batch is labelled, or few batches would hold a label
         known = labelled.nonzero()[:, 0]
         rows = torch.cat([rows, known.repeat(-(-n // len(known)))[:n]])
-    train(student, images, rows, loss, steps, learning_rate, seed)
+    train(student, images, rows, loss, steps, learning_rate, seed, progress)
     return student
 
 
 def distill_run(
     folder: Path, *, student: str | None, alpha: float, temperature: float, steps: int | None,
-    seed: int, device: str,
+    seed: int, device: str, tell: Tell = lambda text: None,
 ) -> Outcome:  # fmt: skip
     """Distil the fine-tuned classifier of a run into a student, left under `distilled`.
 
@@ -138,6 +145,7 @@ def distill_run(
         FileNotFoundError: The run has not been fine-tuned.
         ValueError: A choice out of range.
     """
+    tell("loading the run")
     config, _, images = load_run(folder)
     results = folder / FINETUNED / RESULTS
     if not results.exists():
@@ -147,8 +155,8 @@ def distill_run(
     told = Outcome(**json.loads(results.read_text()))
     images = images.to(device)
     backbone, head = pretrained(config, images, folder)
-    teacher = classifier(nn.Sequential(backbone, head_layers(head, told.from_layer)), images)
-    load_model(teacher, folder / FINETUNED / WEIGHTS, device=device)
+    teacher = classifier(backbone, images, head_layers(head, told.from_layer))
+    load(teacher, folder / FINETUNED / WEIGHTS)
     torch.manual_seed(seed)
     name = student or config.backbone
     network, _ = build_backbone(
@@ -157,7 +165,9 @@ def distill_run(
     taught = distill(
         teacher, classifier(network.to(device), images), images, fraction=told.fraction,
         alpha=alpha, temperature=temperature, steps=steps, seed=seed,
+        progress=telling("distilling", tell),
     )  # fmt: skip
     outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
-    save(folder / DISTILLED, taught, outcome)
+    facts = facts_of(replace(config, backbone=name), images, 0)  # the student starts anew
+    save(folder / DISTILLED, taught, outcome, facts)
     return outcome

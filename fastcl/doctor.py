@@ -11,16 +11,11 @@ from importlib.util import find_spec
 import torch
 
 from . import _library
+from ._extras import EXTRAS
 from ._processor import processor
 from .functional import info_nce
 from .version import __version__
 
-# Import names of every optional group of pyproject.toml.
-EXTRAS = {
-    "cli": ("typer", "rich"),
-    "plot": ("matplotlib",),
-    "pretrain": ("lightning_fabric", "kornia", "sklearn", "safetensors", "PIL"),
-}
 DTYPES = {
     "fp32": torch.float32,
     "bf16": torch.bfloat16,

@@ -2,13 +2,13 @@
 
 import copy
 import json
-from collections.abc import Callable
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_model
 from torch import Tensor, nn
 
 from . import _check
@@ -18,10 +18,15 @@ from .evaluate.linear import draw_fraction
 from .evaluate.report import load_run
 from .pretrain import checkpoint
 from .pretrain.data import Images
+from .pretrain.files import replace_file
 from .pretrain.recipe import Config
 from .pretrain.run import build_method
+from .pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
 
+Progress = Callable[[int, int], None]
+Tell = Callable[[str], None]
 BATCH = 128
+SHOW_EVERY = 50
 FINETUNED = "finetuned"
 WEIGHTS, RESULTS = "classifier.safetensors", "results.json"
 
@@ -51,6 +56,7 @@ def finetune(
     steps: int | None = None,
     learning_rate: float = 0.05,
     seed: int = 0,
+    progress: Progress | None = None,
 ) -> nn.Sequential:
     """A classifier: backbone, the first layers of the projection head, and a linear layer, all
     trained on a fraction of the labels.
@@ -64,6 +70,7 @@ def finetune(
         steps: Of SGD; `evaluate.finetune.finetune_steps` by default.
         learning_rate: At the start.
         seed: Of the draw of images, of batches and augmentation.
+        progress: Called with steps done and steps in all.
 
     Raises:
         ValueError: A fraction or from_layer out of range, or data without labels.
@@ -73,31 +80,38 @@ def finetune(
     """
     rows = labelled_rows(images, fraction, seed)
     kept = copy.deepcopy(nn.Sequential(backbone, head_layers(head, from_layer)))
-    model = classifier(kept.to(images.train.device), images)
+    kept.to(images.train.device)
+    model = classifier(kept[0], images, kept[1])
     steps = finetune_steps(len(rows)) if steps is None else steps
     _check.count("steps", steps)
 
     def loss(view: Tensor, index: Tensor) -> Tensor:
         return F.cross_entropy(model(view), images.train_labels[index])
 
-    train(model, images, rows, loss, steps, learning_rate, seed)
+    train(model, images, rows, loss, steps, learning_rate, seed, progress)
     return model
 
 
-def classifier(network: nn.Module, images: Images) -> nn.Sequential:
-    """The network with a linear layer over the classes, zero at first."""
+def classifier(
+    backbone: nn.Module, images: Images, head: Sequence[nn.Module] = ()
+) -> nn.Sequential:
+    """`backbone` and then `fc`, as the last part of a ResNet is called: the layers of a head where
+    there are any, and a linear layer over the classes, zero at first."""
     device = images.train.device
-    width = extract(network, images.train[:1], images.statistics()).shape[1]
-    last = nn.Linear(width, len(images.classes), device=device)
+    layers = list(head)
+    features = extract(nn.Sequential(backbone, *layers), images.train[:1], images.statistics())
+    last = nn.Linear(features.shape[1], len(images.classes), device=device)
     nn.init.zeros_(last.weight)
     nn.init.zeros_(last.bias)
-    return nn.Sequential(network, last)
+    fc = nn.Sequential(*layers, last) if layers else last
+    return nn.Sequential(OrderedDict(backbone=backbone, fc=fc))
 
 
 def accuracy(model: nn.Module, images: Images) -> float:
     """On the test images, in [0, 1]."""
-    logits = extract(model, images.test, images.statistics())
-    return (logits.argmax(1) == images.test_labels).double().mean().item()
+    known = images.with_labels()
+    logits = extract(model, known.test, images.statistics())
+    return (logits.argmax(1) == known.test_labels).double().mean().item()
 
 
 def labelled_rows(images: Images, fraction: float, seed: int) -> Tensor:
@@ -117,6 +131,7 @@ def train(
     steps: int,
     learning_rate: float,
     seed: int,
+    progress: Progress | None = None,
 ) -> None:
     """SGD with Nesterov momentum and a cosine schedule on batches drawn from the rows."""
     device = images.train.device
@@ -128,7 +143,7 @@ def train(
     model.train()
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        for _ in range(steps):
+        for step in range(steps):
             index = rows[torch.randint(len(rows), (BATCH,)).to(device)]
             batch = images.train[index]
             # DigitViews takes bytes, kornia numbers from 0 to 1.
@@ -138,6 +153,8 @@ def train(
             value.backward()
             optimizer.step()
             schedule.step()
+            if progress is not None:
+                progress(step + 1, steps)
     model.eval()
 
 
@@ -152,7 +169,14 @@ class Outcome:
 
 
 def finetune_run(
-    folder: Path, *, fraction: float, from_layer: int, steps: int | None, seed: int, device: str
+    folder: Path,
+    *,
+    fraction: float,
+    from_layer: int,
+    steps: int | None,
+    seed: int,
+    device: str,
+    tell: Tell = lambda text: None,
 ) -> Outcome:
     """Fine-tune a finished run and leave the classifier in its folder, under `finetuned`.
 
@@ -160,15 +184,27 @@ def finetune_run(
         FileNotFoundError: The folder is no finished run.
         ValueError: A choice out of range, or a method without a projection head.
     """
+    tell("loading the run")
     config, _, images = load_run(folder)
     images = images.to(device)
     backbone, head = pretrained(config, images, folder)
     model = finetune(
-        backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed
+        backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed,
+        progress=telling("fine-tuning", tell),
     )  # fmt: skip
     outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
-    save(folder / FINETUNED, model, outcome)
+    save(folder / FINETUNED, model, outcome, facts_of(config, images, config.epochs))
     return outcome
+
+
+def telling(name: str, tell: Tell) -> Progress:
+    """Progress in words, now and then."""
+
+    def progress(step: int, steps: int) -> None:
+        if step == 1 or step == steps or step % SHOW_EVERY == 0:
+            tell(f"{name}, step {step}/{steps}")
+
+    return progress
 
 
 def pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module, nn.Module]:
@@ -177,12 +213,27 @@ def pretrained(config: Config, images: Images, folder: Path) -> tuple[nn.Module,
     head = getattr(method, "head", None)
     if head is None:
         raise ValueError(f"{config.method} has no projection head to fine-tune from")
-    method.load_state_dict(checkpoint.load_checkpoint(folder / checkpoint.NAME)["method"])
+    path = folder / checkpoint.NAME
+    fill(method, checkpoint.load_checkpoint(path)["method"], path)
     device = images.train.device
     return backbone.to(device), head.to(device)
 
 
-def save(folder: Path, model: nn.Module, outcome: Outcome) -> None:
+def save(folder: Path, model: nn.Sequential, outcome: Outcome, facts: Facts) -> None:
+    """Weights under the names that the backbone's library gives them, and the outcome."""
     folder.mkdir(exist_ok=True)
-    save_model(model, str(folder / WEIGHTS))
-    (folder / RESULTS).write_text(json.dumps(asdict(outcome), indent=2) + "\n")
+    state = {name.removeprefix("backbone."): x for name, x in model.state_dict().items()}
+    save_weights(folder / WEIGHTS, state, facts)
+    text = json.dumps(asdict(outcome), indent=2) + "\n"
+    replace_file(folder / RESULTS, lambda file: file.write(text.encode()))
+
+
+def load(model: nn.Sequential, path: Path) -> None:
+    """What `save` wrote, into a classifier of the same layers.
+
+    Raises:
+        FileNotFoundError, ValueError: No such file, or one of another network.
+    """
+    _, state = read_weights(path)
+    fill(model, {n if n.startswith(CLASSIFIER) else f"backbone.{n}": x for n, x in state.items()},
+         path)  # fmt: skip

@@ -6,6 +6,7 @@ from torch import Tensor
 from . import _check
 from ._gradients import handed_over, needs_gradient, refuse_second_derivative
 from ._library import ops
+from .contrast import contrast, raw_contrast
 
 
 class _SelfContrastMean(torch.autograd.Function):
@@ -33,7 +34,7 @@ class _SelfContrastMean(torch.autograd.Function):
 
 def self_contrast_mean(
     *views: Tensor,  # [n, d] each
-    scale: float,
+    scale: float | Tensor,
     ids: Tensor,  # [sum of n] int64
     positives_in: bool = True,
     normalize: bool = True,
@@ -47,7 +48,8 @@ def self_contrast_mean(
 
     Args:
         views: Rows `[n, d]`, of any number each.
-        scale: One over the temperature.
+        scale: One over the temperature: a float, or a tensor of one element that receives a
+            gradient, which takes a product more.
         ids: int64 `[sum of n]`, the rows of the views one after another; equal ids are positives.
         positives_in: False takes the positives out of the denominator.
         normalize: False where all rows have unit length already.
@@ -61,6 +63,8 @@ def self_contrast_mean(
         ValueError: Shapes, devices or ids do not fit, or the scale is not finite and positive.
         TypeError: A dtype does not fit.
     """
+    if isinstance(scale, Tensor):
+        return _of_learned_scale(views, scale, ids, positives_in, normalize, paired)
     _check.raw_contrast(views, None, scale, ids, ids, False)
     parts, ids = [x.contiguous() for x in views], ids.contiguous()
     options = float(scale), ids, positives_in, normalize, paired
@@ -68,3 +72,15 @@ def self_contrast_mean(
         return _SelfContrastMean.apply(*options, *parts)
     loss, rows, _ = ops.self_contrast_mean(parts, *options, False)
     return loss, rows[0]
+
+
+def _of_learned_scale(views, scale, ids, positives_in, normalize, paired):
+    """The gradient of the scale takes the losses row by row."""
+    if normalize:
+        losses, count, _ = raw_contrast(*views, scale=scale, ids=ids, positives_in=positives_in)
+    else:
+        found = contrast(torch.cat(views), scale=scale, ids=ids, positives_in=positives_in)
+        losses, count = found.loss, found.count
+    if not paired:
+        losses = torch.where(count == 0, 0, losses)
+    return losses.mean(), losses.detach()

@@ -1,12 +1,15 @@
 """One line swaps the losses inside a library; training goes the same way as before."""
 
 import importlib.metadata
+import sys
+import types
 
 import pytest
 import torch
 from peers import peer
 
 import fastcl
+from fastcl.compat import lightly
 
 HOMES = {
     "lightly": ("lightly.loss", "NTXentLoss"),
@@ -35,6 +38,92 @@ def test_patch_and_unpatch(library):
         restored = fastcl.unpatch(library)
     assert restored == replaced and getattr(module, name) is original
     assert fastcl.unpatch(library) == []
+
+
+CHILDREN = {
+    "lightly": [("lightly.loss", "DirectCLRLoss", "NTXentLoss"),
+                ("lightly.loss", "DCLWLoss", "DCLLoss")],
+    "open_clip": [("open_clip.loss", "DistillClipLoss", "ClipLoss"),
+                  ("open_clip.loss", "CoCaLoss", "ClipLoss")],
+    "sentence_transformers": [
+        (HOMES["sentence_transformers"][0], f"{name}SymmetricRankingLoss", f"{name}RankingLoss")
+        for name in ("MultipleNegatives", "CachedMultipleNegatives")
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("library", CHILDREN)
+def test_the_librarys_own_subclasses_inherit_from_fastcl(library):
+    before = [peer(home).__dict__[child] for home, child, _ in CHILDREN[library]]
+    bases = [child.__mro__ for child in before]
+    fastcl.patch(library)
+    try:
+        for home, child, parent in CHILDREN[library]:
+            child, parent = (getattr(peer(home), name) for name in (child, parent))
+            assert issubclass(child, parent) and parent.__module__.startswith("fastcl.compat")
+    finally:
+        fastcl.unpatch(library)
+    assert [child.__mro__ for child in before] == bases
+
+
+def test_subclasses_of_sentence_transformers_count_alike_and_stream(monkeypatch):
+    losses = peer(HOMES["sentence_transformers"][0])
+    a, b = torch.randn(2, 6, 5).unbind()
+    model, values = torch.nn.Sequential(torch.nn.Identity()), []
+    for patched in (False, True):
+        if patched:
+            fastcl.patch("sentence_transformers")
+            # No scores are formed: nobody calls the similarity.
+            util = peer("sentence_transformers.util.similarity")
+            monkeypatch.setattr(util, "_convert_to_batch_tensor", None)
+        try:
+            plain = losses.MultipleNegativesSymmetricRankingLoss(model)
+            cached = losses.CachedMultipleNegativesSymmetricRankingLoss(model)
+            values.append(plain.compute_loss_from_embeddings([a, b], None))
+            values.append(cached.calculate_loss([a.split(4), b.split(4)]))
+        finally:
+            fastcl.unpatch("sentence_transformers")
+    torch.testing.assert_close(values[:2], values[2:])
+
+
+def test_direct_clr_streams():
+    loss, z = peer("lightly.loss"), torch.randn(2, 6, 100)
+    before = loss.DirectCLRLoss()(*z)
+    fastcl.patch("lightly")
+    try:
+        patched = loss.DirectCLRLoss()
+        torch.testing.assert_close(patched(*z), before)
+        patched._through_the_bank = None  # what forms logits
+        patched(*z)
+    finally:
+        fastcl.unpatch("lightly")
+
+
+def test_unpatch_reaches_what_was_imported_in_between(monkeypatch):
+    loss = peer("lightly.loss")
+    original = loss.NTXentLoss
+    fastcl.patch("lightly")
+    try:
+        late = types.ModuleType("lightly.late")
+        late.NTXentLoss = loss.NTXentLoss
+        late.Child = type("Child", (loss.NTXentLoss,), {"__module__": "lightly.late"})
+        monkeypatch.setitem(sys.modules, "lightly.late", late)
+    finally:
+        assert "lightly.late.NTXentLoss" in fastcl.unpatch("lightly")
+    assert late.NTXentLoss is original and late.Child.__bases__ == (original,)
+
+
+def test_the_bank_is_of_the_librarys_class():
+    bank = peer("lightly.models.modules.memory_bank").MemoryBankModule
+    fastcl.patch("lightly")
+    try:
+        loss = peer("lightly.loss").NTXentLoss(memory_bank_size=(7, 4))
+        assert isinstance(loss.memory_bank, bank)
+        with pytest.raises(ValueError, match="does not specify the feature dimension"):
+            peer("lightly.loss").NTXentLoss(memory_bank_size=7)
+    finally:
+        fastcl.unpatch("lightly")
+    assert not isinstance(lightly.NTXentLoss().memory_bank, bank)
 
 
 def test_refuses_what_it_does_not_know(monkeypatch):

@@ -173,9 +173,8 @@ def test_every_cosine_minus_one():
 
 
 def test_logits_in_the_thousands():
-    problems = [problem(200, 200, 16, unit=False, ids="pairs", seed=seed) for seed in range(7)]
-    assert_budget(*problems, scale=100.0)
-    p = problems[0]
+    p, *others = (problem(200, 200, 16, unit=False, ids="pairs", seed=s) for s in range(7))
+    assert_budget(p, *others, scale=100.0)
     mislabelled = p | {"unit": True}  # not unit, said to be: overflow is noticed
     for x, y in zip(
         run(ops, mislabelled, torch.float32, scale=100.0, grads=False),
@@ -297,6 +296,5 @@ print(step(n, m))
 
 
 def test_no_scale_below_zero():
-    p = problem(4, 4)
     with pytest.raises(RuntimeError, match="scale must be above 0"):
-        run(ops, p, torch.float32, scale=-1.0)
+        run(ops, problem(4, 4), torch.float32, scale=-1.0)

@@ -23,7 +23,8 @@ def of_page(stem):
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 20
-    assert all(of_page(stem) for stem in ("migration", "pretext", "distributed", "evaluation"))
+    pages = "migration", "pretext", "distributed", "evaluation", "cuda-graphs"
+    assert all(of_page(stem) for stem in pages)
 
 
 def test_every_pretext_task_has_an_example():

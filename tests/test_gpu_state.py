@@ -3,6 +3,9 @@
 As in test_gpu.py, "cuda" needs a GPU and "cpu" runs the same lines.
 """
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -14,6 +17,8 @@ from fastcl._library import ops
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize("device", [GPU, "cpu"])
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+PAGE = (Path(__file__).resolve().parents[1] / "docs" / "cuda-graphs.md").read_text()
+WHOLE, PART = re.findall(r"^```python\n(.*?)^```$", PAGE, re.M | re.S)
 
 
 def _state(size, width, dtype, device):
@@ -104,6 +109,46 @@ def test_graph_of_a_moco_step(device):
     expected = [step(), query.grad, *state]
     for a, b in zip(ours, expected, strict=True):
         torch.testing.assert_close(a, b.detach())
+
+
+def example(code, device, monkeypatch):
+    """The names that a documented example leaves."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: device == "cuda")
+    names = {}
+    exec(compile(code, "docs/cuda-graphs.md", "exec"), names)
+    return names
+
+
+@DEVICES
+def test_the_documented_step(device, monkeypatch):
+    """A replay moves weights, twin, queue and loss as the step itself does from the same state."""
+    e = example(WHOLE, device, monkeypatch)
+    assert e["loss"].isfinite() and e["momentum"].item() == pytest.approx(0.998)
+    assert e["queue"].pointer.item() == 64 * (8 if device == "cuda" else 5)
+    velocities = [s["momentum_buffer"] for s in e["optimizer"].state.values()]
+    state = [*e["encoder"].parameters(), *e["twin"].parameters(), *e["queue"].buffers()]
+    state = [x.detach() for x in (*state, *velocities)]
+    before = [x.clone() for x in state]
+    ours = [x.clone() for x in (e["run"](), *state)]
+    for x, old in zip(state, before, strict=True):
+        assert not torch.equal(x, old)
+        x.copy_(old)
+    for a, b in zip(ours, (e["step"](), *state), strict=True):
+        torch.testing.assert_close(a, b)
+
+
+@DEVICES
+def test_the_documented_losses(device, monkeypatch):
+    """Graphed by torch, with the gradients of the plain functions; the second time too."""
+    e = example(PART, device, monkeypatch)
+    for _ in range(2):
+        x, y, log_scale = e["rows"](), e["rows"](), torch.tensor(2.0, device=device)
+        inputs = x, y, log_scale.requires_grad_()
+        ours = e["nt_xent"](x, y) + e["clip"](*inputs)
+        plain = F.nt_xent(x, y, temperature=0.5) + F.clip(x, y, log_scale.exp())
+        torch.testing.assert_close(ours, plain)
+        ours = torch.autograd.grad(ours, inputs)
+        torch.testing.assert_close(ours, torch.autograd.grad(plain, inputs))
 
 
 @DEVICES

@@ -3,6 +3,7 @@
 import contextlib
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -22,6 +23,10 @@ from fastcl.kernels import info_nce_config as config  # noqa: E402
 
 def meta(*shape, dtype=torch.bfloat16):
     return torch.empty(shape, dtype=dtype, device="meta", requires_grad=True)
+
+
+def scalars():
+    return meta(dtype=torch.float32), meta(dtype=torch.float32)
 
 
 def launches(step):
@@ -51,6 +56,20 @@ def test_kernels_launch_on_the_device_of_their_tensors(name, before, listed, mon
     assert launch(*before, [x] if listed else x, torch.empty(4)) == "launched" and not current
 
 
+def test_the_documented_step_can_be_captured(monkeypatch):
+    """docs/cuda-graphs.md on tensors without memory: to read one is an error, as in a capture."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    page = (Path(__file__).resolve().parents[1] / "docs" / "cuda-graphs.md").read_text()
+    code = page.split("```python\n")[1].split("run = graphed")[0]
+    names = {}
+    exec(code.replace('"cpu"', '"meta"'), names)
+    found = {x.name for x in of_step(names["step"])}
+    assert {"sums_kernel", "weights_kernel", "queue_push_", "momentum_update_"} <= found
+    assert found.isdisjoint({"_to_copy", "copy_"})  # from the host, a copy waits for it
+    with pytest.raises(RuntimeError, match="meta"):
+        of_step(lambda: names["step"]().item())
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
 @pytest.mark.parametrize("loss", ["nt_xent", "clip", "siglip"])
 def test_a_chunk_of_weights_takes_128_mb_in_every_dtype(loss, dtype):
@@ -63,6 +82,23 @@ def test_a_chunk_of_weights_takes_128_mb_in_every_dtype(loss, dtype):
         x.untyped_storage().nbytes() for launch in found for x in launch.tensors().values()
     )
     assert 2**26 <= largest <= 2**27
+
+
+def test_a_chunk_of_rows_is_ten_launches():
+    """InfoNCE in 2 and in 8 chunks of rows; what the ids of a tile span is found once for all."""
+
+    def count(n):
+        return len(of_step(lambda: F.info_nce(meta(n, 512), meta(n, 512)).backward()))
+
+    assert count(16384) <= 35 and count(32768) - count(16384) <= 60
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "clip", "siglip", "info_nce"])
+def test_no_gradient_is_filled_with_zeros(loss):
+    """The first product of a chunk starts it."""
+    scale = {"clip": scalars()[:1], "siglip": scalars()}.get(loss, ())
+    notes = of_step(lambda: getattr(F, loss)(meta(4096, 384), meta(4096, 384), *scale).backward())
+    assert not [x for x in notes if "zero" in x.name and x.bytes >= 2**20]
 
 
 ASKED = {
@@ -98,7 +134,7 @@ SIZES = (256, 255, 250, 100, 1000, 1024, 2000, 2048, 4096, 4000, 8192, 8191, 163
 STEPS = {  # by batch size; the most kernels that one and all sizes may need
     "nt_xent": (lambda n: F.nt_xent(meta(n, 128), meta(n, 128)), 15),
     "clip": (lambda n: F.clip(meta(n, 512), meta(n, 512), meta(dtype=torch.float32)), 25),
-    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), 10.0, -10.0), 6),
+    "siglip": (lambda n: F.siglip(meta(n, 768), meta(n, 768), *scalars()), 6),
     "moco": (lambda n: F.moco(meta(n, 128), meta(n, 128), meta(65536, 128).detach()), 6),
     "info_nce": (lambda n: F.info_nce(meta(n, 512), meta(n, 512)), 13),
 }

@@ -90,7 +90,7 @@ def test_state_of_schedules_and_normalizers_is_saved():
     ("build", "message"),
     [
         (lambda n: methods.SimCLR(n, width=8, loss="mse"), "loss must be one of nt_xent"),
-        (lambda n: methods.InvaSpread(n, width=8, negative_weight=0.5), "negative_weight must be"),
+        (lambda n: methods.InvaSpread(n, width=8, negative_weight=0.0), "negative_weight must be"),
         (lambda n: methods.InstDisc(n, width=8, samples=0), "size must be 1 or more, got 0"),
         (lambda n: methods.InstDisc(n, width=8, samples=9, noise=0), "noise must be 1 or more"),
         (lambda n: methods.BYOL(n, width=8, momentum=1.5), "momentum must be from 0 to 1"),

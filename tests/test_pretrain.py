@@ -103,8 +103,8 @@ def test_random_state_of_every_generator_comes_back():
 
 def test_resume_refuses_another_configuration(tmp_path):
     small_run(tmp_path).train(stop_after=1)
-    other = small_run(tmp_path, epochs=9)
-    with pytest.raises(ValueError, match="epochs 4 there, 9 now.*--resume never"):
+    other = small_run(tmp_path, batch_size=16)
+    with pytest.raises(ValueError, match="batch_size 32 there, 16 now.*--resume never"):
         other.resume(tmp_path / checkpoint.NAME)
 
 

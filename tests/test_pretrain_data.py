@@ -228,7 +228,7 @@ def test_stem_follows_the_size():
     positions = {}
     for size in (32, 96):
         network, _ = build_backbone("resnet18", channels=3, size=size)
-        positions[size] = network.eval().layers[:-2](torch.randn(1, 3, size, size)).shape[2:]
+        positions[size] = network.eval().maps(torch.randn(1, 3, size, size)).shape[2:]
     assert positions == {32: (4, 4), 96: (3, 3)}
 
 

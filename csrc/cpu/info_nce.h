@@ -56,11 +56,34 @@ Scale<T> scale_of(double scale) {
 // The reduced argument of the exponential holds whole numbers up to 2^22.
 inline bool reducible(double scale) { return scale > 1e-20 && scale < 0x1p19; }
 
+// Whether logits of this size may be formed as s * scale: without fused multiply-adds the product
+// is rounded, and only differences of similarities serve.
+inline bool formed(double logit) {
+#if defined(__x86_64__)
+  const bool fused = instruction_set() != InstructionSet::kBase;
+#else
+  constexpr bool fused = true;
+#endif
+  return std::abs(logit) < (fused ? 0x1p19 : 0x1p6);
+}
+
 // lse from the statistics [4, size] of the forward, to more digits than T holds.
 template <typename T>
 double lse_of(const T* statistics, int64_t size, int64_t i) {
   return static_cast<double>(statistics[i]) + statistics[2 * size + i] + statistics[size + i];
 }
+
+// The similarity whose logit is lse, and what T cannot hold of it, as a logit in units of log 2.
+template <typename T>
+struct Pivot {
+  T s, rest;
+
+  Pivot(double lse, double scale) : s(static_cast<T>(lse / scale)) {
+    if (!std::isfinite(s)) s = 0;
+    const double low = std::fma(-scale, static_cast<double>(s), lse);
+    rest = std::isfinite(low) ? static_cast<T>(low * kLog2E) : T(0);
+  }
+};
 
 // Depth of a product of pairs at a time, in elements: as many bytes as kSlice floats.
 constexpr int64_t kPairSlice = 512;

@@ -82,7 +82,7 @@ void Forward<T>::pass() {
   if (keep_) kept_ = Buffer<T>(slots * x_.n * x_.d, T(0));
   run(tiles_.schedule, tiles_.workers,
       [&](const Pair& pair, int64_t worker) { fold(pair, worker); });
-  rows_.combine(shift_.online);
+  rows_.combine(shift_.online, x_.scale);
 }
 
 template <typename T>
@@ -147,14 +147,14 @@ void Forward<T>::write_kept() {
 // A second pass, for logits whose shift was not known in the first.
 template <typename T>
 void Forward<T>::weigh() {
-  Buffer<T> one(x_.n), zero(x_.n, T(0)), lse(x_.n), low(x_.n);
+  Buffer<T> one(x_.n), zero(x_.n, T(0)), at(x_.n), rest(x_.n);
   for (int64_t i = 0; i < x_.n; ++i) {
-    const double exponent = std::isfinite(lse_[i]) ? lse_[i] * kLog2E : 0;
-    lse[i] = static_cast<T>(exponent);
-    low[i] = static_cast<T>(exponent - lse[i]);
+    const Pivot<T> pivot(std::isfinite(lse_[i]) ? lse_[i] : 0, x_.scale);
+    at[i] = pivot.s;
+    rest[i] = pivot.rest;
     one[i] = lse_[i] == -kInfinity ? T(0) : static_cast<T>(std::isfinite(lse_[i]) ? 1 : kNaN);
   }
-  const Weights<T> weights{one.data(), zero.data(), zero.data(), lse.data(), low.data()};
+  const Weights<T> weights{one.data(), zero.data(), zero.data(), at.data(), rest.data()};
   accumulate<T>(x_, {weights, {}, false, T(0), false, x_.weighted, nullptr});
 }
 

@@ -114,8 +114,8 @@ void Chunks<T>::sum() {
     const int64_t block = item % group_, col = item / group_;
     fold(block, col, tiles_.similarities(pair(block, col), worker, at(block, col)));
   });
-  rows_.combine(shift_.online);
-  cols_.combine(shift_.online);
+  rows_.combine(shift_.online, x_.scale);
+  cols_.combine(shift_.online, x_.scale);
   if (!shift_.online && damaged()) {
     shift_.online = true;
     rows_.clear();
@@ -124,8 +124,8 @@ void Chunks<T>::sum() {
       const int64_t block = item % group_, col = item / group_;
       fold(block, col, tiles_.tile(pair(block, col), at(block, col)));
     });
-    rows_.combine(true);
-    cols_.combine(true);
+    rows_.combine(true, x_.scale);
+    cols_.combine(true, x_.scale);
   }
   const T* extra = x_.extra != nullptr ? x_.extra + begin_ : nullptr;
   put<T>(rows_.slot(0), size_, shift_, x_.scale, in_, extra, x_.rows + begin_, x_.n, nullptr);

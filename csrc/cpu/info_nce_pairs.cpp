@@ -6,6 +6,26 @@
 #include "cpu/info_nce.h"
 
 namespace fastcl::cpu {
+namespace {
+
+// Pairs from .. from + pairs of the rows, in the squares of a.
+void pack_squares(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                  uint32_t* to) {
+  const int64_t depth = whole_squares(pairs);
+  for (int64_t i = 0; i < size; ++i) {
+    const uint32_t* row = static_cast<const uint32_t*>(rows[i]) + from;
+    uint32_t* line = to + i / kSide * kSide * depth + i % kSide * kSide;
+    int64_t k = 0;
+    for (; k + kSide <= pairs; k += kSide, line += kSquare) {
+      std::memcpy(line, row + k, kSide * sizeof(*line));
+    }
+    if (k == pairs) continue;
+    std::memset(line, 0, kSide * sizeof(*line));
+    std::memcpy(line, row + k, (pairs - k) * sizeof(*line));
+  }
+}
+
+}  // namespace
 
 template <typename T>
 void Tiles<T>::pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch) {
@@ -13,12 +33,9 @@ void Tiles<T>::pair_similarities(const Tile<float>& tile, const Pair& pair, Scra
   const Block<T> q = q_.plain(row, tile.rows), k = k_.plain(col, tile.cols);
   for (int64_t from = 0; from < x_.d; from += kPairSlice) {
     const int64_t pairs = std::min(kPairSlice, x_.d - from) / 2;
-    for (int64_t i = 0; i < tile.rows; ++i) {
-      std::memcpy(scratch.a.data() + i * pairs, static_cast<const uint16_t*>(q.rows[i]) + from,
-                  pairs * sizeof(uint32_t));
-    }
+    pack_squares(q.rows, tile.rows, from / 2, pairs, scratch.a.data());
     simd<T>().pack_pair_columns(k.rows, tile.cols, from / 2, pairs, scratch.b.data());
-    pairs_({scratch.a.data(), pairs, tile.rows, scratch.b.data(), pairs, tile.cols,
+    pairs_({scratch.a.data(), tile.rows, scratch.b.data(), pairs, tile.cols,
             reinterpret_cast<const float*>(q_.factors(row)),
             reinterpret_cast<const float*>(k_.factors(col)), tile.s, tile.stride, from > 0});
   }
@@ -34,7 +51,7 @@ void Tiles<T>::pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& 
        from += kPairSlice) {
     const int64_t width = std::min(kPairSlice, x_.d - from);
     simd<T>().pack_pair_rows(k.rows, tile.cols, from, width, scratch.b.data());
-    pairs_({scratch.a.data(), depth, tile.rows, scratch.b.data(), depth, width, nullptr, nullptr,
+    pairs_({scratch.a.data(), tile.rows, scratch.b.data(), depth, width, nullptr, nullptr,
             out + from, x_.d, true});
   }
 }
@@ -49,7 +66,7 @@ void Tiles<T>::pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& 
   for (int64_t from = 0; from < x_.d; from += kPairSlice) {
     const int64_t width = std::min(kPairSlice, x_.d - from);
     simd<T>().pack_pair_rows(q.rows, tile.rows, from, width, scratch.b.data());
-    pairs_({scratch.a.data(), depth, tile.cols, scratch.b.data(), depth, width, nullptr, nullptr,
+    pairs_({scratch.a.data(), tile.cols, scratch.b.data(), depth, width, nullptr, nullptr,
             out + from, x_.d, true});
   }
 }

@@ -52,11 +52,11 @@ Tiles<T>::Tiles(const InfoNce& x, const Schedule& schedule)
   for (Scratch& scratch : scratch_) {
     if (!kept) scratch.tile = Buffer<T>(tile_size());
     if (pairs_ != nullptr) {
-      const int64_t half = (std::max(rows, cols) + 1) / 2;
-      const int64_t wide = std::min(x.d, kPairSlice) + kPanel;
-      scratch.a = Buffer<uint32_t>(std::max(rows * wide / 2, half * std::max(rows, cols)));
-      scratch.b = Buffer<uint32_t>(std::max((cols + kPanel) * wide / 2, half * wide));
-      scratch.mixed = Buffer<uint32_t>(half * cols);
+      const int64_t wide = std::min(x.d, kPairSlice), most = std::max(rows, cols);
+      const int64_t depth = std::max(whole_squares(wide / 2), whole_squares((most + 1) / 2));
+      scratch.a = Buffer<uint32_t>((most + 2 * kSide) * depth);
+      scratch.b = Buffer<uint32_t>((std::max(cols, wide) + kPanel) * depth);
+      scratch.mixed = Buffer<uint32_t>(depth * cols);
       continue;
     }
     scratch.panels = Buffer<T>(longer * (slice() + kPadding));

@@ -8,14 +8,22 @@ namespace fastcl::cpu {
 
 // Columns of a panel of b.
 constexpr int64_t kPanel = 32;
+// Rows and pairs of a matrix register. a lies in such squares, each end to end: what a register
+// takes is one piece of memory.
+constexpr int64_t kSide = 16;
+constexpr int64_t kSquare = kSide * kSide;
+
+// Depth in whole squares; what is added to a and b there is zero.
+[[gnu::always_inline]] constexpr int64_t whole_squares(int64_t pairs) {
+  return (pairs + kSide - 1) / kSide * kSide;
+}
 
 // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null.
 struct PairProduct {
-  const uint32_t* a;  // [rows, depth] pairs
-  int64_t row;        // pairs from row to row
+  const uint32_t* a;  // [ceil(rows / kSide), whole_squares(pairs) / kSide, kSide, kSide] pairs
   int64_t rows;
-  const uint32_t* b;  // [panels, depth, kPanel] pairs
-  int64_t depth;      // in pairs
+  const uint32_t* b;  // [panels, whole_squares(pairs), kPanel] pairs
+  int64_t pairs;      // depth
   int64_t width;
   const float* factor;      // [rows], or null
   const float* col_factor;  // [width] and kPanel more that are not used

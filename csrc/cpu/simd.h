@@ -61,7 +61,7 @@ struct Sums {
   double* positive;  // of the same over the positives
   double* logit;     // of s itself over the positives
   double* count;     // positives
-  T* most;           // largest logit of the denominator in units of log 2, where it is the shift
+  T* most;           // largest s of the denominator, where its logit is the shift
 
   Sums at(int64_t i) const { return {negative + i, positive + i, logit + i, count + i, most + i}; }
 };
@@ -73,11 +73,11 @@ struct Weights {
   T* in_negative;
   T* in_positive;
   T* at_positive;
-  T* lse;      // in units of log 2, where p is taken from it
-  T* lse_low;  // what T could not hold of it
+  T* pivot;  // the similarity whose logit is lse, where p is taken from it
+  T* rest;   // what T could not hold of it, as a logit in units of log 2
 
   Weights at(int64_t i) const {
-    return {in_negative + i, in_positive + i, at_positive + i, lse + i, lse_low + i};
+    return {in_negative + i, in_positive + i, at_positive + i, pivot + i, rest + i};
   }
 };
 
@@ -117,7 +117,7 @@ struct Simd {
   // Operands of pair products, see pairs.h. Of bfloat16 rows, pairs from .. from + pairs of each:
   // b [pairs, size]; of neighbouring rows, elements from .. from + cols: b [size / 2, cols]. Of a
   // tile times factor [cols], rounded: a [rows, cols / 2]; of its transpose times factor [rows]: a
-  // [cols, rows / 2], by way of mixed. Odd sizes are filled up with zeros.
+  // [cols, rows / 2], by way of mixed. The depth is filled up with zeros to whole squares.
   void (*pack_pair_columns)(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
                             uint32_t* to);
   void (*pack_pair_rows)(const void* const* rows, int64_t size, int64_t from, int64_t cols,

@@ -67,15 +67,15 @@ class SumsBuffer {
   }
 
   // All slots into the first, in order. Where every sum has its own shift, to the largest one.
-  void combine(bool online) {
+  void combine(bool online, double scale) {
     const Sums<T> to = slot(0);
     for (int64_t s = 1; s < slots_; ++s) {
       const Sums<T> from = slot(s);
       for (int64_t i = 0; i < size_; ++i) {
         const double most = std::max(to.most[i], from.most[i]);
         const bool scaled = online && most > -kInfinity;
-        const double a = scaled ? std::exp2(to.most[i] - most) : 1;
-        const double b = scaled ? std::exp2(from.most[i] - most) : 1;
+        const double a = scaled ? std::exp(scale * (to.most[i] - most)) : 1;
+        const double b = scaled ? std::exp(scale * (from.most[i] - most)) : 1;
         to.negative[i] = to.negative[i] * a + from.negative[i] * b;
         to.positive[i] = to.positive[i] * a + from.positive[i] * b;
         to.logit[i] += from.logit[i];
@@ -108,17 +108,18 @@ double largest_logit(const InfoNce& x) {
   return x.scale * q * (x.symmetric ? q : longest<T>(x, x.k, x.m));
 }
 
-// One shift for all logits, in units of log 2, or the running maximum of each sum.
+// One shift for all logits, in units of log 2, or that of the largest similarity of each sum.
 template <typename T>
 struct Shift {
   bool online;
   T fixed;
+  double scale;
 
-  explicit Shift(const InfoNce& x) : fixed(0) {
+  explicit Shift(const InfoNce& x) : fixed(0), scale(x.scale) {
     const double largest = largest_logit<T>(x);
     // Of rows of any length most logits are far below the largest possible: beyond twice the span
     // sums would be damaged, and the pass with one shift be lost.
-    online = !reducible(x.scale) || !(x.unit || largest < 2 * kSpan<T> - 30);
+    online = !reducible(x.scale) || !formed(largest) || !(x.unit || largest < 2 * kSpan<T> - 30);
     const double above = std::max(0.0, largest - kSpan<T>);
     if (!online) fixed = static_cast<T>(std::ceil(above * kLog2E));
   }
@@ -126,7 +127,7 @@ struct Shift {
   // That of a sum, in natural-log units.
   double of(const Sums<T>& sums, int64_t i) const {
     if (!online) return kLn2 * fixed;
-    return sums.most[i] == -kInfinity ? 0 : kLn2 * sums.most[i];
+    return sums.most[i] == -kInfinity ? 0 : scale * sums.most[i];
   }
 };
 

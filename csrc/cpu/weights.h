@@ -45,7 +45,7 @@ struct Common {
   static Common of(const Spread& spread, double scale) {
     const double top = std::isfinite(spread.most) ? std::ceil(spread.most * kLog2E) : 0;
     const bool one =
-        !(spread.most - spread.least > kSpan<T> - 14) && std::abs(top) < 0x1p19 && reducible(scale);
+        !(spread.most - spread.least > kSpan<T> - 14) && formed(top) && reducible(scale);
     return {one, one ? top : 0};
   }
 };
@@ -81,9 +81,9 @@ class WeightsBuffer {
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
       to.at_positive[i] += static_cast<T>(extra ? 0 : apart * x.scale);
-      const double exponent = empty ? 0 : lse * kLog2E;
-      to.lse[i] = static_cast<T>(exponent);
-      to.lse_low[i] = std::isfinite(exponent) ? static_cast<T>(exponent - to.lse[i]) : T(0);
+      const Pivot<T> pivot(empty ? 0 : lse, x.scale);
+      to.pivot[i] = pivot.s;
+      to.rest[i] = pivot.rest;
     }
   }
 

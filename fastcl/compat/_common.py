@@ -1,22 +1,89 @@
-"""What the fronts share: signed temperatures, the dtype of the result, the plain lse."""
+"""What the fronts share: signed scales, what a user replaced, the dtype of the result, the lse."""
 
 import math
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..contrast import contrast
 
+# The least scale: what it adds to a logit is below any rounding, and it can be divided by.
+TINY = 1e-18
 
-def signed_scale(
+
+def signed(
+    scale: float | Tensor,  # []
+    device: torch.device,
+) -> tuple[int | Tensor, float | Tensor]:
+    """The sign of a scale, and its size, which is above zero and has the gradient of the scale.
+
+    A tensor on an accelerator is not looked at: its sign is a tensor too. Zero becomes tiny.
+    """
+    if not isinstance(scale, Tensor):
+        scale = float(scale)
+        return (-1, -scale) if scale < 0 else (1, scale or TINY)
+    scale = scale.to(device, torch.promote_types(scale.dtype, torch.float32))
+    if scale.device.type == "cpu" and not torch.compiler.is_compiling():
+        sign = -1 if scale < 0 else 1
+        return (sign, scale) if scale > 0 else (sign, scale * sign + TINY)
+    sign = torch.where(scale.detach() < 0, -1.0, 1.0).reshape(())
+    return sign, scale * sign + TINY
+
+
+def signed_inverse(
     temperature: float | Tensor,  # []
-) -> tuple[int, float | Tensor]:
-    """The sign of a temperature, and one over its size; the sign of a tensor is not looked at."""
-    if isinstance(temperature, Tensor):
-        return 1, 1 / temperature
-    if temperature == 0 or not math.isfinite(temperature):
-        raise ValueError(f"temperature must be finite and not 0, got {temperature}")
-    return (1 if temperature > 0 else -1), 1 / abs(temperature)
+    device: torch.device,
+) -> tuple[int | Tensor, float | Tensor]:
+    """The sign of a temperature, and one over its size, as `signed`."""
+    if not isinstance(temperature, Tensor):
+        temperature = float(temperature)
+        if temperature == 0 or not math.isfinite(temperature):
+            raise ValueError(f"temperature must be finite and not 0, got {temperature}")
+    return signed(1 / temperature, device)
+
+
+def is_one(sign: int | Tensor) -> bool:
+    """Whether the sign is known to be 1."""
+    return isinstance(sign, int) and sign > 0
+
+
+def times(
+    sign: int | Tensor,
+    x: Tensor,
+) -> Tensor:
+    """The sign times x, in the dtype of x; x itself where the sign is known to be 1."""
+    if isinstance(sign, int):
+        return x if sign > 0 else -x
+    return x * sign.to(x.dtype)
+
+
+def several(x: float | Tensor | None) -> bool:
+    """Whether a scale, temperature or bias is more than one number."""
+    return isinstance(x, Tensor) and x.numel() > 1
+
+
+def replaced(owner: object, *names: str, homes: tuple[str, ...] = ()) -> bool:
+    """Whether a method is not fastcl's: a subclass, the class or the instance has another.
+
+    homes: Other packages whose methods count as fastcl's.
+    """
+    homes = ("fastcl.compat", *homes)
+    modules = [getattr(getattr(owner, name), "__module__", None) or "" for name in names]
+    return not all(any(m == h or m.startswith(h + ".") for h in homes) for m in modules)
+
+
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody waits for a call of the module."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks)
+
+
+def need_distributed(gather_distributed: bool) -> None:
+    """lightly's error, word for word."""
+    if gather_distributed and not torch.distributed.is_available():
+        raise ValueError(
+            "gather_distributed is True but torch.distributed is not available. Please set "
+            "gather_distributed=False or install a torch version with distributed support."
+        )
 
 
 def in_dtype_of(

@@ -1,7 +1,6 @@
-"""lightly's losses of two views."""
+"""lightly's NT-Xent with its memory bank, SupCon in its manner, and the cosine of two views."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -11,16 +10,17 @@ from .. import distributed
 from ..contrast import contrast
 from ..functional import row_products, unit_rows
 from ..self_contrast import self_contrast_mean
-from ._common import in_dtype_of, signed_scale
+from ._common import (
+    hooked,
+    in_dtype_of,
+    is_one,
+    need_distributed,
+    replaced,
+    several,
+    signed_inverse,
+    times,
+)
 from ._lightly_bank import MemoryBankModule
-
-
-def _need_distributed(gather_distributed: bool) -> None:
-    if gather_distributed and not torch.distributed.is_available():
-        raise ValueError(
-            "gather_distributed is True but torch.distributed is not available. Please set "
-            "gather_distributed=False or install a torch version with distributed support."
-        )
 
 
 def _gathered(
@@ -43,7 +43,8 @@ class NTXentLoss(nn.Module):
     """NT-Xent: SimCLR's loss, or MoCo's with a memory bank.
 
     Equal to lightly's class of this name. Rows are normalised here. A negative temperature is
-    legal. With a bank, only out0 is contrasted, both receive gradients, and the bank is read
+    legal. Another `cross_entropy` gets the logits, formed, and any other `memory_bank` is called.
+    With a bank, only out0 is contrasted, both receive gradients, and the bank is read
     before out1 is enqueued, which happens where out0 requires a gradient.
 
     Args:
@@ -55,6 +56,8 @@ class NTXentLoss(nn.Module):
         ValueError: A temperature of size below 1e-8.
     """
 
+    bank_type: type[nn.Module] = MemoryBankModule  # the library's own where fastcl is put into it
+
     def __init__(
         self,
         temperature: float = 0.5,
@@ -62,14 +65,14 @@ class NTXentLoss(nn.Module):
         gather_distributed: bool = False,
     ) -> None:
         super().__init__()
-        self.memory_bank = MemoryBankModule(memory_bank_size, gather_distributed)
+        self.memory_bank = self.bank_type(memory_bank_size, gather_distributed)
         self.temperature = temperature
         self.gather_distributed = gather_distributed
         self.cross_entropy = nn.CrossEntropyLoss(reduction="mean")
         self.eps = 1e-8
         if abs(self.temperature) < self.eps:
             raise ValueError(f"Illegal temperature: abs({self.temperature}) < 1e-8")
-        _need_distributed(gather_distributed)
+        need_distributed(gather_distributed)
 
     def forward(
         self,
@@ -77,119 +80,82 @@ class NTXentLoss(nn.Module):
         out1: Tensor,  # [n, d]
     ) -> Tensor:
         """The mean over 2n rows, over n with a bank: a scalar."""
-        sign, scale = signed_scale(self.temperature)
-        if self.memory_bank.size[0] > 0:
-            loss = self._with_bank(out0, out1, sign, scale).mean()
-        else:
-            loss = self._in_batch(out0, out1, sign, scale)
-        return in_dtype_of(out0, loss)
-
-    def _with_bank(self, out0, out1, sign, scale):
+        streamed = _is_mean(self.cross_entropy) and not several(self.temperature)
+        if not streamed or not _is_known(self.memory_bank):
+            return self._through_the_bank(out0, out1, streamed)
+        if self.memory_bank.size[0] == 0:
+            return in_dtype_of(out0, self._in_batch(out0, out1))
         q, k = unit_rows(out0), unit_rows(out1)
-        bank = self.memory_bank._rows(k).to(q)
-        loss = contrast(sign * q, bank, scale=scale, extra=sign * row_products(q, k)).loss
-        if out0.requires_grad:
+        loss = self._against(q, k, self._bank_rows(k), True)
+        if q.requires_grad:
             # No copy of the bank was taken: the gradient to q is finished in the forward.
             self.memory_bank._dequeue_and_enqueue(k)
-        return loss
+        return in_dtype_of(out0, loss)
 
-    def _in_batch(self, out0, out1, sign, scale):
+    def _bank_rows(self, k):
+        bank = self.memory_bank
+        return bank._rows(k) if isinstance(bank, MemoryBankModule) else bank.bank.detach()
+
+    def _against(self, q, k, rows, unit):
+        sign, scale = signed_inverse(self.temperature, q.device)
+        extra = times(sign, row_products(q, k))
+        return contrast(times(sign, q), rows.to(q), scale=scale, extra=extra, unit=unit).loss.mean()
+
+    def _in_batch(self, out0, out1):
+        sign, scale = signed_inverse(self.temperature, out0.device)
         gather = self.gather_distributed and distributed.world_size() > 1
-        if sign > 0 and not gather:
+        if is_one(sign) and not gather:
             ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
             return self_contrast_mean(out0, out1, scale=scale, ids=ids)[0]
         z0, z1 = unit_rows(out0), unit_rows(out1)
         # Columns of a row's id, itself and its other view, are left out; the view comes back.
         columns, ids = _gathered(z0, z1, gather)
-        extra = sign * row_products(z0, z1).repeat(2)
-        rows = sign * torch.cat([z0, z1])
+        extra = times(sign, row_products(z0, z1).repeat(2))
+        rows = times(sign, torch.cat([z0, z1]))
         return contrast(rows, columns, scale=scale, ids=ids, extra=extra).loss.mean()
 
+    def _through_the_bank(self, out0, out1, streamed):
+        """With a memory bank that is not known, or a cross-entropy that wants the logits."""
+        z0, z1 = F.normalize(out0, dim=1), F.normalize(out1, dim=1)
+        z1, negatives = self.memory_bank.forward(z1, update=z0.requires_grad)
+        if negatives is None:
+            return self.cross_entropy(*self._logits(z0, z1))
+        if streamed:
+            return in_dtype_of(out0, self._against(z0, z1, negatives.T, False))
+        logits = torch.cat([(z0 * z1).sum(1, keepdim=True), z0 @ negatives.to(z0.device)], dim=1)
+        labels = torch.zeros(len(z0), device=z0.device, dtype=torch.long)
+        return self.cross_entropy(logits / self.temperature, labels)
 
-def negative_mises_fisher_weights(
-    out0: Tensor,  # [n, d]
-    out1: Tensor,  # [n, d]
-    sigma: float = 0.5,
-) -> Tensor:
-    """Constant weights of positives, ``2 - n * softmax((out0 * out1).sum(1) / sigma)``."""
-    similarity = (out0.detach() * out1.detach()).sum(1) / sigma
-    return 2 - out0.shape[0] * F.softmax(similarity, dim=0)
-
-
-class DCLLoss(nn.Module):
-    """The decoupled loss: NT-Xent with the positive left out of the denominator.
-
-    Equal to lightly's class of this name. Rows are normalised here.
-
-    Args:
-        temperature: Divides the similarities.
-        weight_fn: From the normalised rows of both views of this rank to a weight `[n]` of their
-            positives; called once with the views in either order.
-        gather_distributed: Take the negatives of all ranks.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        weight_fn: Callable[[Tensor, Tensor], Tensor] | None = None,
-        gather_distributed: bool = False,
-    ) -> None:
-        super().__init__()
-        self.temperature = temperature
-        self.weight_fn = weight_fn
-        self.gather_distributed = gather_distributed
-        _need_distributed(gather_distributed)
-
-    def forward(
-        self,
-        out0: Tensor,  # [n, d]
-        out1: Tensor,  # [n, d]
-    ) -> Tensor:
-        """The mean over 2n rows, a scalar; -inf for a single pair, which has no negative."""
-        sign, scale = signed_scale(self.temperature)
+    def _logits(self, z0, z1):
+        """Formed, `[2n, 2m - 1]`: the other view's, then those of the row's own, and the labels."""
         gather = self.gather_distributed and distributed.world_size() > 1
-        plain = sign > 0 and not gather
-        if plain and not self.weight_fn:
-            ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
-            loss, _ = self_contrast_mean(out0, out1, scale=scale, ids=ids, positives_in=False)
-            return in_dtype_of(out0, loss)
-        z0, z1 = unit_rows(out0), unit_rows(out1)
-        columns, ids = _gathered(z0, z1, gather)
-        rows = torch.cat([z0, z1])
-        if plain:
-            result = contrast(rows, scale=scale, ids=ids[0], positives_in=False)
-        else:
-            result = contrast(sign * rows, columns, scale=scale, ids=ids, positives_in=False)
-        positive = (sign * scale * row_products(z0, z1)).repeat(2)
-        if self.weight_fn:
-            weights = torch.cat([self.weight_fn(z0, z1), self.weight_fn(z1, z0)])
-            positive = positive * weights
-        losses = result.loss + result.positive - positive
-        return in_dtype_of(out0, losses.mean())
+        columns, (labels, _) = _gathered(z0, z1, gather)
+        all0, all1 = columns.chunk(2)
+        others = torch.arange(len(all0), device=z0.device) != labels[: len(z0), None]
+        blocks = []
+        for z, own, other in ((z0, all0, all1), (z1, all1, all0)):
+            same = (z @ own.T / self.temperature)[others].view(len(z), -1)
+            blocks.append(torch.cat([z @ other.T / self.temperature, same], dim=1))
+        return torch.cat(blocks), labels
 
 
-class DCLWLoss(DCLLoss):
-    """The decoupled loss in which pairs that agree already count less.
+def _is_mean(cross_entropy: nn.Module) -> bool:
+    """Whether it is as the loss made it: then its mean needs no logits."""
+    return (
+        type(cross_entropy) is nn.CrossEntropyLoss
+        and cross_entropy.reduction == "mean"
+        and cross_entropy.weight is None
+        and cross_entropy.label_smoothing == 0
+        and cross_entropy.ignore_index < 0
+        and "forward" not in vars(cross_entropy)
+        and not hooked(cross_entropy)
+    )
 
-    Equal to lightly's class of this name.
 
-    Args:
-        temperature: Divides the similarities.
-        sigma: Divides the similarities in the weights.
-        gather_distributed: Take the negatives of all ranks.
-    """
-
-    def __init__(
-        self,
-        temperature: float = 0.1,
-        sigma: float = 0.5,
-        gather_distributed: bool = False,
-    ) -> None:
-        super().__init__(
-            temperature=temperature,
-            weight_fn=partial(negative_mises_fisher_weights, sigma=sigma),
-            gather_distributed=gather_distributed,
-        )
+def _is_known(bank: nn.Module) -> bool:
+    """Whether reading the rows of the bank in place is what its forward returns."""
+    homes = "lightly.models.modules.memory_bank"
+    return not replaced(bank, "forward", homes=(homes,)) and not hooked(bank)
 
 
 class SupConLoss(nn.Module):
@@ -214,7 +180,7 @@ class SupConLoss(nn.Module):
             raise ValueError(f"Illegal temperature: abs({temperature}) < 1e-8")
         if temperature < 0:
             raise ValueError(f"temperature must be above 0, got {temperature}")
-        _need_distributed(gather_distributed)
+        need_distributed(gather_distributed)
 
     def forward(
         self,
@@ -224,7 +190,7 @@ class SupConLoss(nn.Module):
     ) -> Tensor:
         """The mean over the 2n rows of this rank, a scalar."""
         n = out0.shape[0]
-        scale = 1 / self.temperature
+        _, scale = signed_inverse(self.temperature, out0.device)
         gather = self.gather_distributed and distributed.world_size() > 1
         if labels is None:
             offset = distributed.rank() * n if gather else 0

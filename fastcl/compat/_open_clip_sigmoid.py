@@ -1,17 +1,21 @@
 """open_clip's SigLIP loss."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
 from ..sigmoid_contrast import sigmoid_contrast
-from ._common import in_dtype_of
+from ._common import in_dtype_of, replaced, several, signed, times
 
 
 class SigLipLoss(nn.Module):
     """SigLIP: every pair is classified as matching or not.
 
     Equal to open_clip's class of this name. Features are used as they are: normalise them before.
+    No logits are formed, except where a subclass or the instance replaces `get_logits` or
+    `get_ground_truth`, or the bias is several numbers; another `_loss` is called for every block of
+    pairs.
 
     Args:
         cache_labels: Kept; no labels are formed.
@@ -71,14 +75,44 @@ class SigLipLoss(nn.Module):
         negative_only: bool = False,
     ) -> Tensor:
         """The loss of one block of pairs, of which none match where negative_only."""
-        n = image_features.shape[0]
-        ids = None if negative_only else torch.arange(n, device=image_features.device)
+        if self._is_formed(logit_bias):
+            labels = self.get_ground_truth(
+                image_features.device,
+                image_features.dtype,
+                image_features.shape[0],
+                negative_only=negative_only,
+            )
+            logits = self.get_logits(image_features, text_features, logit_scale, logit_bias)
+            return -F.logsigmoid(labels * logits).sum() / image_features.shape[0]
+        ids = None
+        if not negative_only:
+            ids = torch.arange(image_features.shape[0], device=image_features.device)
         return self._streamed(image_features, text_features, logit_scale, logit_bias, ids)
 
+    def _is_formed(self, logit_bias) -> bool:
+        return replaced(self, "get_logits", "get_ground_truth") or several(logit_bias)
+
     def _streamed(self, images, texts, logit_scale, logit_bias, ids):
+        rows, scale = logit_scale * images if several(logit_scale) else images, 1.0
+        if rows is images:
+            sign, scale = signed(logit_scale, images.device)
+            rows = times(sign, images)
         bias = 0.0 if logit_bias is None else logit_bias
-        loss = sigmoid_contrast(images, texts, scale=logit_scale, bias=bias, ids=ids)
+        if not isinstance(bias, Tensor):
+            bias = float(bias)
+        else:
+            bias = bias.to(images.device, torch.promote_types(bias.dtype, torch.float32))
+        loss = sigmoid_contrast(rows, texts, scale=scale, bias=bias, ids=ids)
         return in_dtype_of(images, loss / images.shape[0])
+
+    def _by_blocks(self, images, texts, logit_scale, logit_bias):
+        """The own texts, and those of the other ranks in the order of a ring."""
+        everyone = distributed.gather_with_gradient(texts, equal=True).split(texts.shape[0])
+        loss = self._loss(images, texts, logit_scale, logit_bias)
+        for step in range(1, self.world_size):
+            others = everyone[(self.rank - step) % self.world_size]
+            loss = loss + self._loss(images, others, logit_scale, logit_bias, negative_only=True)
+        return loss
 
     def forward(
         self,
@@ -91,6 +125,8 @@ class SigLipLoss(nn.Module):
         """The sum over all pairs divided by n: a scalar, or ``{"contrastive_loss": scalar}``."""
         if self.world_size == 1:
             loss = self._loss(image_features, text_features, logit_scale, logit_bias)
+        elif replaced(self, "_loss") or self._is_formed(logit_bias):
+            loss = self._by_blocks(image_features, text_features, logit_scale, logit_bias)
         else:
             texts = distributed.gather_with_gradient(text_features, equal=True)
             columns = torch.arange(texts.shape[0], device=texts.device)

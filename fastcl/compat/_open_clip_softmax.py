@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..contrast import contrast
-from ._common import in_dtype_of
+from ._common import in_dtype_of, replaced, several, signed, times
 
 
 def gather_features(
@@ -36,7 +36,8 @@ class ClipLoss(nn.Module):
     """CLIP: the mean of image to text and text to image.
 
     Equal to open_clip's class of this name. Features are used as they are: normalise them before.
-    No logits are formed, except where a subclass overrides `get_logits` or `get_ground_truth`.
+    No logits are formed, except where a subclass or the instance replaces `get_logits` or
+    `get_ground_truth`, or the bias is several numbers.
 
     Args:
         local_loss: Contrast the rows of this rank alone with those of all ranks.
@@ -126,7 +127,7 @@ class ClipLoss(nn.Module):
         logit_scale and logit_bias receive gradients; that of the bias is zero, because a softmax
         does not see what is added to all its logits.
         """
-        if self._overridden() or _several(logit_bias):
+        if replaced(self, "get_logits", "get_ground_truth") or several(logit_bias):
             loss = self._formed(image_features, text_features, logit_scale, logit_bias)
         else:
             loss = self._streamed(image_features, text_features, logit_scale)
@@ -134,13 +135,6 @@ class ClipLoss(nn.Module):
                 loss = loss + 0 * torch.as_tensor(logit_bias, device=loss.device).sum()
             loss = in_dtype_of(image_features, loss)
         return {"contrastive_loss": loss} if output_dict else loss
-
-    def _overridden(self) -> bool:
-        own = type(self)
-        return (own.get_logits, own.get_ground_truth) != (
-            ClipLoss.get_logits,
-            ClipLoss.get_ground_truth,
-        )
 
     def _formed(self, image_features, text_features, logit_scale, logit_bias):
         per_image, per_text = self.get_logits(
@@ -152,19 +146,22 @@ class ClipLoss(nn.Module):
     def _streamed(self, image_features, text_features, logit_scale):
         images, texts, text_rows, image_columns = self._features(image_features, text_features)
         labels = self.get_ground_truth(image_features.device, images.shape[0])
-        if self.world_size == 1 or not self.local_loss:
-            result = contrast(images, texts, scale=logit_scale, ids=labels, both=True, unit=False)
+        one_matrix = self.world_size > 1 and not self.local_loss
+        if several(logit_scale):  # one for every row: that of a text is not that of its image
+            images, text_rows, scale = logit_scale * images, logit_scale * text_rows, 1.0
+        else:
+            sign, scale = signed(logit_scale, images.device)
+            images, text_rows = times(sign, images), times(sign, text_rows)
+            one_matrix = one_matrix or self.world_size == 1
+        if one_matrix:
+            result = contrast(images, texts, scale=scale, ids=labels, both=True, unit=False)
             return (result.loss.mean() + result.col_loss.mean()) / 2
         ids = labels, torch.arange(texts.shape[0], device=labels.device)
         halves = [
-            contrast(rows, columns, scale=logit_scale, ids=ids, unit=False).loss.mean()
+            contrast(rows, columns, scale=scale, ids=ids, unit=False).loss.mean()
             for rows, columns in ((images, texts), (text_rows, image_columns))
         ]
         return (halves[0] + halves[1]) / 2
-
-
-def _several(bias: Tensor | float | None) -> bool:
-    return isinstance(bias, Tensor) and bias.numel() > 1
 
 
 class CoCaLoss(ClipLoss):

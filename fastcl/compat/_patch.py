@@ -11,6 +11,8 @@ class _Library(NamedTuple):
     versions: tuple[str, ...]  # those that tests/test_compat_*.py compare with
     module: str  # imported, so that all names below are there
     names: dict[str, str]  # in the library -> in fastcl.compat
+    # Attributes in fastcl.compat that hold a class of the library meanwhile.
+    parts: dict[str, str] = {}  # in fastcl.compat -> in the library
 
 
 def _same(*names: str) -> dict[str, str]:
@@ -31,6 +33,7 @@ LIBRARIES = {
             "loss.swav_loss.sinkhorn": "sinkhorn",
             "models.utils.update_momentum": "update_momentum",
         },
+        {"NTXentLoss.bank_type": "models.modules.memory_bank.MemoryBankModule"},
     ),
     "open_clip": _Library(
         "open-clip-torch",
@@ -67,16 +70,22 @@ LIBRARIES = {
     ),
 }
 
-# library -> (module, attribute, what was there)
-_replaced: dict[str, list[tuple[object, str, object]]] = {}
+
+class _Patch(NamedTuple):
+    twins: list[tuple[object, object]]  # the library's and fastcl's
+    parts: list[tuple[type, str, object]]  # owner, attribute, what was there
+
+
+_patches: dict[str, _Patch] = {}
 
 
 def patch(library: str) -> list[str]:
     """Put the losses of `fastcl.compat` into an installed library, for this process.
 
     Every module of the library that holds one of them gets the new one, so ``import lightly.loss``
-    finds it as well as ``from lightly.loss import NTXentLoss``. Names that a program imported
-    before keep what they had. A second call changes nothing.
+    finds it as well as ``from lightly.loss import NTXentLoss``, and the library's own subclasses
+    inherit from it. Names that a program imported before keep what they had. A second call changes
+    nothing.
 
     Args:
         library: "lightly", "open_clip", "pytorch_metric_learning", "info_nce",
@@ -90,18 +99,20 @@ def patch(library: str) -> list[str]:
         ImportError: It is not installed, or fastcl has not been checked against its version.
     """
     known = _known(library)
-    if library not in _replaced:
+    if library not in _patches:
         _check_version(library, known)
         importlib.import_module(known.module)
         ours = importlib.import_module(f"fastcl.compat.{library}")
-        twins = {}
-        for path, name in known.names.items():
-            *inner, attribute = path.split(".")
-            module = importlib.import_module(".".join([library, *inner]))
-            # By identity, and kept alive by the list below.
-            twins[id(getattr(module, attribute))] = getattr(ours, name)
-        _replaced[library] = _replace(library, twins)
-    return sorted(f"{module.__name__}.{name}" for module, name, _ in _replaced[library])
+        twins = [(_found(library, path), getattr(ours, name)) for path, name in known.names.items()]
+        parts = []
+        for path, original in known.parts.items():
+            owner, attribute = path.split(".")
+            owner = getattr(ours, owner)
+            parts.append((owner, attribute, getattr(owner, attribute)))
+            setattr(owner, attribute, _found(library, original))
+        _patches[library] = _Patch(twins, parts)
+        _exchange(library, twins)
+    return _held(library, [twin for _, twin in _patches[library].twins])
 
 
 def unpatch(library: str) -> list[str]:
@@ -117,10 +128,14 @@ def unpatch(library: str) -> list[str]:
         ValueError: An unknown library.
     """
     _known(library)
-    changed = _replaced.pop(library, [])
-    for module, name, original in changed:
-        setattr(module, name, original)
-    return sorted(f"{module.__name__}.{name}" for module, name, _ in changed)
+    if library not in _patches:
+        return []
+    twins, parts = _patches.pop(library)
+    for owner, attribute, before in parts:
+        setattr(owner, attribute, before)
+    names = _held(library, [twin for _, twin in twins])
+    _exchange(library, [(twin, original) for original, twin in twins])
+    return names
 
 
 def _known(library: str) -> _Library:
@@ -142,14 +157,33 @@ def _check_version(library: str, known: _Library) -> None:
         )
 
 
-def _replace(library: str, twins: dict[int, object]) -> list[tuple[object, str, object]]:
-    """Swap the originals wherever the modules of the library hold them."""
-    changed = []
-    for module_name, module in list(sys.modules.items()):
-        if module_name.split(".")[0] != library:
-            continue
-        for name, value in list(vars(module).items()):
-            if id(value) in twins:
-                changed.append((module, name, value))
-                setattr(module, name, twins[id(value)])
-    return changed
+def _found(library: str, path: str) -> object:
+    *inner, attribute = path.split(".")
+    return getattr(importlib.import_module(".".join([library, *inner])), attribute)
+
+
+def _is_of(library: str, module: str) -> bool:
+    return module.split(".")[0] == library
+
+
+def _exchange(library: str, pairs: list[tuple[object, object]]) -> None:
+    """The second of each pair for the first, in all modules of the library and as the base of its
+    own classes, those imported since the last exchange too."""
+    new = {id(old): x for old, x in pairs}
+    for name, module in list(sys.modules.items()):
+        if _is_of(library, name):
+            for attribute, value in list(vars(module).items()):
+                if id(value) in new:
+                    setattr(module, attribute, new[id(value)])
+    for old, x in pairs:
+        for child in old.__subclasses__() if isinstance(old, type) else ():
+            if _is_of(library, child.__module__) and id(child) not in new:
+                child.__bases__ = tuple(x if base is old else base for base in child.__bases__)
+
+
+def _held(library: str, values: list[object]) -> list[str]:
+    """Where the modules of the library hold one of these."""
+    ids = {id(x) for x in values}
+    modules = [(n, m) for n, m in list(sys.modules.items()) if _is_of(library, n)]
+    names = [f"{n}.{a}" for n, m in modules for a, v in list(vars(m).items()) if id(v) in ids]
+    return sorted(set(names))

@@ -4,14 +4,8 @@ Mimics lightly 1.6.0; bare integers as bank sizes, which 1.6.0 refuses, work as 
 """
 
 from ._lightly_bank import MemoryBankModule, update_momentum
-from ._lightly_losses import (
-    DCLLoss,
-    DCLWLoss,
-    NegativeCosineSimilarity,
-    NTXentLoss,
-    SupConLoss,
-    negative_mises_fisher_weights,
-)
+from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
+from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
 from ._lightly_swav import SwaVLoss, sinkhorn
 
 __all__ = [

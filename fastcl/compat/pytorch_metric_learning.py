@@ -2,7 +2,8 @@
 
 Subclasses of the library's own, so reducers, regularizers, wrappers and statistics work as before.
 Mimics version 2.9.0. Streamed where the distance is CosineSimilarity or DotProductSimilarity;
-another distance, and a subclass that overrides `_compute_loss`, takes the library's way.
+another distance, and a loss whose formula a subclass or the instance replaces, takes the library's
+way.
 """
 
 import math
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..contrast import contrast
 from ..functional import unit_rows
-from ._common import log_sum
+from ._common import hooked, log_sum, replaced, several, signed_inverse
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 
 __all__ = ["CrossBatchMemory", "NTXentLoss", "SupConLoss"]
@@ -28,12 +29,21 @@ class AllPairs(NamedTuple):
     removed: Tensor | None  # [n] the column that row i is, no positive of it
 
 
-def _streams(loss, original: type) -> bool:
-    """The distance is a product, and the formula that of the library."""
+def _is_replaced(owner, *names: str) -> bool:
+    return replaced(owner, *names, homes=("pytorch_metric_learning",))
+
+
+def _streams(loss, method: str) -> bool:
+    """The distance is a product, and the formula that of the library by this method."""
     distance = loss.distance
     return (
-        type(loss)._compute_loss is original._compute_loss
+        not _is_replaced(loss, "_compute_loss", method)
+        and loss.loss_method == getattr(loss, method)
+        and not several(loss.temperature)
+        and loss.temperature > 0
         and type(distance) in (distances.CosineSimilarity, distances.DotProductSimilarity)
+        and not _is_replaced(distance, "forward", "compute_mat", "maybe_normalize", "normalize")
+        and not hooked(distance)
         and distance.power == 1
         and (distance.p == 2 or not distance.normalize_embeddings)
     )
@@ -44,7 +54,8 @@ def _rows(loss, embeddings, ref_emb):
     distance = loss.distance
     distance.reset_stats()
     distance.check_shapes(embeddings, ref_emb)
-    make = unit_rows if distance.normalize_embeddings else torch.Tensor.contiguous
+    # A memory may be written before the backward.
+    make = unit_rows if distance.normalize_embeddings else torch.Tensor.clone
     q = make(embeddings)
     k = None if ref_emb is embeddings else make(ref_emb)
     distance.set_default_stats(embeddings, ref_emb, q, q if k is None else k)
@@ -52,9 +63,9 @@ def _rows(loss, embeddings, ref_emb):
 
 
 def _ids(labels, ref_labels):
-    """Labels of any dtype as integers."""
+    """Labels of any dtype as integers. A memory may be written before the backward."""
     if labels.dtype == torch.long and ref_labels.dtype == torch.long:
-        return labels.contiguous(), labels if ref_labels is labels else ref_labels.contiguous()
+        return labels, labels if ref_labels is labels else ref_labels.clone()
     ids = torch.cat([labels, ref_labels]).unique(return_inverse=True)[1]
     return ids[: len(labels)], ids[len(labels) :]
 
@@ -83,11 +94,13 @@ class NTXentLoss(losses.NTXentLoss):
     of positive pairs. Explicit pairs or triplets are streamed too.
     """
 
+    method = "pair_based_loss"
+
     def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
-        if not _streams(self, losses.NTXentLoss):
+        if not _streams(self, NTXentLoss.method):
             return super().compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         c_f.labels_or_indices_tuple_required(labels, indices_tuple)
-        scale = 1 / self.temperature
+        _, scale = signed_inverse(self.temperature, embeddings.device)
         if indices_tuple is None or isinstance(indices_tuple, AllPairs):
             removed = _removed(indices_tuple, labels, ref_labels)
             ids = _ids(labels, ref_labels)
@@ -131,9 +144,11 @@ class SupConLoss(losses.SupConLoss):
     Explicit pairs or triplets take the library's way, which forms the matrix.
     """
 
+    method = "mat_based_loss"
+
     def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
         given = indices_tuple is not None and not isinstance(indices_tuple, AllPairs)
-        if given or not _streams(self, losses.SupConLoss):
+        if given or not _streams(self, SupConLoss.method):
             return super().compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
         c_f.labels_or_indices_tuple_required(labels, indices_tuple)
         if len(embeddings) == 0:  # a memory may have enqueued them all
@@ -141,7 +156,7 @@ class SupConLoss(losses.SupConLoss):
         removed = _removed(indices_tuple, labels, ref_labels)
         ids = _ids(labels, ref_labels)
         q, k, unit = _rows(self, embeddings, ref_emb)
-        scale = 1 / self.temperature
+        _, scale = signed_inverse(self.temperature, embeddings.device)
         if (k is None) == (removed is not None):
             ids = ids[0] if k is None else ids
             result = contrast(q, k, scale=scale, ids=ids, unit=unit)
@@ -192,13 +207,18 @@ class CrossBatchMemory(losses.CrossBatchMemory):
         input_indices_tuple,
         do_remove_self_comparisons,
     ):
-        originals = {NTXentLoss: losses.NTXentLoss, SupConLoss: losses.SupConLoss}
-        original = originals.get(type(self.loss))
+        known = type(self.loss) in (NTXentLoss, SupConLoss) and not hooked(self.loss)
         listed = self.miner or input_indices_tuple is not None
-        if listed or original is None or not _streams(self.loss, original):
+        if listed or not known or not self._unlisted():
             return super().create_indices_tuple(
                 embeddings, labels, E_mem, L_mem, input_indices_tuple, do_remove_self_comparisons
             )
         # The library does not find the self-comparison of a single row; neither does this.
         remove = do_remove_self_comparisons and len(self.curr_batch_idx) > 1
         return AllPairs(self.curr_batch_idx if remove else None)
+
+    def _unlisted(self) -> bool:
+        """Whether nobody but the losses above sees the pairs."""
+        if _is_replaced(self.loss, "forward", "compute_loss"):
+            return False
+        return _streams(self.loss, self.loss.method)

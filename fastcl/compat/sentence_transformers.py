@@ -12,7 +12,8 @@ from torch import Tensor
 from .. import distributed
 from ..functional import row_products, unit_rows
 from ..mean_contrast import mean_contrast
-from ._common import in_dtype_of, log_sum
+from ..reference import accumulate_dtype
+from ._common import log_sum
 
 __all__ = ["CachedMultipleNegativesRankingLoss", "MultipleNegativesRankingLoss"]
 
@@ -29,17 +30,39 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         embeddings: list[Tensor],  # queries, positives and hard negatives, [n, d] each
         labels: Tensor | None,
     ) -> Tensor:
-        """A scalar in the dtype of the embeddings; labels are not used."""
-        if self.similarity_fct not in (cos_sim, dot_score):
-            return super().compute_loss_from_embeddings(embeddings, labels)
+        """A scalar, float32 (float64 for float64 embeddings, and under autocast what the library
+        makes of it); labels are not used.
+
+        Embeddings of 16 bits are raised to float32, but under autocast.
+        """
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
+        if not self._streams(embeddings):
+            return super().compute_loss_from_embeddings(embeddings, labels)
+        x = embeddings[0]
+        if not torch.is_autocast_enabled(x.device.type):
+            embeddings = [e.to(accumulate_dtype(e.dtype)) for e in embeddings]
+        return _as_library(x, self._loss_of(embeddings))
+
+    def _streams(self, embeddings) -> bool:
+        """Products of dense rows, as many of every kind, or more documents and nothing else."""
+        if self.similarity_fct not in (cos_sim, dot_score):
+            return False
+        if any(e.layout != torch.strided or e.dim() != 2 for e in embeddings):
+            return False
+        counts = {len(e) for e in embeddings}
+        if len(counts) == 1:
+            return True
+        apart = self.gather_across_devices or self._alpha() or "doc_to_doc" in self.directions
+        return not apart and len(embeddings[1]) >= len(embeddings[0])
+
+    def _loss_of(self, embeddings):
         unit = self.similarity_fct is cos_sim
         plain = self._is_plain(embeddings[1:])
         if plain and not self.gather_across_devices:
-            ids = torch.arange(len(embeddings[0]), device=embeddings[0].device)
-            loss = mean_contrast(*embeddings, scale=self.scale, ids=ids, unit=False, normalize=unit)
-            return in_dtype_of(embeddings[0], loss)
+            ids = [torch.arange(len(e), device=e.device) for e in embeddings]
+            ids = ids[0] if len(ids[0]) == len(ids[1]) else tuple(ids)
+            return mean_contrast(*embeddings, scale=self.scale, ids=ids, unit=False, normalize=unit)
         queries, *docs = [unit_rows(x) if unit else x for x in embeddings]
         rows, own = queries, [docs[0], *docs[1:]]
         first, n = 0, queries.shape[0]
@@ -51,10 +74,8 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         columns = torch.arange(queries.shape[0], device=queries.device)
         ids = columns[first : first + n]
         if plain:
-            loss = mean_contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit)
-        else:
-            loss = self._losses(rows, own, queries, docs, ids, columns, unit).mean()
-        return in_dtype_of(embeddings[0], loss)
+            return mean_contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit)
+        return self._losses(rows, own, queries, docs, ids, columns, unit).mean()
 
     def _is_plain(self, docs):
         return len(docs) == 1 and self.directions == ("query_to_doc",) and not self._alpha()
@@ -65,6 +86,9 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
     def _losses(self, rows, own, queries, docs, ids, columns, unit):
         """Minus the positive logit plus the log of the sums, [n]."""
         docs_all, documents = torch.cat(docs), columns.repeat(len(docs))
+        if any(len(x) != len(columns) for x in docs):  # then only the first kind has positives
+            own = [own[0][: len(rows)]]
+            documents = torch.arange(len(docs_all), device=columns.device)
         positive = self.scale * row_products(rows, own[0])
         sums = [self._query_to_doc(rows, own, docs_all, ids, documents, positive, unit)]
         pairs = {  # the columns of one's own id are left out
@@ -82,22 +106,33 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
 
     def _query_to_doc(self, rows, own, docs_all, ids, documents, positive, unit):
         """The documents of other queries from one pass, the own ones row by row."""
+        queries = rows
         others = ("in_batch_negatives", "all_negatives")
         harder = self._alpha() if self.hardness_mode in others else 0.0
-        terms = [log_sum(rows, docs_all, self.scale + harder, (ids, documents), unit)]
-        # What is added is a constant, so gradients are those of the scale alone.
-        terms = [_with_gradient(x, self.scale / (self.scale + harder)) for x in terms]
-        terms.append(positive)
+        if harder:
+            # What is added is a constant: the gradient of the rows is that of the scale alone.
+            share = torch.as_tensor(self.scale / (self.scale + harder)).detach()
+            rows, docs_all = _with_gradient(rows, share), _with_gradient(docs_all, share)
+        terms = [log_sum(rows, docs_all, self.scale + harder, (ids, documents), unit), positive]
         own_harder = self._alpha() if self.hardness_mode != "in_batch_negatives" else 0.0
         for hard in own[1:]:
-            similarity = row_products(rows, hard)
+            similarity = row_products(queries, hard)
             terms.append(self.scale * similarity + own_harder * similarity.detach())
         return torch.stack(terms).logsumexp(0)
 
 
-def _with_gradient(x: Tensor, share: float) -> Tensor:
+def _with_gradient(x: Tensor, share: Tensor) -> Tensor:
     """The same value, of whose gradient a share is left."""
-    return x if share == 1 else share * x + ((1 - share) * x).detach()
+    return x.detach() + share.to(x) * (x - x.detach())
+
+
+def _as_library(x: Tensor, loss: Tensor) -> Tensor:
+    """The dtype of the library's loss: under autocast its products are lowered, and on the CPU
+    logsumexp with them."""
+    kind = x.device.type
+    if kind == "cpu" and x.dtype != torch.float64 and torch.is_autocast_enabled(kind):
+        return loss.to(torch.get_autocast_dtype(kind))
+    return loss
 
 
 class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLoss):
@@ -129,9 +164,11 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
         with_backward: bool = False,
     ) -> Tensor:
         """A scalar, without a graph where with_backward."""
-        if self.similarity_fct not in (cos_sim, dot_score):
+        embeddings = [torch.cat(r) for r in reps]
+        ours = isinstance(self.loss, MultipleNegativesRankingLoss)
+        if not (ours and self.loss._streams(embeddings)):
             return super().calculate_loss(reps, labels, with_backward=with_backward)
-        loss = self.loss.compute_loss_from_embeddings([torch.cat(r) for r in reps], labels)
+        loss = self.loss.compute_loss_from_embeddings(embeddings, labels)
         if with_backward:
             loss.backward()
             loss = loss.detach()

@@ -13,14 +13,15 @@ from torch import Tensor, nn
 
 from .. import distributed
 from ..contrast import contrast
-from ..functional import info_nce, row_products, unit_rows
+from ..functional import row_products, unit_rows
 from ..functional.swav import predicted
 from ..mean_contrast import mean_contrast
 from ..momentum import momentum_update_
 from ..self_contrast import self_contrast_mean
-from ._common import in_dtype_of, log_sum
+from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
 from ._lightly_swav import cross_entropy, sinkhorn
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
+from .info_nce import info_nce
 
 __all__ = [
     "MomentumUpdater",
@@ -51,7 +52,8 @@ def simclr_loss_func(
     other = p != a + distributed.rank() * q.shape[0]
     a, p = a[other], p[other]
     positives = log_sum_by_row(pair_products(q, columns, a, p) / temperature, a, q.shape[0])
-    negatives = log_sum(q, columns, 1 / temperature, (indexes, col_ids))
+    sign, scale = signed_inverse(temperature, q.device)
+    negatives = log_sum(times(sign, q), columns, scale, (indexes, col_ids))
     return in_dtype_of(z, -F.logsigmoid(positives - negatives).mean())
 
 
@@ -64,15 +66,21 @@ def simclr_two_views_loss_func(
     """NT-Xent of two views, with more positives where a mask marks them (simclr_loss_func of
     version 1.0.2)."""
     n = z1.shape[0]
-    if extra_pos_mask is None:
+    sign, scale = signed_inverse(temperature, z1.device)
+    if extra_pos_mask is None and is_one(sign):
         ids = torch.arange(n, device=z1.device).repeat(2)
-        return in_dtype_of(z1, self_contrast_mean(z1, z2, scale=1 / temperature, ids=ids)[0])
+        return in_dtype_of(z1, self_contrast_mean(z1, z2, scale=scale, ids=ids)[0])
     z = unit_rows(z1, z2)
-    mask = extra_pos_mask.clone()
-    mask[torch.arange(2 * n), torch.arange(2 * n).roll(n)] = True
-    lse = contrast(z, scale=1 / temperature).loss
-    exact, weights = z.to(lse.dtype), mask.to(lse.dtype)
-    positive = (exact * (weights @ exact)).sum(1) / temperature / weights.sum(1)
+    own = torch.arange(2 * n, device=z.device)
+    lse = log_sum(z, None, scale) if is_one(sign) else log_sum(times(sign, z), z, scale, own)
+    exact = z.to(lse.dtype)
+    if extra_pos_mask is None:
+        positive = row_products(exact, exact.roll(n, 0)) / temperature
+    else:
+        mask = extra_pos_mask.clone()
+        mask[own, own.roll(n)] = True
+        weights = mask.to(lse.dtype)
+        positive = (exact * (weights @ exact)).sum(1) / temperature / weights.sum(1)
     return in_dtype_of(z1, (lse - positive).mean())
 
 
@@ -84,9 +92,9 @@ def mocov2plus_loss_func(
 ) -> Tensor:
     """Every query against its key and the columns of the queue. Nothing is normalised here, and
     query and key receive gradients."""
-    extra = row_products(query, key)
-    columns = queue.T.to(query.dtype)
-    loss = contrast(query, columns, scale=1 / temperature, extra=extra, unit=False).loss
+    sign, scale = signed_inverse(temperature, query.device)
+    rows, columns = times(sign, query), queue.T.to(query.dtype)
+    loss = contrast(rows, columns, scale=scale, extra=row_products(rows, key), unit=False).loss
     return in_dtype_of(query, loss.mean())
 
 
@@ -110,12 +118,13 @@ def mocov3_loss_func(
     if distributed.world_size() == 1:
         loss = info_nce(query, key, temperature=temperature)
     else:
-        q, own = unit_rows(query), unit_rows(key.detach())
+        sign, scale = signed_inverse(temperature, query.device)
+        q, own = times(sign, unit_rows(query)), unit_rows(key.detach())
         k, first = distributed.gather(own, equal=True), distributed.rank() * q.shape[0]
         columns = torch.arange(k.shape[0], device=k.device)
         ids = columns[first : first + q.shape[0]], columns
         extra = row_products(q, own)
-        loss = mean_contrast(q, k, scale=1 / temperature, ids=ids, extra=extra)
+        loss = mean_contrast(q, k, scale=scale, ids=ids, extra=extra)
     return in_dtype_of(query, loss * (2 * temperature))
 
 
@@ -125,7 +134,7 @@ def nnclr_loss_func(
     temperature: float = 0.1,
 ) -> Tensor:
     """Every nearest neighbour against all predictions of the batch."""
-    return in_dtype_of(nn, info_nce(nn, p, temperature=temperature))
+    return info_nce(nn, p, temperature=temperature)
 
 
 def byol_loss_func(

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..contrast import contrast
+from ._common import is_one, log_sum, signed_inverse, times
 
 __all__ = ["SupConLoss"]
 
@@ -59,24 +60,32 @@ class SupConLoss(nn.Module):
             raise ValueError(f"Unknown mode: {self.contrast_mode}")
         rows = features.reshape(n, views, -1).transpose(0, 1).flatten(0, 1)  # view after view
         anchors = n if self.contrast_mode == "one" else n * views
+        sign, scale = signed_inverse(self.temperature, rows.device)
         if mask is None:
-            losses = self._labelled(rows, labels, n, views)[:anchors]
-        else:
-            losses = self._masked(rows, mask, n, views, anchors)
-        return losses.mean() * (self.temperature / self.base_temperature)
+            ids = torch.arange(n, device=rows.device)
+            if labels is not None:
+                # Labels of any dtype: equality is all that counts.
+                ids = labels.to(rows.device).reshape(-1).unique(return_inverse=True)[1]
+            if is_one(sign):
+                result = contrast(rows, scale=scale, ids=ids.repeat(views), unit=False)
+                losses = torch.where(result.count > 0, result.loss, 0)[:anchors]
+            else:
+                mask = ids[:, None] == ids
+        if mask is not None:
+            losses = self._masked(rows, mask, n, views, anchors, sign, scale)
+        factor = (
+            self.temperature if isinstance(self.temperature, Tensor) else float(self.temperature)
+        )
+        return losses.mean() * (factor / self.base_temperature)
 
-    def _labelled(self, rows, labels, n, views):
-        ids = torch.arange(n, device=rows.device)
-        if labels is not None:
-            # Labels of any dtype: equality is all that counts.
-            ids = labels.to(rows.device).reshape(-1).unique(return_inverse=True)[1]
-        result = contrast(rows, scale=1 / self.temperature, ids=ids.repeat(views), unit=False)
-        return torch.where(result.count > 0, result.loss, 0)
-
-    def _masked(self, rows, mask, n, views, anchors):
+    def _masked(self, rows, mask, n, views, anchors, sign, scale):
         """The weighted positives of a row are one product with the sum over views."""
-        scale = 1 / self.temperature
-        lse = contrast(rows, scale=scale, unit=False).loss[:anchors]
+        if is_one(sign):
+            lse = log_sum(rows, None, scale, unit=False)[:anchors]
+        else:
+            own = torch.arange(n * views, device=rows.device)
+            some = times(sign, rows)[:anchors]
+            lse = log_sum(some, rows, scale, (own[:anchors], own), unit=False)
         exact = rows.to(lse.dtype)
         weights = mask.to(lse)
         own = weights.diagonal()[:, None]
@@ -84,5 +93,5 @@ class SupConLoss(nn.Module):
         count = (weights.sum(1) * views - own[:, 0]).repeat(anchors // n)
         anchor = exact[:anchors]
         targets = sums.repeat(anchors // n, 1) - own.repeat(anchors // n, 1) * anchor
-        positive = (anchor * targets).sum(1) * scale
+        positive = (anchor * targets).sum(1) / self.temperature
         return (lse * count - positive) / torch.where(count < 1e-6, 1, count)

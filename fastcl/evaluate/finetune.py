@@ -77,7 +77,7 @@ def finetune(
     rows = draw_fraction(images.train_labels, fraction, seed).to(images.train.device)
     steps = finetune_steps(len(rows)) if steps is None else steps
     _check.count("steps", steps)
-    numbers = images.statistics()
+    numbers, known = images.statistics(), images.with_labels()
     network = copy.deepcopy(backbone).to(images.train.device)
     width = extract(network, images.train[:1], numbers).shape[1]
     classes = int(max(images.train_labels.max(), images.test_labels.max())) + 1
@@ -88,7 +88,7 @@ def finetune(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         _train(model, images, rows, numbers, steps, learning_rate, progress)
-    correct = extract(model, images.test, numbers).argmax(1) == images.test_labels
+    correct = extract(model, known.test, numbers).argmax(1) == known.test_labels
     return correct.double().mean().item()
 
 

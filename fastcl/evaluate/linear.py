@@ -29,7 +29,7 @@ def _draw(labels: Tensor, wanted, seed: int) -> Tensor:
     generator = np.random.default_rng(seed)
     values = labels.cpu().numpy()
     rows = []
-    for label in np.unique(values):
+    for label in np.unique(values[values >= 0]):  # -1: no label
         members = np.flatnonzero(values == label)
         rows.append(generator.permutation(members)[: wanted(len(members))])
     return torch.from_numpy(np.concatenate(rows))

@@ -12,7 +12,7 @@ from ..pretrain.data import Images
 from .collapse import diagnose
 from .features import extract, pixels
 from .finetune import finetune, finetune_steps
-from .geometry import alignment, effective_rank, uniformity
+from .geometry import alignment, uniformity
 from .knn import knn_predict
 from .linear import draw_fraction, linear_probe, probe_accuracy
 from .retrieval import retrieve
@@ -90,10 +90,13 @@ Tell = Callable[[str], None]
 Features = dict[str, tuple[Tensor, Tensor]]  # name to the features of both splits
 
 
-def features_of(images: Images, backbones: dict[str, nn.Module]) -> Features:
-    """Pixels and the output of every backbone on both splits."""
+def features_of(
+    images: Images, backbones: dict[str, nn.Module], numbers: tuple[Tensor, Tensor] | None = None
+) -> Features:
+    """Pixels and the output of every backbone on both splits, normalised by these numbers, or by
+    those of the images."""
     found: Features = {PIXELS: (pixels(images.train), pixels(images.test))}
-    numbers = images.statistics()
+    numbers = images.statistics() if numbers is None else numbers
     for name, backbone in backbones.items():
         found[name] = tuple(extract(backbone, x, numbers) for x in (images.train, images.test))
     return found
@@ -198,8 +201,8 @@ def geometry(
     )
     rank = Metric(
         "effective rank",
-        "exp of the entropy of the singular values of the test features (RankMe, Garrido et al. "
-        "2023); the width bounds it.",
+        "exp of the entropy of the singular values of the normalised test features about their "
+        "mean, as in training; the width bounds it.",
         percent=False,
         better="",
     )
@@ -211,10 +214,10 @@ def geometry(
         better="",
     )
     for name, (_, test) in features.items():
-        rank.values[name] = effective_rank(test)
         if n > 1:
             uniform.values[name] = uniformity(test)
-            spread.values[name] = diagnose(test).spread
+            found = diagnose(test)
+            rank.values[name], spread.values[name] = found.effective_rank, found.spread
     numbers = images.statistics()
     views = Views(images.kind, images.size, numbers).to(images.test.device)
     for name, backbone in backbones.items():

@@ -100,7 +100,8 @@ def embedding(
     else:
         values = labels[:LARGEST_EMBEDDING].cpu().numpy()
         for label in np.unique(values):
-            name = classes[label] if label < len(classes) else str(label)
+            name = "no label" if label < 0 else str(label)
+            name = classes[label] if 0 <= label < len(classes) else name
             axis.scatter(*points[values == label].T, s=9, label=name, rasterized=True)
         if len(np.unique(values)) <= 20:
             axis.legend(markerscale=2, fontsize="small", bbox_to_anchor=(1, 1), loc="upper left",

@@ -6,18 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_model
 from torch import Tensor, nn
 
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
+from ..pretrain.files import replace_file
 from ..pretrain.recipe import Config
+from ..pretrain.weights import fill, read_weights
 from .features import extract, pixels
 from .knn import knn_predict
 from .linear import probe_accuracy
 
 WEIGHTS = "backbone.safetensors"
 RESULTS = "results.json"
+CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,8 @@ class Report:
     seconds: float | None
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        replace_file(path, lambda file: file.write(text.encode()))
 
 
 def score(name: str, train: Tensor, test: Tensor, images: Images) -> Score:
@@ -67,7 +70,7 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     """Scores of pixels, untrained and trained backbone; none for data without labels."""
     if not images.labelled:
         return []
-    statistics = images.statistics()
+    statistics, images = images.statistics(), images.with_labels()
     scores = [score("raw pixels", pixels(images.train), pixels(images.test), images)]
     untrained, _ = initial_backbone(config, images.channels)
     for name, backbone in (("untrained backbone", untrained), ("trained backbone", trained)):
@@ -86,19 +89,29 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
-        ValueError: The weights are of another backbone.
+        ValueError: The weights are of another backbone, or the data are not those of the run.
     """
-    config = Config.load(folder / "config.json")
+    config = Config.load(folder / CONFIG)
     weights = folder / WEIGHTS
     if not weights.exists():
         raise FileNotFoundError(
             f"{str(folder)!r} has no {WEIGHTS}: the run is not finished; "
             f"repeat its command to continue it"
         )
-    images = load_images(config.data, size=config.image_size, limit=limit or config.limit)
+    limit = limit or config.limit
+    images = load_images(config.data, size=config.image_size, limit=limit)
+    if limit == config.limit and config.fingerprint not in (None, images.fingerprint()):
+        raise ValueError(
+            f"the data of the run have changed: {config.data!r} has {len(images.train):,} training "
+            f"images with fingerprint {images.fingerprint()}, the run was made with "
+            f"{config.samples:,} of {config.fingerprint}"
+        )
     backbone, _ = initial_backbone(config, images.channels)
-    try:
-        load_model(backbone, weights)
-    except RuntimeError as error:
-        raise ValueError(f"{str(weights)!r} does not fit {config.backbone}: {error}") from error
+    facts, state = read_weights(weights)
+    if facts.epoch != config.epochs:
+        raise FileNotFoundError(
+            f"{str(weights)!r} is of epoch {facts.epoch}, but the run now goes to epoch "
+            f"{config.epochs}: repeat its command to finish it"
+        )
+    fill(backbone, state, weights)
     return config, backbone, images

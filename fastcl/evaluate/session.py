@@ -24,6 +24,7 @@ from .retrieval import cosine_neighbours
 
 FIGURES = "evaluation.json"
 REPORT = "report.html"
+PICTURES = "evaluation"  # folder
 SHEET_QUERIES, SHEET_NEIGHBOURS, MAP_IMAGES, HEADS = 10, 8, 6, 6
 
 
@@ -75,7 +76,11 @@ def evaluate_run(
     features = measure.features_of(images, backbones)
     metrics: list[Metric] = []
     if images.labelled:
-        metrics += measure.classification(features, images, choices, tell)
+        known = images.with_labels()
+        of_known = features if known is images else measure.features_of(
+            known, backbones, images.statistics()
+        )  # fmt: skip
+        metrics += measure.classification(of_known, known, choices, tell)
         metrics += measure.finetuning(backbones, images, choices, tell)
     tell("alignment, uniformity, effective rank")
     metrics += measure.geometry(features, backbones, images, choices)
@@ -84,8 +89,11 @@ def evaluate_run(
     tell("drawing")
     with matplotlib.rc_context(page.STYLE):
         pictures = _pictures(read_history(folder), backbones, features, images, choices)
+    # Not in the run folder itself, where the pictures of the pretraining are.
+    beside = folder / PICTURES if out == folder else out
+    beside.mkdir(exist_ok=True)
     for name, figure in pictures.items():
-        figure.savefig(out / f"{name}.png", dpi=150)
+        figure.savefig(beside / f"{name}.png", dpi=150)
     found = diagnose(features[TRAINED][1])
     text = page.render(_page(config, images, metrics, pictures, found, folder))
     replace_file(out / REPORT, lambda file: file.write(text.encode()))
@@ -93,7 +101,8 @@ def evaluate_run(
         "choices": asdict(choices), "metrics": [asdict(m) for m in metrics],
         "collapse": asdict(found),
     }  # fmt: skip
-    (out / FIGURES).write_text(json.dumps(summary, indent=2) + "\n")
+    text = json.dumps(summary, indent=2) + "\n"
+    replace_file(out / FIGURES, lambda file: file.write(text.encode()))
     return Evaluation(config, metrics, out)
 
 
@@ -138,9 +147,9 @@ def _sheet(train: Tensor, test: Tensor, images: Images) -> Figure:
     near = cosine_neighbours(test[rows], train, min(SHEET_NEIGHBOURS, len(train)))
     names = [None, None]
     if images.labelled:
-        names[0] = [images.classes[i] for i in images.test_labels[rows].tolist()]
+        names[0] = [images.class_name(i) for i in images.test_labels[rows].tolist()]
         names[1] = [
-            [images.classes[i] for i in line] for line in images.train_labels[near].tolist()
+            [images.class_name(i) for i in line] for line in images.train_labels[near].tolist()
         ]
     return plot.contact_sheet(images.test[rows], images.train[near], *names)
 

@@ -17,7 +17,7 @@ def info_nce(
     key: Tensor,  # [n, d]
     negatives: Tensor | None = None,  # [m, d], or [n, m, d] where paired
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     negative_mode: str = "unpaired",
     reduction: str = "mean",
     ids: Tensor | None = None,  # [n] int64
@@ -34,7 +34,8 @@ def info_nce(
             its negatives.
         negatives: Rows that replace the other keys: `[m, d]` for all queries ("unpaired"), or
             `[n, m, d]` with a set for each ("paired").
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element receives a
+            gradient.
         negative_mode: "unpaired" or "paired".
         reduction: "mean", "sum", or "none" for one loss per query, `[n]`.
         ids: Optional integers `[n]` of the pairs, without negatives: keys of equal id are
@@ -57,7 +58,7 @@ def info_nce(
     _check.pairs("key", key, "query", query)
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
-    scale = 1 / _check.positive("temperature", temperature)
+    scale = _check.inverse("temperature", temperature, query.device)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     ignore = ids is not None and duplicates == "ignore"
     several = ids is not None and not ignore

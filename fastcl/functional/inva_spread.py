@@ -38,15 +38,16 @@ def inva_spread(
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
         temperature: Positive; divides the similarities.
-        negative_weight: 1 or more; below 1, p would not be a probability.
+        negative_weight: Above 0. Below 1, p of a near negative may be above one: then the loss is
+            NaN, as the authors'.
         normalize: False where all rows have unit length already.
 
     Returns:
         The mean over all 2n rows, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, or a
-            weight below 1.
+        ValueError: Shapes do not fit, an empty batch, a temperature or a weight that is not
+            positive.
         TypeError: Dtypes differ or are not floating point.
 
     Source: Ye et al. 2019, "Unsupervised Embedding Learning via Invariant and Spreading Instance
@@ -55,10 +56,9 @@ def inva_spread(
     _check.no_transform()
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
-    if _check.finite("negative_weight", negative_weight) < 1:
-        raise ValueError(f"negative_weight must be 1 or more, got {negative_weight}")
+    weight = _check.positive("negative_weight", negative_weight)
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
-    return _InvaSpread.apply(z, scale, float(negative_weight)).mean()
+    return _InvaSpread.apply(z, scale, weight).mean()
 
 
 class _InvaSpread(torch.autograd.Function):
@@ -92,7 +92,7 @@ def _rows(
     """Loss [c] and its gradient to the logits [c, n].
 
     One negative of a row may hold nearly all of p; its 1 - p is taken from the sum of everything
-    else, for all the others p is a half at most.
+    else, for all the others p is a half at most where the weight is 1 or more.
     """
     partner = ((i + n // 2) % n)[:, None]
     negative = torch.ones_like(s, dtype=torch.bool)
@@ -108,12 +108,14 @@ def _rows(
     rest = fair  # z - exp(top)
     if weight > 1:
         rest = torch.logaddexp(fair, top + math.log(weight - 1))
+    if weight < 1:
+        rest = fair + torch.log1p((weight - 1) * (top - fair).exp())
     loss = F.softplus(t.logsumexp(1) + log_weight - positive)  # -log p of the partner
     log_z = positive + loss
     p = (others - log_z[:, None]).exp()  # of the negatives but top
     log_q = torch.log1p(-p).sum(1) + rest - log_z
 
-    odds = p / (1 - p)  # a half over a half at most
+    odds = p / (1 - p)  # a half over a half at most, for a weight of 1
     total = odds.sum(1)
     # p of a column times the odds of top, which may be infinite by themselves.
     by_top = (top - rest - log_z)[:, None]

@@ -53,8 +53,10 @@ def chunk_gradients(
 ) -> tuple[Tensor, Tensor]:
     """dq [n, d] and dk [m, d] in float32, [0, d] where not needed."""
     (n, m, d), size = p.sizes, config.chunk_size(p.q.element_size())
-    dq = torch.zeros(n if need_q else 0, d, device=p.q.device)
-    dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
+    dq = common.empty(p.q, n if need_q else 0, d)
+    dk = common.empty(p.q, m if need_k else 0, d)
+    if n == 0 or m == 0:
+        return dq.zero_(), dk.zero_()
     buffer = None
     if need_q or need_k:
         buffer = padded(p.q, min(n, size), min(m, size))
@@ -65,19 +67,22 @@ def chunk_gradients(
             g = None if buffer is None else buffer[: rows.stop - i, : columns.stop - j]
             fill(Chunk(rows, columns, g))
             if need_q:
-                add_product(dq[rows], g, p.k[columns], alpha)
+                add_product(dq[rows], g, p.k[columns], alpha, first=j == 0)
             if need_k:
-                add_product(dk[columns], g.T, p.q[rows], alpha)
+                add_product(dk[columns], g.T, p.q[rows], alpha, first=i == 0)
             if triangle and j > i:
-                add_product(dq[columns], g.T, p.q[rows], alpha)
+                add_product(dq[columns], g.T, p.q[rows], alpha, first=i == 0)
     return dq, dk
 
 
-def add_product(total: Tensor, a: Tensor, b: Tensor, alpha: float) -> None:
-    """total += alpha a @ b with float32 sums of narrower factors."""
+def add_product(total: Tensor, a: Tensor, b: Tensor, alpha: float, first: bool = False) -> None:
+    """total += alpha a @ b with float32 sums of narrower factors; the first one starts it."""
+    beta = 0.0 if first else 1.0
     if a.dtype == torch.float32:
-        total.addmm_(a, b, alpha=alpha)
+        total.addmm_(a, b, beta=beta, alpha=alpha)
     elif a.is_cuda:
-        torch.ops.aten.addmm.dtype_out(total, a, b, torch.float32, alpha=alpha, out=total)
+        torch.ops.aten.addmm.dtype_out(
+            total, a, b, torch.float32, beta=beta, alpha=alpha, out=total
+        )
     else:
-        total.addmm_(a.float(), b.float(), alpha=alpha)
+        total.addmm_(a.float(), b.float(), beta=beta, alpha=alpha)

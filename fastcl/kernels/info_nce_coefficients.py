@@ -42,10 +42,11 @@ def coefficients_kernel(
     total = scale_factor(scale, logit_scale)
     loss = tl.load(stats + i, mask=inside, other=0.0).to(tl.float64)
     lse = load_lse(stats, i, n, inside) * LOG2E
-    # Whole numbers subtract without rounding; the fraction goes into the factors.
-    whole = tl.floor(lse)
-    fraction = tl.exp2(tl.where(whole == lse, 0.0, whole - lse)).to(tl.float32)
-    whole = whole.to(tl.float32)
+    # Whole numbers subtract without rounding; the fraction goes into the factors, with what float32
+    # does not hold of a whole number above 2^24.
+    whole = tl.floor(lse).to(tl.float32)
+    rest = tl.where(whole.to(tl.float64) == lse, 0.0, whole.to(tl.float64) - lse)
+    fraction = tl.exp2(rest).to(tl.float32)
     count = tl.load(stats + 3 * n + i, mask=inside, other=0.0)
     a = tl.zeros([BLOCK], tl.float32)
     weight = tl.zeros([BLOCK], tl.float32)

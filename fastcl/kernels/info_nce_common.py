@@ -31,8 +31,13 @@ class Problem(NamedTuple):
         return self._replace(q=self.k, k=self.q, row_ids=self.col_ids, col_ids=self.row_ids)
 
     def rows(self, some: slice) -> "Problem":
-        """Some of the rows against all columns."""
-        ids = None if self.row_ids is None else self.row_ids[some]
+        """Some of the rows against all columns, from a multiple of every tile on."""
+        if self.row_ids is None:
+            return self._replace(q=self.q[some])
+        ids = self.row_ids[some]
+        for block in {self.plan.sums.rows, config.POSITIVES.rows}:
+            ranges = self._range(self.row_ids, block)
+            self.found[_key(ids, block)] = ranges[some.start // block :]
         return self._replace(q=self.q[some], row_ids=ids)
 
     def ranges(self, rows: int, columns: int) -> tuple[Tensor | None, Tensor | None]:
@@ -42,7 +47,7 @@ class Problem(NamedTuple):
         return self._range(self.row_ids, rows), self._range(self.col_ids, columns)
 
     def _range(self, ids: Tensor, block: int) -> Tensor:
-        key = ids.untyped_storage()._cdata, ids.storage_offset(), len(ids), block
+        key = _key(ids, block)
         if key not in self.found:
             self.found[key] = id_ranges(ids, block)
         return self.found[key]
@@ -61,6 +66,10 @@ class Problem(NamedTuple):
     @property
     def sizes(self) -> tuple[int, int, int]:
         return self.q.shape[0], self.k.shape[0], self.q.shape[1]
+
+
+def _key(ids: Tensor, block: int) -> tuple[int, ...]:
+    return ids.untyped_storage()._cdata, ids.storage_offset(), len(ids), block
 
 
 def problem(q, k, row_ids, col_ids, scale, logit_scale, symmetric) -> Problem:

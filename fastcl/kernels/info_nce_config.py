@@ -29,6 +29,8 @@ KEPT_STEP = 256  # rows of the largest tile
 SAFE_SCALE = 69.0
 # Up to this scale both log-sum-exps of unit rows lie within 2^+-100 of the gradient's shift, 0.
 NEAR_SCALE = 42.0
+# Up to this scale the factor of kept exponentials, at most e^(2 scale - 42), is a float32 number.
+KEPT_SCALE = 64.0
 # Row tiles per launch where columns are summed too: bounds the partial sums to [128, m].
 LAUNCH_TILES = 128
 # The shortest sum of a product on tensor cores.
@@ -161,13 +163,13 @@ def kept_rows(q: Tensor, k: Tensor) -> int:
 
 
 def keeps(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
-    """Whether a product less is worth 6 bytes per logit, and the fixed shift cannot fail.
+    """Whether a product less is worth 6 bytes per logit, and neither shift nor factor can fail.
 
     At widths whose gradient has its sums in registers, constant columns need no third product.
     """
     if q.dtype != torch.bfloat16 or not (supported(q) and len(q) and len(k)):
         return False
-    near = unit and logit_scale is None and scale <= SAFE_SCALE
+    near = unit and logit_scale is None and scale <= KEPT_SCALE
     rows = min(len(q), LEAST_KEPT)
     wide = q.shape[1] > (BOTH_WIDTH if need_k else FLASH_WIDTH)
     return near and wide and kept_rows(q, k) >= rows
@@ -179,8 +181,8 @@ def gradient_shift(scale: float) -> int:
 
 
 def positives_tile(itemsize: int) -> Tile:
-    """Four warps: of eight, each has too few registers for its part of a float32 product."""
-    return POSITIVES._replace(warps=4) if itemsize == 4 else POSITIVES
+    """Half as many features of float32 rows: more of them are more registers than there are."""
+    return POSITIVES._replace(depth=16) if itemsize == 4 else POSITIVES
 
 
 def whole(tile: Tile, d: int) -> bool:

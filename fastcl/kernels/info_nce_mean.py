@@ -119,9 +119,9 @@ def _across(kept: Tensor, k: Tensor) -> Tensor:
 def unit_gradients(p: Problem, extra: Tensor | None, need_q: bool, need_k: bool):
     """rows [4, n], dq [n, d] and dk [m, d] of the mean loss, [0, d] where not needed."""
     (n, m, d), size = p.sizes, config.kept_rows(p.q, p.k)
-    rows = common.empty(p.q, 4, n)
     dq = common.empty(p.q, n if need_q else 0, d)
-    dk = torch.zeros(m if need_k else 0, d, device=p.q.device)
+    dk = common.empty(p.q, m if need_k else 0, d)
+    rows = []
     buffer = padded(p.q, min(n, size), m)
     grad = torch.full((min(n, size),), 1 / n, device=p.q.device)
     # Exponentials lie above the shift of a safe scale, 0, and factors above the gradient's.
@@ -135,7 +135,7 @@ def unit_gradients(p: Problem, extra: Tensor | None, need_q: bool, need_k: bool)
         positives = None if aside else positive_sums(part)
         beside = None if extra is None else extra[here]
         stats, _ = finish(part, sums, positives, beside, True, True)
-        rows[:, here] = stats
+        rows.append(stats)
         coef = coefficients(
             part, grad[: here.stop - start], None, stats, None, None, True, extra is not None
         )
@@ -143,10 +143,13 @@ def unit_gradients(p: Problem, extra: Tensor | None, need_q: bool, need_k: bool)
             _pull(part, coef, kept)
         factor = coef[SHARED_NEGATIVE.value][:, None]
         if need_q:
-            torch.mul(_across(kept, p.k), factor * alpha, out=dq[here])
+            torch.mul(_across(kept, p.k), factor, out=dq[here])
         if need_k:
-            add_product(dk, kept.T, (part.q * factor).to(p.q.dtype), alpha)
-    return rows, dq, dk
+            scaled = torch.mul(part.q, factor, out=torch.empty_like(part.q))  # rounded in there
+            add_product(dk, kept.T, scaled, alpha, first=start == 0)
+    if need_q and alpha != 1.0:
+        dq.mul_(alpha)
+    return torch.cat(rows, 1), dq, dk
 
 
 def info_nce_mean(

@@ -29,10 +29,11 @@ def raw_info_nce_backward(
         grad_loss, None, grad_col_loss, None, z, y, scale, logit_scale, row_ids, col_ids,
         rows, cols, not k, positives_in, False, True, need_q, need_k,
     )  # fmt: skip
-    dot = torch.zeros((), device=dz.device)
     if need_q or not k:
         dots = common.empty(dz, len(dz))
         dz, dot = project(dz, q, q_lengths, dots), dots.sum()
+    else:
+        dot = torch.zeros((), device=dz.device)
     if need_k and k:
         dy = project(dy, k, k_lengths, None)
     return dz, dy, dot

@@ -90,15 +90,15 @@ def logistic_tile(
             other = other & (match == 0)
         t = tl.where(other, tl.where(match, -t, t), float("-inf"))
     e = tl.exp2(-tl.abs(t))
+    # The loss before the slope: both alive at once are more registers than Triton 3.6 has.
+    tl.static_assert(BN <= 128, "a product of more factors may leave float32")
+    product = tl.minimum(tl.reduce(e, 1, _join, keep_dims=True), LARGEST)
+    loss = _total(tl.maximum(t, 0.0)) * LN2 + _total(log_of_one_plus(product))
     g = tl.where(t < 0, e, 1.0) / (1.0 + e)
-    loss = _total(tl.maximum(t, 0.0)) * LN2
     # The sign last: it would be alive across all of the above, in a register for every logit.
     if special:
         _, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
         g = tl.where(match, -g, g)
-    tl.static_assert(BN <= 128, "a product of more factors may leave float32")
-    product = tl.minimum(tl.reduce(e, 1, _join, keep_dims=True), LARGEST)
-    loss += _total(log_of_one_plus(product))
     slope = _total(g * acc)
     # A cosine of -inf has no loss by the formula, but its slope is NaN.
     return g, loss + 0.0 * slope, slope, _total(g)

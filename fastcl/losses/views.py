@@ -109,7 +109,7 @@ class InvaSpreadLoss(TemperatureLoss):
 
     def __init__(self, temperature: float = 0.1, *, negative_weight: float = 1.0) -> None:
         super().__init__(temperature)
-        self.negative_weight = _check.finite("negative_weight", negative_weight)
+        self.negative_weight = _check.positive("negative_weight", negative_weight)
 
     def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
         return F.inva_spread(

@@ -16,7 +16,7 @@ class InvaSpread(nn.Module):
         width: Features of the backbone.
         dim: Width of the embedding.
         temperature: Positive; divides the cosine similarities.
-        negative_weight: 1 or more, what the other images count.
+        negative_weight: Above 0, what the other images count.
 
     Source: Ye et al. 2019, "Unsupervised Embedding Learning via Invariant and Spreading Instance
     Feature" (arXiv 1904.03436).
@@ -33,9 +33,7 @@ class InvaSpread(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature = _check.positive("temperature", temperature)
-        if _check.finite("negative_weight", negative_weight) < 1:
-            raise ValueError(f"negative_weight must be 1 or more, got {negative_weight}")
-        self.negative_weight = negative_weight
+        self.negative_weight = _check.positive("negative_weight", negative_weight)
         self.backbone = backbone
         self.head = linear_head(width, dim)
 

@@ -50,6 +50,18 @@ class SmallConvNet(nn.Module):
         return self.layers(x)
 
 
+def stem_of(stem: str, size: int) -> str:
+    """The stem that "auto" stands for at this size of images; another as it is.
+
+    Raises:
+        ValueError: Unknown stem.
+    """
+    if stem not in ("auto", "cifar", "imagenet"):
+        raise ValueError(f"stem must be auto, cifar or imagenet, got {stem!r}")
+    automatic = "imagenet" if size >= IMAGENET_STEM_FROM else "cifar"
+    return automatic if stem == "auto" else stem
+
+
 def build_backbone(
     name: str, *, channels: int, size: int, stem: str = "auto"
 ) -> tuple[nn.Module, int]:
@@ -71,8 +83,7 @@ def build_backbone(
         ValueError: Unknown name or stem.
         ImportError: The library that has the network is not installed.
     """
-    if stem not in ("auto", "cifar", "imagenet"):
-        raise ValueError(f"stem must be auto, cifar or imagenet, got {stem!r}")
+    stem = stem_of(stem, size)
     library, _, model = name.partition(":")
     if library in ("lab", "lightness"):
         if channels != 3:
@@ -87,8 +98,6 @@ def build_backbone(
         return pair, pair.width
     if model:
         return _from_library(library, model, channels, size)
-    if stem == "auto":
-        stem = "imagenet" if size >= IMAGENET_STEM_FROM else "cifar"
     builders = {
         "small": lambda: SmallConvNet(channels),
         "resnet18": lambda: resnet18(channels, stem),
@@ -113,15 +122,34 @@ def _from_library(library: str, model: str, channels: int, size: int) -> tuple[n
     if library == "timm":
         if model not in module.list_models():
             raise ValueError(f"timm has no model {model!r}; see timm.list_models()")
-        network = module.create_model(model, pretrained=False, num_classes=0, in_chans=channels)
+        network = _of_size(
+            "img_size", size, module.create_model, model, pretrained=False, num_classes=0,
+            in_chans=channels,
+        )  # fmt: skip
     else:
         if model not in module.list_models():
             raise ValueError(f"torchvision has no model {model!r}; see its models.list_models()")
         if channels != 3:
             raise ValueError(f"torchvision:{model} takes images of 3 channels, got {channels}")
-        network = module.get_model(model, weights=None)
+        network = _of_size("image_size", size, module.get_model, model, weights=None)
         _drop_classifier(network, model)
-    return network, _feature_width(network, channels, size)
+    try:
+        return network, _feature_width(network, channels, size)
+    except (AssertionError, RuntimeError) as error:  # whatever a network says of a size it refuses
+        raise ValueError(
+            f"{library}:{model} does not take images of {size} x {size}: {error}"
+        ) from error
+
+
+def _of_size(name: str, size: int, create, *given, **options) -> nn.Module:
+    """Transformers are built for one size of images, which most convolutional networks have no
+    argument for."""
+    try:
+        return create(*given, **options, **{name: size})
+    except TypeError as error:
+        if name not in str(error):
+            raise
+        return create(*given, **options)
 
 
 def _drop_classifier(network: nn.Module, model: str) -> None:

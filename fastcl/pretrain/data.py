@@ -1,5 +1,6 @@
 """A data set in memory: every image as uint8 on the device, with labels where there are any."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,7 +26,8 @@ class Images:
         kind: "digits" or "photographs": which views and which recipe fit.
         train: uint8 `[n, channels, size, size]`.
         test: The same for the images held out.
-        train_labels: int64 `[n]`, or None. Only SupCon trains with them.
+        train_labels: int64 `[n]`, -1 where an image has none, or None. Only SupCon trains with
+            them.
         test_labels: int64, or None.
         classes: The name of each label.
     """
@@ -48,7 +50,32 @@ class Images:
 
     @property
     def labelled(self) -> bool:
-        return self.train_labels is not None and self.test_labels is not None
+        """Whether both splits have images with a label."""
+        both = (self.train_labels, self.test_labels)
+        return all(x is not None and bool((x >= 0).any()) for x in both)
+
+    def with_labels(self) -> "Images":
+        """The images that have a label: these where all have."""
+        known = self.train_labels >= 0, self.test_labels >= 0
+        if known[0].all() and known[1].all():
+            return self
+        return replace(
+            self, train=self.train[known[0]], train_labels=self.train_labels[known[0]],
+            test=self.test[known[1]], test_labels=self.test_labels[known[1]],
+        )  # fmt: skip
+
+    def class_name(self, label: int) -> str:
+        return self.classes[label] if label >= 0 else "no label"
+
+    def fingerprint(self) -> str:
+        """Of every pixel, label and name of a class: equal for equal data alone."""
+        digest = hashlib.blake2b(digest_size=16)
+        for x in (self.train, self.test, self.train_labels, self.test_labels):
+            digest.update(repr(None if x is None else tuple(x.shape)).encode())
+            for block in () if x is None else x.split(4096):
+                digest.update(block.cpu().contiguous().numpy())
+        digest.update(repr(self.classes).encode())
+        return digest.hexdigest()
 
     def to(self, device: torch.device | str) -> "Images":
         def moved(x: Tensor | None) -> Tensor | None:
@@ -141,10 +168,9 @@ def _assemble(source: str, found: dict, classes: Sequence[str]) -> Images:
             f"train and test images must have one shape, got {list(train.shape[1:])} and "
             f"{list(test.shape[1:])}"
         )
-    labels = [None if x is None else _label_tensor(x) for x in (train_labels, test_labels)]
-    if not classes and labels[0] is not None:
-        top = max(int(x.max()) for x in labels if x is not None)
-        classes = tuple(str(i) for i in range(top + 1))
+    named = (("train", train_labels), ("test", test_labels))
+    labels = [None if x is None else _label_vector(name, x) for name, x in named]
+    labels, classes = _named_classes(labels, tuple(classes))
     return Images(
         name="digits" if source == "digits" else Path(source).stem,
         kind="digits" if train.shape[1] == 1 else "photographs",
@@ -152,14 +178,46 @@ def _assemble(source: str, found: dict, classes: Sequence[str]) -> Images:
         test=torch.from_numpy(np.ascontiguousarray(test)),
         train_labels=labels[0],
         test_labels=labels[1],
-        classes=tuple(classes),
+        classes=classes,
     )
 
 
-def _label_tensor(labels: np.ndarray) -> Tensor:
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1 or labels.min() < 0:
+def _label_vector(split: str, labels: np.ndarray) -> np.ndarray:
+    """int64 `[n]`; a column `[n, 1]`, as MedMNIST has it, is one too."""
+    if labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
         raise ValueError(
-            f"labels must be a vector of integers from 0, got {labels.dtype} "
-            f"of shape {list(labels.shape)}"
+            f"labels must be a vector of integers, got {labels.dtype} of shape "
+            f"{list(labels.shape)} for {split}"
         )
-    return torch.from_numpy(labels.astype(np.int64))
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
+    if low < -1 or high >= 2**63:
+        raise ValueError(
+            f"labels must be integers from 0, or -1 for an image without one, got "
+            f"{low if low < -1 else high} for {split}"
+        )
+    return labels.astype(np.int64)
+
+
+def _named_classes(
+    labels: list[np.ndarray | None], names: tuple[str, ...]
+) -> tuple[list[Tensor | None], tuple[str, ...]]:
+    """Labels as tensors with a name for each. Labels without names become numbers without gaps,
+    each named by what it was: their range says nothing of how many there are."""
+    given = [x for x in labels if x is not None]
+    values = np.unique(np.concatenate(given)) if given else np.empty(0, dtype=np.int64)
+    values = values[values >= 0]
+    if names:
+        if len(values) and values[-1] >= len(names):
+            raise ValueError(
+                f"class_names must name every label: there are {len(names)} names, and the "
+                f"highest label is {values[-1]}"
+            )
+        return [None if x is None else torch.from_numpy(x) for x in labels], names
+    dense = [
+        None if x is None
+        else torch.from_numpy(np.where(x < 0, -1, np.searchsorted(values, x)).astype(np.int64))
+        for x in labels
+    ]  # fmt: skip
+    return dense, tuple(str(value) for value in values)

@@ -35,15 +35,15 @@ class Display:
         epochs: Of the run.
         steps: Of one epoch.
         done: Epochs behind a resumed run.
+        step: Steps of the next one behind it.
     """
 
-    def __init__(self, console: Console, epochs: int, steps: int, done: int) -> None:
+    def __init__(self, console: Console, epochs: int, steps: int, done: int, step: int = 0) -> None:
         self._console, self._epochs, self._steps = console, epochs, steps
         self._progress = Progress(
             TextColumn("epoch {task.fields[epoch]}/{task.fields[epochs]}"),
             BarColumn(),
-            TextColumn("loss {task.fields[loss]:.3f}{task.fields[top1]}"),
-            TextColumn("{task.fields[speed]:,.0f} images/s"),
+            TextColumn("{task.fields[figures]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
@@ -51,8 +51,8 @@ class Display:
             disable=not console.is_terminal,
         )
         self._task = self._progress.add_task(
-            "", total=epochs * steps, completed=done * steps, epoch=done, epochs=epochs,
-            loss=float("nan"), top1="", speed=0.0,
+            "", total=epochs * steps, completed=done * steps + step, epoch=done, epochs=epochs,
+            figures="",
         )  # fmt: skip
         self._next = 0.0
 
@@ -73,7 +73,7 @@ class Display:
         self._next = time.monotonic() + REFRESH_SECONDS
         self._progress.update(
             self._task, completed=epoch * self._steps + step, epoch=epoch + 1,
-            loss=loss, top1=_top1(top1), speed=speed,
+            figures=f"loss {loss:.3f}{_top1(top1)}  {speed:,.0f} images/s",
         )  # fmt: skip
 
     def warn(self, text: str) -> None:

@@ -34,7 +34,9 @@ def two_views_and_labels(views: Views, batch: Batch) -> tuple:
     """Raises ValueError where the data have no labels."""
     if batch.labels is None:
         raise ValueError("this method learns from labels, which the data do not have")
-    return *two_views(views, batch), batch.labels
+    # An image without a label is the only one of its class.
+    labels = torch.where(batch.labels < 0, -1 - batch.index, batch.labels)
+    return *two_views(views, batch), labels
 
 
 def view_and_index(views: Views, batch: Batch) -> tuple:

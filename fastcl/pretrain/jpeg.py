@@ -5,6 +5,7 @@ import io
 import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -39,10 +40,8 @@ def read(path: Path, archive) -> dict[str, Split]:
     with open(path, "rb") as file:
         key = hashlib.file_digest(file, "sha256").hexdigest()[:24]
     cached = cache_folder() / f"decoded-{key}.npz"
-    if cached.exists():
-        with np.load(cached, allow_pickle=False) as decoded:
-            images = {split: decoded[split] for split in splits}
-    else:
+    images = _read_cache(cached, splits)
+    if images is None:
         images = {split: _decode_split(path, archive, split) for split in splits}
         cached.parent.mkdir(parents=True, exist_ok=True)
         replace_file(cached, lambda file: np.savez(file, **images))
@@ -50,10 +49,20 @@ def read(path: Path, archive) -> dict[str, Split]:
     for split in splits:
         name = f"{split}_labels"
         labels = archive[name] if name in archive.files else None
-        if labels is not None and len(labels) != len(images[split]):
-            raise ValueError(f"{name} must have {len(images[split])} entries, got {len(labels)}")
+        if labels is not None and labels.shape[:1] != images[split].shape[:1]:
+            count = len(labels) if labels.ndim else "one number"
+            raise ValueError(f"{name} must have {len(images[split])} entries, got {count}")
         found[split] = images[split], labels
     return found
+
+
+def _read_cache(path: Path, splits: list[str]) -> dict[str, np.ndarray] | None:
+    """None where it is not there or damaged: then it is made again."""
+    try:
+        with np.load(path, allow_pickle=False) as decoded:
+            return {split: decoded[split] for split in splits}
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
+        return None
 
 
 def _decode_split(path: Path, archive, split: str) -> np.ndarray:

@@ -5,13 +5,17 @@
 
 import dataclasses
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .augment import STRONGEST
 from .backbone import IMAGENET_STEM_FROM
+from .files import replace_file
 from .recipes import METHODS, RECIPES, Recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
+CHANGEABLE = ("epochs", "learning_rate")  # of a run that goes on
 BACKBONES = {"digits": "small", "thumbnails": "resnet18", "photographs": "resnet50"}
 
 
@@ -36,9 +40,14 @@ class Config:
     options: dict = field(default_factory=dict)
     limit: int | None = None  # images of each split
     crops: int = 0  # small ones, beside two full views
+    augmentation: float = 1.0  # strength of the views
+    samples: int | None = None  # training images
+    fingerprint: str | None = None  # of the data
+    changes: list = field(default_factory=list)  # what other values held until which epoch
 
     def save(self, path: Path) -> None:
-        path.write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n")
+        text = json.dumps(dataclasses.asdict(self), indent=2) + "\n"
+        replace_file(path, lambda file: file.write(text.encode()))
 
     @classmethod
     def load(cls, path: Path) -> "Config":
@@ -51,9 +60,42 @@ class Config:
             raise ValueError(f"{str(path)!r} is not the configuration of a run: {error}") from error
 
     def differences(self, other: "Config") -> list[str]:
-        """The fields that differ, as text."""
-        mine, theirs = dataclasses.asdict(self), dataclasses.asdict(other)
+        """The fields that differ and have to be equal for a run to go on, as text."""
+        mine, theirs = self._fixed(), other._fixed()
         return [f"{k} {theirs[k]!r} there, {mine[k]!r} now" for k in mine if mine[k] != theirs[k]]
+
+    def _fixed(self) -> dict:
+        values = dataclasses.asdict(self)
+        for name in (*CHANGEABLE, "changes"):
+            del values[name]
+        if _rises(self.method):  # follows from the number of epochs
+            values["options"].pop("steps", None)
+        return values
+
+    def continued(self, before: "Config", epoch: int) -> "Config":
+        """This configuration as it goes on from another one after an epoch, with what has changed
+        on record.
+
+        Raises:
+            ValueError: They differ where a run may not; the message says where.
+        """
+        differences = self.differences(before)
+        if differences:
+            raise ValueError("; ".join(differences))
+        changed = {
+            name: getattr(before, name) for name in CHANGEABLE
+            if getattr(before, name) != getattr(self, name)
+        }  # fmt: skip
+        new = [{"until_epoch": epoch} | changed] if changed else []
+        return dataclasses.replace(self, changes=[*before.changes, *new])
+
+
+def _rises(method: str) -> bool:
+    """Whether the method's momentum rises over the steps of the run."""
+    return any(
+        recipe.options.get("steps", 0) is None for (name, _), recipe in RECIPES.items()
+        if name == method
+    )  # fmt: skip
 
 
 def kind_of(kind: str, size: int) -> str:
@@ -75,6 +117,10 @@ def resolve(
     epochs: int | None = None,
     batch_size: int | None = None,
     learning_rate: float | None = None,
+    optimizer: str | None = None,
+    weight_decay: float | None = None,
+    warmup: float | None = None,
+    augmentation: float = 1.0,
     **options: float | int | None,
 ) -> Config:
     """The recipe with what the user asked for in its place.
@@ -118,8 +164,15 @@ def resolve(
             f"batch-size must be a multiple of {multiple}, the groups of {method} on {devices} "
             f"devices, got {batch_size}"
         )
-    if not learning_rate > 0:
-        raise ValueError(f"lr must be above 0, got {learning_rate}")
+    if not 0 < learning_rate < math.inf:
+        raise ValueError(f"lr must be finite and above 0, got {learning_rate}")
+    bounds = {
+        "weight-decay": (weight_decay, math.inf), "warmup": (warmup, 1),
+        "augmentation": (augmentation, STRONGEST),
+    }  # fmt: skip
+    for name, (value, most) in bounds.items():
+        if value is not None and not (0 <= value <= most and math.isfinite(value)):
+            raise ValueError(f"{name} must be finite and from 0 to {most}, got {value}")
     backbone = backbone or BACKBONES[kind]
     if recipe.space:
         if images.channels != 3:
@@ -134,16 +187,19 @@ def resolve(
         image_size=images.size,
         epochs=epochs,
         batch_size=batch_size,
-        optimizer=recipe.optimizer,
+        optimizer=optimizer or recipe.optimizer,
         learning_rate=learning_rate,
-        weight_decay=recipe.weight_decay,
-        warmup=recipe.warmup,
+        weight_decay=recipe.weight_decay if weight_decay is None else weight_decay,
+        warmup=recipe.warmup if warmup is None else warmup,
         precision=precision,
         devices=devices,
         seed=seed,
         options=_options(recipe, images, epochs * (n // batch_size), options),
         limit=limit,
         crops=recipe.crops,
+        augmentation=augmentation,
+        samples=n,
+        fingerprint=images.fingerprint(),
     )
 
 

@@ -1,9 +1,8 @@
 """The training loop, on lightning-fabric."""
 
-import csv
-import io
 import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,15 +17,17 @@ from ..pretext import Colorization
 from . import checkpoint
 from .augment import Views
 from .data import Images
-from .files import replace_file
+from .divergence import is_finite
 from .inputs import Batch
 from .methods import ENTRIES
 from .optimizer import build_optimizer, learning_rate_at
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
+from .state import restore, state_of, write_metrics
 
 REBALANCE_WITH = 2048  # images that give the frequencies of colours
-COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")
+# Steps between two looks at whether the numbers are finite, each of which waits for the device.
+CHECK_EVERY = 20
 
 
 def device_count(devices: str) -> int:
@@ -56,6 +57,10 @@ def build_fabric(devices: int, precision: str) -> Fabric:
     return fabric
 
 
+def _never() -> bool:
+    return False
+
+
 class Run:
     """One pretraining run: networks, optimiser, data order and history, and their checkpoint.
 
@@ -69,6 +74,8 @@ class Run:
         method: The method, unwrapped.
         backbone: What it trains for.
         epoch: Epochs done.
+        step: Steps done of the next one.
+        sums: Of their losses and of their top-1, on this rank.
         history: One row per epoch, with the columns of metrics.csv.
         shares: Profile of a few steps.
         watch: For collapse of the embedding.
@@ -97,79 +104,87 @@ class Run:
             config.optimizer, self.method, config.learning_rate, config.weight_decay
         )
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
-        self.views = Views(images.kind, images.size, images.statistics(), config.crops)
+        self.views = Views(
+            images.kind, images.size, images.statistics(), config.crops, config.augmentation
+        )
         self.views.to(fabric.device)
         self.order = torch.Generator().manual_seed(config.seed)  # equal on all ranks
         # Different views on every rank; the networks are built already, equal on all.
         fabric.seed_everything(config.seed * config.devices + fabric.global_rank, verbose=False)
         self.steps = len(images.train) // config.batch_size
-        self.epoch = 0
+        self.epoch = self.step = 0
+        self.sums = torch.zeros(2, device=fabric.device)
+        self.order_before: Tensor | None = None  # where `order` was before this epoch's
+        self.saved: tuple[int, int] | None = None  # epoch and step of the checkpoint
         self.history: list[dict] = []
         self.speed = 0.0  # images per second in the last epoch
         self.seconds = 0.0  # in all epochs
         self.shares = StepShares(fabric.device)
         self.watch = CollapseWatch(self.method)
 
-    def train(self, display=None, stop_after: int | None = None) -> bool:
+    def train(
+        self, display=None, stop_after: int | None = None, stop: Callable[[], bool] = _never
+    ) -> bool:
         """Go on to the last epoch, or to the epoch `stop_after`, with a checkpoint after each.
 
         Args:
             display: A `Display`, on the first process.
             stop_after: Epoch after which to stop; the schedule stays that of the whole run.
+            stop: Asked after every step, with several processes after some; once it says so, the
+                run is saved where it is.
 
         Returns:
             Whether the run is finished.
 
         Raises:
-            FloatingPointError: The loss is not finite; the last checkpoint is kept.
+            FloatingPointError: The training diverged; the last checkpoint is kept.
         """
         last = min(self.config.epochs, stop_after or self.config.epochs)
         try:
-            self._train_until(last, display)
+            while self.epoch < last:
+                row = self._train_epoch(display, stop)
+                stopping = self._agree(stop)
+                if row is not None:
+                    self._finish_epoch(row)
+                if stopping or row is None or self.epoch == last:
+                    self.shares.stop()
+                self.save()
+                if row is not None and display is not None:
+                    display.show_epoch(row, self.speed)
+                if stopping or row is None:
+                    break
         finally:
             self.shares.stop()  # torch crashes at exit under a profiler that still runs
         return self.epoch == self.config.epochs
 
-    def _train_until(self, last: int, display) -> None:
-        while self.epoch < last:
-            row = self._train_epoch(display)
-            if not math.isfinite(row["loss"]):
-                raise FloatingPointError(
-                    f"the loss is {row['loss']} in epoch {row['epoch']}: try a lower --lr; "
-                    f"the checkpoint is that of epoch {self.epoch}"
-                )
-            self.epoch += 1
-            self.history.append(row)
-            if self.config.devices > 1:
-                self._average_statistics()
-            if self.epoch == last:
-                self.shares.stop()
-            self.save()
-            if display is not None:
-                display.show_epoch(row, self.speed)
-
-    def _train_epoch(self, display) -> dict:
+    def _train_epoch(self, display, stop: Callable[[], bool]) -> dict | None:
+        """The rest of an epoch; None where it was asked to stop before the end."""
         self.model.train()
         batch, ranks = self.config.batch_size, self.fabric.world_size
+        self.order_before = self.order.get_state()
         order = torch.randperm(len(self.images.train), generator=self.order)
         order = order[: self.steps * batch].view(self.steps, ranks, batch // ranks)
         order = order[:, self.fabric.global_rank].to(self.fabric.device)
-        sums = torch.zeros(2, device=self.fabric.device)
-        started = time.perf_counter()
-        for step in range(self.steps):
+        first, started = self.step, time.perf_counter()
+        for step in range(first, self.steps):
             self.shares.begin_step()
-            sums += self._train_step(self.epoch * self.steps + step, order[step])
+            number = self.epoch * self.steps + step
+            self.sums += self._train_step(number, order[step])
+            self.step = step + 1
             self.shares.end_step()
-            self.speed = batch * (step + 1) / (time.perf_counter() - started)
-            if self.watch.due(self.epoch * self.steps + step):
+            self.speed = batch * (self.step - first) / (time.perf_counter() - started)
+            if self.watch.due(number):
                 self._look(display)
             if display is not None and display.due():
-                loss, top1 = (sums / (step + 1)).tolist()
-                display.show_step(self.epoch, step + 1, loss, top1, self.speed)
-        loss, top1 = (self.fabric.all_reduce(sums, reduce_op="mean") / self.steps).tolist()
-        seconds = time.perf_counter() - started
-        self.seconds += seconds
-        self.speed = batch * self.steps / seconds
+                loss, top1 = (self.sums / self.step).tolist()
+                display.show_step(self.epoch, self.step, loss, top1, self.speed)
+            # A single process need not ask the others.
+            due = (number + 1) % CHECK_EVERY == 0 or (ranks == 1 and stop())
+            if due and self.step < self.steps and self._agree(stop):
+                self.seconds += time.perf_counter() - started
+                return None
+        loss, top1 = (self.fabric.all_reduce(self.sums, reduce_op="mean") / self.steps).tolist()
+        self.seconds += time.perf_counter() - started
         found = self._look(display)
         return {
             "epoch": self.epoch + 1,
@@ -180,6 +195,34 @@ class Run:
             "spread": None if found is None else found.spread,
             "effective_rank": None if found is None else found.effective_rank,
         }
+
+    def _finish_epoch(self, row: dict) -> None:
+        self.epoch, self.step = self.epoch + 1, 0
+        self.sums = torch.zeros_like(self.sums)
+        self.order_before = None
+        self.history.append(row)
+
+    def _agree(self, stop: Callable[[], bool]) -> bool:
+        """Whether any process was asked to stop; all raise where one has diverged."""
+        finite = is_finite(self.method, self.optimizer, self.sums[0])
+        flags = torch.stack([~finite, finite.new_tensor(stop())]).float()
+        diverged, stopping = self.fabric.all_reduce(flags, reduce_op="sum").tolist()
+        if diverged:
+            raise FloatingPointError(self._divergence())
+        return bool(stopping)
+
+    def _divergence(self) -> str:
+        rate = self.optimizer.param_groups[0]["lr"]
+        told = (
+            f"the training diverged: loss or weights are not finite in epoch {self.epoch + 1}, "
+            f"step {self.step} of {self.steps}, at a learning rate of {rate:.3g}"
+        )
+        if self.saved is None:
+            return f"{told}; nothing was saved: start again with a lower --lr"
+        return (
+            f"{told}; try a lower --lr with --out {self.folder}, which goes on from the "
+            f"checkpoint, {place(*self.saved)}"
+        )
 
     def _look(self, display) -> Diagnosis | None:
         """At the embedding of the last step; a collapse is told once."""
@@ -219,48 +262,30 @@ class Run:
 
     def save(self) -> None:
         """Write checkpoint.pt and metrics.csv; all ranks call it."""
-        random = checkpoint.random_state(self.fabric.device)
-        randoms = [random]
         if self.config.devices > 1:
-            randoms = [None] * self.fabric.world_size
-            torch.distributed.all_gather_object(randoms, random)
+            self._average_statistics()
+        state = state_of(self)
         if self.fabric.is_global_zero:
-            state = {
-                "config": vars(self.config),
-                "epoch": self.epoch,
-                "history": self.history,
-                "shares": self.shares.result,
-                "seconds": self.seconds,
-                "method": self.method.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "order": self.order.get_state(),
-                "random": randoms,
-            }
             checkpoint.save_checkpoint(self.folder / checkpoint.NAME, state)
             write_metrics(self.folder / "metrics.csv", self.history)
+        self.saved = self.epoch, self.step
         self.fabric.barrier()
 
     def resume(self, path: Path) -> None:
-        """Go on from a checkpoint of the same configuration.
+        """Go on from a checkpoint of the same configuration, learning rate and epochs apart.
 
         Raises:
             FileNotFoundError: No such file.
             ValueError: Not a checkpoint, or one of another configuration; the message says where
                 they differ.
         """
-        state = checkpoint.load_checkpoint(path)
-        differences = self.config.differences(Config(**state["config"]))
-        if differences:
-            raise ValueError(
-                f"{str(path)!r} is of another run ({'; '.join(differences)}): "
-                f"choose another --out, or start anew with --resume never"
-            )
-        self.method.load_state_dict(state["method"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.order.set_state(state["order"])
-        self.epoch, self.history = state["epoch"], state["history"]
-        self.shares.result, self.seconds = state["shares"], state["seconds"]
-        checkpoint.set_random_state(state["random"][self.fabric.global_rank], self.fabric.device)
+        restore(self, path)
+        self.saved = self.epoch, self.step
+
+
+def place(epoch: int, step: int) -> str:
+    """Where a run is, in words."""
+    return f"at step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
 
 
 def build_method(config: Config, channels: int) -> tuple[nn.Module, nn.Module]:
@@ -268,12 +293,3 @@ def build_method(config: Config, channels: int) -> tuple[nn.Module, nn.Module]:
     backbone, width = initial_backbone(config, channels)
     method = ENTRIES[config.method].build(backbone, width=width, **config.options)
     return method, backbone
-
-
-def write_metrics(path: Path, history: list[dict]) -> None:
-    """One line per epoch; floats in full, so that equal runs have equal files."""
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS)
-    writer.writeheader()
-    writer.writerows(history)
-    replace_file(path, lambda file: file.write(text.getvalue().encode()))

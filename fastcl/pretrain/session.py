@@ -1,26 +1,55 @@
 """From the user's choices to a finished run folder."""
 
+import hashlib
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_model
 
 from ..evaluate.features import extract
 from ..evaluate.plot import plot_curves, plot_embedding
-from ..evaluate.report import RESULTS, WEIGHTS, Report, score_all
+from ..evaluate.report import CONFIG, RESULTS, WEIGHTS, Report, Score, score_all
 from . import checkpoint
 from .data import Images, load_images
 from .display import Display, print_report
+from .lock import is_first_process, locked
 from .recipe import Config, resolve
-from .run import Run, automatic_precision, build_fabric, device_count
+from .run import Run, automatic_precision, build_fabric, device_count, place
+from .signals import Stopped, StopRequest
+from .weights import facts_of, save_weights
+
+CURVES, EMBEDDING = "curves.png", "embedding.png"
+UNTIL = "until_epoch"
+UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1}
+# What pretrain, evaluate, finetune and distill leave in a run folder.
+FOLDERS = ("evaluation", "finetuned", "distilled")
+LEFT = (
+    checkpoint.NAME, "metrics.csv", CURVES, EMBEDDING, WEIGHTS, RESULTS, "evaluation.json",
+    "report.html", "evaluation/*.png", *(f"{f}/*.safetensors" for f in FOLDERS),
+    *(f"{f}/{RESULTS}" for f in FOLDERS),
+)  # fmt: skip
 
 
-def default_folder(config: Config, images: Images) -> Path:
-    """A folder under runs/ that tells the run from its neighbours."""
+def default_folder(config: Config, images: Images, choices: dict) -> Path:
+    """A folder under runs/ that tells the run from its neighbours.
+
+    Args:
+        config: Of the run.
+        images: Its data.
+        choices: What the user asked for instead of the recipe's; None where nothing was.
+    """
     backbone = config.backbone.replace(":", "-").replace("/", "-")
-    name = f"{config.method}-{images.name}-{backbone}-{config.epochs}ep-seed{config.seed}"
-    return Path("runs") / name
+    parts = [config.method, images.name, backbone, f"{config.epochs}ep", f"seed{config.seed}"]
+    if config.data != "digits":  # data of one name in several places
+        parts[1] += "-" + hashlib.sha256(config.data.encode()).hexdigest()[:4]
+    named = {"epochs", "backbone", "seed"}
+    parts += [
+        f"{name.replace('_', '')}{value:g}" if isinstance(value, float) else f"{name}{value}"
+        for name, value in sorted(choices.items())
+        if name not in named and value is not None and value != UNASKED.get(name)
+    ]
+    return Path("runs") / "-".join(parts)
 
 
 def pretrain(
@@ -59,6 +88,7 @@ def pretrain(
     Raises:
         FileNotFoundError, ValueError: A choice that does not fit; the message names it.
         FloatingPointError: The training diverged.
+        Stopped: A signal came, and the run is saved.
     """
     count = device_count(devices)
     images = load_images(data, size=image_size, limit=limit)
@@ -74,28 +104,38 @@ def pretrain(
         limit=limit,
         **choices,
     )
-    folder = out or default_folder(config, images)
-    fabric = build_fabric(count, precision)
-    run = Run(config, images, folder, fabric)
-    _resume(run, resume)
-    first = fabric.is_global_zero
+    asked = choices | {"size": image_size and images.size, "limit": limit, "precision": precision}
+    asked["devices"] = count
+    folder = out or default_folder(config, images, asked)
+    _say_size(console, image_size, images)
+    # Before the other processes are started, which would wait for this one in vain.
+    with locked(folder) if is_first_process() else nullcontext():
+        run = Run(config, images, folder, build_fabric(count, precision))
+        _resume(run, resume)
+        return _train_and_finish(run, console, stop_after)
+
+
+def _train_and_finish(run: Run, console: Console, stop_after: int | None) -> Report | None:
+    config, first = run.config, run.fabric.is_global_zero
     if first:
-        config.save(folder / "config.json")
-        done = f", continued after epoch {run.epoch}" if run.epoch else ""
+        config.save(run.folder / CONFIG)
+        done = f", continued {place(run.epoch, run.step)}" if run.saved else ""
         _say(
             console,
-            f"{config.method} on {len(images.train):,} images of {images.name}, "
-            f"{config.backbone}, {fabric.device}, run folder {folder}{done}",
+            f"{config.method} on {len(run.images.train):,} images of {run.images.name}, "
+            f"{config.backbone}, {run.fabric.device}, run folder {run.folder}{done}",
         )
+        for change in config.changes:
+            _say_change(console, change)
     finished = _train(run, console, stop_after)
     if not first:
         return None
     if not finished:
         console.print(f"stopped after epoch {run.epoch}; the same command continues")
         return None
-    report = _finish(run)
+    report = _finish(run, console)
     print_report(console, report)
-    _say(console, f"everything is in {folder}")
+    _say(console, f"everything is in {run.folder}")
     return report
 
 
@@ -104,37 +144,105 @@ def _say(console: Console, text: str) -> None:
     console.print(text, markup=False, soft_wrap=True)
 
 
+def _say_size(console: Console, asked: int | None, images: Images) -> None:
+    if asked is not None and asked != images.size:
+        _say(
+            console,
+            f"--image-size {asked} has no effect: only images of a folder are resized, and these "
+            f"are {images.size} x {images.size}",
+        )
+
+
+def _say_change(console: Console, change: dict) -> None:
+    values = ", ".join(f"{n.replace('_', ' ')} {v:g}" for n, v in change.items() if n != UNTIL)
+    _say(console, f"until epoch {change[UNTIL]}: {values}; from there the schedule of this command")
+
+
 def _resume(run: Run, resume: str) -> None:
+    """All processes call it; the first one clears what an earlier run has left."""
     path = run.folder / checkpoint.NAME
-    if resume not in ("auto", "never"):
-        path = Path(resume) / checkpoint.NAME if Path(resume).is_dir() else Path(resume)
+    if resume == "never":
+        if run.fabric.is_global_zero:
+            clear_run(run.folder)
+    elif resume != "auto":
+        given = Path(resume) / checkpoint.NAME if Path(resume).is_dir() else Path(resume)
+        if path.exists() and not given.exists():
+            raise FileNotFoundError(f"no checkpoint at {str(given)!r}")
+        _check_folder(run)
+        run.resume(given)
+    elif path.exists():
         run.resume(path)
-    elif resume == "auto" and path.exists():
-        run.resume(path)
+
+
+def _check_folder(run: Run) -> None:
+    """A run that goes on from elsewhere must not mix with another in its folder."""
+    path = run.folder / CONFIG
+    differences = run.config.differences(Config.load(path)) if path.exists() else []
+    if differences:
+        raise ValueError(
+            f"{str(run.folder)!r} holds another run ({'; '.join(differences)}): choose another "
+            f"--out"
+        )
+
+
+def clear_run(folder: Path) -> None:
+    """Remove what the commands of fastcl leave in a run folder, and nothing else."""
+    for name in LEFT:
+        for path in folder.glob(name):
+            if path.is_file():
+                path.unlink()
+    for name in FOLDERS:
+        if (folder / name).is_dir() and not any((folder / name).iterdir()):
+            (folder / name).rmdir()
 
 
 def _train(run: Run, console: Console, stop_after: int | None) -> bool:
-    if not run.fabric.is_global_zero:
-        return run.train(stop_after=stop_after)
-    try:
-        with Display(console, run.config.epochs, run.steps, run.epoch) as display:
-            return run.train(display, stop_after)
-    except KeyboardInterrupt:
-        console.print(
-            f"interrupted in epoch {run.epoch + 1}; the same command continues after "
-            f"epoch {run.epoch}"
-        )
-        raise
+    with StopRequest() as stop:
+        if not run.fabric.is_global_zero:
+            return run.train(None, stop_after, stop)
+        try:
+            with Display(console, run.config.epochs, run.steps, run.epoch, run.step) as display:
+                finished = run.train(display, stop_after, stop)
+        except KeyboardInterrupt:
+            saved = f"is saved {place(*run.saved)}" if run.saved else "is not saved yet"
+            _say(console, f"interrupted at once: the run {saved}; the same command goes on")
+            raise
+        if stop() and not finished:
+            stopped = Stopped(stop.number)
+            _say(
+                console,
+                f"{stopped}: stopped and saved {place(run.epoch, run.step)}; the same command "
+                f"goes on from there",
+            )
+            raise stopped
+        return finished
 
 
 @torch.no_grad()
-def _finish(run: Run) -> Report:
-    """Weights, pictures and results of a finished run."""
+def _finish(run: Run, console: Console) -> Report:
+    """Weights, pictures and results of a finished run. Only the weights must not fail."""
     folder, images, backbone = run.folder, run.images, run.backbone
-    save_model(backbone, str(folder / WEIGHTS))
-    plot_curves(run.history, folder / "curves.png")
-    features = extract(backbone, images.test, images.statistics())
-    plot_embedding(features, images.test_labels, images.classes, folder / "embedding.png")
-    report = Report(score_all(run.config, backbone, images), run.shares.result, run.seconds)
+    facts = facts_of(run.config, images, run.epoch)
+    save_weights(folder / WEIGHTS, backbone.state_dict(), facts)
+    scores: list[Score] = []
+
+    def draw_embedding() -> None:
+        features = extract(backbone, images.test, images.statistics())
+        plot_embedding(features, images.test_labels, images.classes, folder / EMBEDDING)
+
+    for name, work in {
+        "curves": lambda: plot_curves(run.history, folder / CURVES),
+        "picture of the features": draw_embedding,
+        "accuracy": lambda: scores.extend(score_all(run.config, backbone, images)),
+    }.items():
+        try:
+            work()
+        except Exception as error:  # hours of training are behind it
+            _say(
+                console,
+                f"warning: no {name}: {error or type(error).__name__}; the weights are saved, and "
+                f"fastcl evaluate {folder} measures them",
+            )
+    report = Report(scores, run.shares.result, run.seconds)
     report.save(folder / RESULTS)
     return report

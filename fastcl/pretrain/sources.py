@@ -4,6 +4,7 @@ Each yields `{"train": (images, labels), "test": ...}` with images uint8 `[n, ch
 labels `[n]` or None, and the names of the classes.
 """
 
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import BadZipFile
@@ -80,13 +81,17 @@ def _read(path: Path) -> Image.Image:
         raise ValueError(f"{str(path)!r} is no readable image: {error}") from error
 
 
-def _open(path: Path, size: int) -> np.ndarray:
-    image = _read(path)
+def middle_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle of an image, as large as its shorter side, resized."""
     width, height = image.size
     side = min(width, height)
     left, top = (width - side) // 2, (height - side) // 2
     box = (left, top, left + side, top + side)
-    return np.asarray(image.resize((size, size), Image.Resampling.BICUBIC, box)).transpose(2, 0, 1)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+
+
+def _open(path: Path, size: int) -> np.ndarray:
+    return np.asarray(middle_square(_read(path), size)).transpose(2, 0, 1)
 
 
 def read_npz(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
@@ -95,13 +100,18 @@ def read_npz(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
         archive = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError, BadZipFile) as error:
         raise ValueError(f"{str(path)!r} must be an .npz file: {error}") from error
+    try:
+        return _read_archive(path, archive)
+    except (BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+
+
+def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...]]:
     if not isinstance(archive, np.lib.npyio.NpzFile):
         raise ValueError(f"{str(path)!r} must be an .npz file with {NPZ_CONTENTS}, got one array")
     with archive:
         keys = set(archive.files)
-        classes = (
-            tuple(str(name) for name in archive["class_names"]) if "class_names" in keys else ()
-        )
+        classes = _class_names(archive["class_names"]) if "class_names" in keys else ()
         if "train_jpeg" in keys:
             return jpeg.read(path, archive), classes
         if "images" in keys:
@@ -114,6 +124,12 @@ def read_npz(path: Path) -> tuple[dict[str, Split], tuple[str, ...]]:
     raise ValueError(
         f"{str(path)!r} must hold {NPZ_CONTENTS}; it holds {', '.join(sorted(keys)) or 'nothing'}"
     )
+
+
+def _class_names(names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1:
+        raise ValueError(f"class_names must be a vector, got shape {list(names.shape)}")
+    return tuple(str(name) for name in names)
 
 
 def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
@@ -135,6 +151,7 @@ def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
         raise ValueError(f"{where} must not be empty")
     if images.shape[2] != images.shape[3]:
         raise ValueError(f"{where} must be square, got {images.shape[2]} x {images.shape[3]}")
-    if labels is not None and len(labels) != len(images):
-        raise ValueError(f"{labels_name} must have {len(images)} entries, got {len(labels)}")
+    if labels is not None and labels.shape[:1] != images.shape[:1]:
+        count = len(labels) if labels.ndim else "one number"
+        raise ValueError(f"{labels_name} must have {len(images)} entries, got {count}")
     return images, labels

@@ -21,17 +21,23 @@ def _statistics(s, denominator, positives, extra=None):
     """Loss, rest of lse, mean positive logit and number of positives of every row: [4, n].
 
     Near convergence lse and positive agree to many digits, so the loss is summed relative to the
-    positive and is not their difference.
+    positive and is not their difference. The rest is what the largest logit hides of the sum.
     """
     if extra is None:
         count = positives.sum(1).to(s.dtype)
         positive = torch.where(positives, s, 0).sum(1) / count.clamp(min=1)
     else:
         count, positive = torch.ones_like(extra), extra
-    loss = torch.where(denominator, s - positive[:, None], -torch.inf).logsumexp(1)
+    away = torch.where(denominator, s - positive[:, None], -torch.inf)
+    top = away.amax(1)
+    top = torch.where(top.isfinite(), top, 0)
+    log_sum = (away - top[:, None]).exp().sum(1).log()
+    loss = top + log_sum
+    rest = torch.where(loss.isfinite(), log_sum - (loss - top), 0)
     if extra is not None:
+        rest = torch.where(loss > 0, rest, 0)
         loss = -F.logsigmoid(-loss)
-    return torch.stack([loss, torch.zeros_like(loss), positive, count])
+    return torch.stack([loss, rest, positive, count])
 
 
 def info_nce_forward(
@@ -82,7 +88,8 @@ def info_nce_forward(
             rank = (negatives & (s > bar[:, None])).sum(1)
         weighted = s.new_empty(0, q.shape[1])
         if frozen:
-            p = torch.where(negatives, (s - rows[:3].sum(0)[:, None]).exp(), 0)
+            loss, rest, positive, _ = rows[:, :, None]
+            p = torch.where(negatives, (s - positive - loss - rest).exp(), 0)
             weighted = p @ k.to(dtype)
     return rows, cols, rank, weighted
 

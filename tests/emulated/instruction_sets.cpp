@@ -1,5 +1,6 @@
 // Every operator of csrc/cpu in AVX-512 beside the base set, and the products of bfloat16 pairs
 // beside the emulated ones. `instruction_sets [SECTION...]`; not one check may differ.
+#include <array>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -389,21 +390,33 @@ void contrasts() {
   contrasts_of<double>(Dtype::kFloat64);
 }
 
+// Random pairs, zero where the depth of pair i lies beyond them.
+void fill_pairs(Array& x, const std::function<int64_t(int64_t)>& depth, int64_t pairs) {
+  const Array numbers = Array::random(x.dtype, x.size);
+  x = numbers;
+  for (int64_t i = 0; i < x.size; ++i) {
+    if (depth(i / 2) >= pairs) x.set(i, 0);
+  }
+}
+
 // One product of pairs, and the contrasts over bfloat16 rows, by each kind of product.
 void pairs_by(PairProducts wanted) {
-  using cpu::PairProduct;
-  for (const auto [rows, depth, width] :
+  for (const auto [rows, pairs, width] :
        {std::array<int64_t, 3>{1, 1, 1}, {31, 15, 33}, {32, 16, 32}, {65, 40, 70}, {64, 64, 96}}) {
-    const int64_t panels = (width + cpu::kPanel - 1) / cpu::kPanel;
-    Array a = Array::random(Dtype::kBFloat16, 2 * rows * depth),
-          b = Array::random(Dtype::kBFloat16, 2 * panels * depth * cpu::kPanel),
-          factor = Array::random(Dtype::kFloat32, rows),
-          col_factor = Array::random(Dtype::kFloat32, panels * cpu::kPanel),
+    const int64_t depth = cpu::whole_squares(pairs), columns = (width + 31) / 32 * cpu::kPanel;
+    Array a(Dtype::kBFloat16, 2 * cpu::whole_squares(rows) * depth),
+        b(Dtype::kBFloat16, 2 * columns * depth);
+    fill_pairs(
+        a, [&](int64_t i) { return i / cpu::kSquare * cpu::kSide % depth + i % cpu::kSide; },
+        pairs);
+    fill_pairs(b, [&](int64_t i) { return i / cpu::kPanel % depth; }, pairs);
+    Array factor = Array::random(Dtype::kFloat32, rows),
+          col_factor = Array::random(Dtype::kFloat32, columns),
           start = Array::random(Dtype::kFloat32, rows * width);
     const auto run = [&](PairProducts products) {
       Array out = start;
       cpu::use_pair_products(products);
-      cpu::pair_kernel()({a.as<uint32_t>(), depth, rows, b.as<uint32_t>(), depth, width,
+      cpu::pair_kernel()({a.as<uint32_t>(), rows, b.as<uint32_t>(), pairs, width,
                           factor.as<float>(), col_factor.as<float>(), out.as<float>(), width,
                           true});
       return Arrays{out};

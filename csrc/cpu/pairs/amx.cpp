@@ -1,8 +1,8 @@
 // Matrix registers of 16 rows of 64 bytes: one instruction is 16 x 16 x 32 products.
 #define FASTCL_PAIRS amx
+#include <immintrin.h>
+
 #include "cpu/pairs/product.h"
-//
-#include "cpu/pairs/avx512bf16.h"
 
 namespace fastcl::amx {
 namespace {
@@ -40,6 +40,6 @@ struct Matrix {
 
 }  // namespace
 
-void pair_product(const PairProduct& x) { product<Vector512, Matrix>(x); }
+void pair_product(const PairProduct& x) { product<NoVector, Matrix>(x); }
 
 }  // namespace fastcl::amx

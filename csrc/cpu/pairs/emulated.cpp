@@ -15,11 +15,6 @@ float high(uint32_t pair) { return std::bit_cast<float>(pair & 0xffff0000u); }
 struct Vector {
   float sums[kLanes];
 
-  static Vector load(const float* from) {
-    Vector x;
-    std::memcpy(x.sums, from, sizeof(x.sums));
-    return x;
-  }
   void store(float* to) const { std::memcpy(to, sums, sizeof(sums)); }
   void add(uint32_t pair, const uint32_t* line) {
     for (int l = 0; l < kLanes; ++l) {
@@ -69,6 +64,6 @@ struct Matrix {
 }  // namespace
 
 void pair_product(const PairProduct& x) { product<Vector, NoMatrix>(x); }
-void matrix_product(const PairProduct& x) { product<Vector, Matrix>(x); }
+void matrix_product(const PairProduct& x) { product<NoVector, Matrix>(x); }
 
 }  // namespace fastcl::emulated

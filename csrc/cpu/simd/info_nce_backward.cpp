@@ -7,13 +7,13 @@
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-// 2^(logit - lse), with what each loses to rounding: the difference of two large numbers is exact.
-// A positive outside the denominator may be far above lse; it has weight zero, which would make a
-// NaN of an infinite power.
+// exp(logit - lse) from the difference of similarities, which is exact where they are close,
+// however large they are. In the denominator it is 1 at most. A positive outside may be far above
+// lse; it has weight zero, which would make a NaN of an infinite power.
 template <typename T>
-Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> lse, Vector<T> low) {
-  const Vector<T> away = (s * scale.high - lse) + (s * scale.low - low);
-  return exp2<T>(at_most(away, splat<T>(64)));
+Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> pivot, Vector<T> rest) {
+  const Vector<T> away = s - pivot;
+  return exp2<T>(at_most(away * scale.high + (away * scale.low - rest), Vector<T>{}));
 }
 
 template <typename T, bool kCols>
@@ -72,11 +72,11 @@ void gradient_online(Tile<T> tile, Match<T> match, Scale<T> scale, Weights<T> ro
     for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
       const Lane<T> lane(match, i, j);
       const V s = load<V>(at + j);
-      const V p = probability<T>(s, scale, splat<T>(rows.lse[i]), splat<T>(rows.lse_low[i]));
+      const V p = probability<T>(s, scale, splat<T>(rows.pivot[i]), splat<T>(rows.rest[i]));
       V out = p * rows.in_negative[i];
       V same = p * rows.in_positive[i] + rows.at_positive[i];
       if (both) {
-        const V down = probability<T>(s, scale, load<V>(cols.lse + j), load<V>(cols.lse_low + j));
+        const V down = probability<T>(s, scale, load<V>(cols.pivot + j), load<V>(cols.rest + j));
         out += down * load<V>(cols.in_negative + j);
         same += down * load<V>(cols.in_positive + j) + load<V>(cols.at_positive + j);
       }

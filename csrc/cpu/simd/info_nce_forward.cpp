@@ -93,21 +93,22 @@ void fold_match(Tile<T> tile, Match<T> match, const Exponential<T>& power, Sums<
   if constexpr (kCols) columns.add_to(cols, tile.cols);
 }
 
-// 2^(s scale - shift) with the difference rounded once. Rows and columns would share the product
-// s * high, rounded, were it not for `opaque`.
+// 2^(scale (s - most)): the difference of two similarities is exact where they are close, however
+// large they are.
 template <typename T>
-Vector<T> shifted(Vector<T> s, const Scale<T>& scale, Vector<T> shift) {
-  s = opaque(s);
-  return exp2<T>((s * scale.high - shift) + s * scale.low);
+Vector<T> shifted(Vector<T> s, const Scale<T>& scale, Vector<T> most) {
+  const Vector<T> away = s - most;
+  return exp2<T>(away * scale.high + away * scale.low);
 }
 
-// Raises the maximum to `most` and scales what was summed below the old one; returns a shift that
+// Raises the maximum to `most` and scales what was summed below the old one; returns a maximum that
 // is never minus infinity.
 template <typename T>
-T raise(Sums<T> sums, int64_t i, T most) {
+T raise(Sums<T> sums, int64_t i, T most, const Scale<T>& scale) {
   const T old = sums.most[i];
   if (most > old) {
-    const double factor = __builtin_exp2(static_cast<double>(old) - most);
+    const double away = static_cast<double>(old) - most;
+    const double factor = __builtin_exp2(away * scale.high + away * scale.low);
     sums.negative[i] *= factor;
     sums.positive[i] *= factor;
     sums.most[i] = most;
@@ -159,23 +160,23 @@ void fold_online(Tile<T> tile, Match<T> match, Scale<T> scale, bool positives_in
                  Sums<T> cols) {
   using V = Vector<T>;
   const bool both = cols.negative != nullptr;
-  T row_most[cpu::kMaxRows], column_shift[kColumns];
-  largest(tile, match, positives_in, row_most, column_shift);
+  T row_most[cpu::kMaxRows], column_most[kColumns];
+  largest(tile, match, positives_in, row_most, column_most);
   if (both) {
     for (int64_t j = 0; j < tile.cols; ++j) {
-      column_shift[j] = raise(cols, j, column_shift[j] * scale.high);
+      column_most[j] = raise(cols, j, column_most[j], scale);
     }
   }
   Columns<T> columns;
   for (int64_t i = 0; i < tile.rows; ++i) {
-    const T shift = raise(rows, i, row_most[i] * scale.high);
+    const T most = raise(rows, i, row_most[i], scale);
     Row<T> row;
     for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
       const Lane<T> lane(match, i, j);
       const V s = load<V>(tile.s + i * tile.stride + j);
-      row.add(lane, shifted<T>(s, scale, splat<T>(shift)), s);
+      row.add(lane, shifted<T>(s, scale, splat<T>(most)), s);
       if (!both) continue;
-      const V down = load<V>(column_shift + j);
+      const V down = load<V>(column_most + j);
       columns.add(j, lane, shifted<T>(s, scale, down), s);
     }
     row.add_to(rows, i);

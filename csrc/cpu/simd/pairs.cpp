@@ -10,6 +10,9 @@ namespace fastcl::FASTCL_SIMD {
 namespace {
 
 using cpu::kPanel;
+using cpu::kSide;
+using cpu::kSquare;
+using cpu::whole_squares;
 
 // Lanes x lanes pairs from rows `from` apart to columns `to` apart.
 template <typename F>
@@ -51,9 +54,11 @@ inline uint32_t pair_of(float low, float high) {
 
 void pack_pair_columns(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
                        uint32_t* to) {
-  for (int64_t first = 0; first < size; first += kPanel, to += pairs * kPanel) {
+  const int64_t depth = whole_squares(pairs);
+  for (int64_t first = 0; first < size; first += kPanel, to += depth * kPanel) {
     const int64_t width = size - first < kPanel ? size - first : kPanel;
-    if (width < kPanel) __builtin_memset(to, 0, pairs * kPanel * sizeof(*to));
+    const int64_t whole = width < kPanel ? 0 : pairs;  // lines that will have been written
+    __builtin_memset(to + whole * kPanel, 0, (depth - whole) * kPanel * sizeof(*to));
     const auto row = [&](int64_t i) {
       return static_cast<const uint32_t*>(rows[first + i]) + from;
     };
@@ -64,6 +69,7 @@ void pack_pair_columns(const void* const* rows, int64_t size, int64_t from, int6
 void pack_pair_rows(const void* const* rows, int64_t size, int64_t from, int64_t cols,
                     uint32_t* to) {
   const auto row = [&](int64_t i) { return static_cast<const uint16_t*>(rows[i]) + from; };
+  const int64_t pairs = (size + 1) / 2, added = (whole_squares(pairs) - pairs) * kPanel;
   for (int64_t first = 0; first < cols; first += kPanel) {
     const int64_t width = cols - first < kPanel ? cols - first : kPanel;
     for (int64_t i = 0; i < size; i += 2, to += kPanel) {
@@ -76,21 +82,30 @@ void pack_pair_rows(const void* const* rows, int64_t size, int64_t from, int64_t
       }
       for (int64_t j = width; j < kPanel; ++j) to[j] = 0;
     }
+    __builtin_memset(to, 0, added * sizeof(*to));
+    to += added;
   }
 }
 
 void narrow_rows(Tile<float> tile, const float* factor, uint32_t* to) {
-  const int64_t pairs = (tile.cols + 1) / 2;
-  for (int64_t i = 0; i < tile.rows; ++i, to += pairs) {
+  const int64_t pairs = (tile.cols + 1) / 2, depth = whole_squares(pairs);
+  for (int64_t i = 0; i < tile.rows; ++i) {
     const float* s = tile.s + i * tile.stride;
+    uint32_t* line = to + i / kSide * kSide * depth + i % kSide * kSide;
     const auto at = [&](int64_t j) { return factor == nullptr ? s[j] : s[j] * factor[j]; };
-    for (int64_t k = 0; k < tile.cols / 2; ++k) to[k] = pair_of(at(2 * k), at(2 * k + 1));
-    if (tile.cols % 2 != 0) to[pairs - 1] = pair_of(at(tile.cols - 1), 0);
+    int64_t j = 0;
+    for (; j + 2 * kSide <= tile.cols; j += 2 * kSide, line += kSquare) {
+      for (int64_t l = 0; l < kSide; ++l) line[l] = pair_of(at(j + 2 * l), at(j + 2 * l + 1));
+    }
+    if (j == tile.cols) continue;
+    for (int64_t l = 0; l < kSide; ++l, j += 2) {
+      line[l] = j >= tile.cols ? 0 : pair_of(at(j), j + 1 < tile.cols ? at(j + 1) : 0);
+    }
   }
 }
 
 void narrow_columns(Tile<float> tile, const float* factor, uint32_t* mixed, uint32_t* to) {
-  const int64_t pairs = (tile.rows + 1) / 2;
+  const int64_t pairs = (tile.rows + 1) / 2, depth = whole_squares(pairs), cols = tile.cols;
   for (int64_t k = 0; k < pairs; ++k) {
     const int64_t i = 2 * k;
     const bool two = i + 1 < tile.rows;
@@ -98,14 +113,20 @@ void narrow_columns(Tile<float> tile, const float* factor, uint32_t* mixed, uint
     const float* high = two ? low + tile.stride : low;
     const float a = factor == nullptr ? 1 : factor[i];
     const float b = !two ? 0 : factor == nullptr ? 1 : factor[i + 1];
-    uint32_t* out = mixed + k * tile.cols;
+    uint32_t* out = mixed + k * cols;
     if (two) {
-      for (int64_t j = 0; j < tile.cols; ++j) out[j] = pair_of(low[j] * a, high[j] * b);
+      for (int64_t j = 0; j < cols; ++j) out[j] = pair_of(low[j] * a, high[j] * b);
     } else {
-      for (int64_t j = 0; j < tile.cols; ++j) out[j] = pair_of(low[j] * a, 0);
+      for (int64_t j = 0; j < cols; ++j) out[j] = pair_of(low[j] * a, 0);
     }
   }
-  columns([&](int64_t k) { return mixed + k * tile.cols; }, pairs, tile.cols, to, pairs);
+  __builtin_memset(mixed + pairs * cols, 0, (depth - pairs) * cols * sizeof(*mixed));
+  for (int64_t j = 0; j < cols; j += kSide) {
+    const int64_t count = cols - j < kSide ? cols - j : kSide;
+    for (int64_t k = 0; k < depth; k += kSide, to += kSquare) {
+      columns([&](int64_t l) { return mixed + (k + l) * cols + j; }, kSide, count, to, kSide);
+    }
+  }
 }
 
 }  // namespace fastcl::FASTCL_SIMD

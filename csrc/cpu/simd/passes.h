@@ -34,19 +34,6 @@ inline Vector<T> where(Integer<T> mask, Vector<T> x) {
   return (Vector<T>)(mask & (Integer<T>)x);
 }
 
-// x, unknown to the compiler: which products it fuses with additions is then decided here.
-template <typename V>
-inline V opaque(V x) {
-#if defined(FASTCL_VECTOR_BYTES)
-  asm("" : "+m"(x));  // a vector in several registers
-#elif defined(__x86_64__)
-  asm("" : "+x"(x));
-#elif defined(__aarch64__)
-  asm("" : "+w"(x));
-#endif
-  return x;
-}
-
 template <typename T>
 void fold(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>

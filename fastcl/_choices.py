@@ -1,0 +1,41 @@
+"""What options of the command line choose from, without torch: `--help` does not wait for it."""
+
+from enum import StrEnum
+
+from .pretrain.recipes import METHODS
+
+Method = StrEnum("Method", [(name, name) for name in METHODS])
+MOCO = Method("moco")
+# The names of `_warm_up`.
+LOSSES = ("clip", "dcl", "flat_nce", "info_nce", "moco", "nt_xent", "siglip", "sup_con")
+Loss = StrEnum("Loss", [(name, name) for name in LOSSES])
+
+
+class Dtype(StrEnum):
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+    float32 = "float32"
+
+
+class Precision(StrEnum):
+    auto = "auto"
+    fp32 = "32"
+    bf16 = "bf16"
+
+
+class Embedding(StrEnum):
+    auto = "auto"
+    tsne = "tsne"
+    umap = "umap"
+
+
+class Optimizer(StrEnum):
+    sgd = "sgd"
+    lars = "lars"
+    adamw = "adamw"
+
+
+class Stem(StrEnum):
+    auto = "auto"
+    cifar = "cifar"
+    imagenet = "imagenet"
