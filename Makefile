@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-peers test-oldest lint bench bench-scaling bench-peers bench-migration bench-guard clean
+.PHONY: build pretrain test test-fast test-peers test-oldest test-emulated lint bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -61,6 +61,10 @@ $(OLDEST)/.installed:
 
 test-oldest: build $(OLDEST)/.installed
 	$(RUN)/python -m pytest tests/test_oldest_torch.py $(ARGS)
+
+# Processors that this machine is not; what an emulator needs is fetched into build/emulated.
+test-emulated: build
+	bash tests/emulated/run.sh $(ARGS)
 
 bench-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m benchmarks --peers $(ARGS)

@@ -6,6 +6,7 @@ from hypothesis import settings
 from processors import over_instruction_sets, running
 
 settings.register_profile("fastcl", derandomize=True, deadline=None, max_examples=30)
+settings.register_profile("emulated", settings.get_profile("fastcl"), max_examples=1)
 settings.load_profile("fastcl")
 
 

@@ -22,7 +22,7 @@ SIZES = st.one_of(
 )
 
 
-@settings(max_examples=10)
+@settings(max_examples=min(10, settings.default.max_examples))
 @example(n=129, d=128, seed=0)
 @example(n=193, d=128, seed=0)
 @example(n=300, d=33, seed=0)

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
 from fastcl.kernels import info_nce_config as config
@@ -13,7 +14,8 @@ def repair_arithmetic(monkeypatch):
 
     The interpreter keeps bfloat16 as uint16; its dot multiplies those integers, its cast
     truncates. Its float32 dot adds in the order of a BLAS, another one for a transposed operand:
-    the device has one chain of fused multiply-adds, the same bits in every kernel.
+    the device has one chain of fused multiply-adds, the same bits in every kernel. Before Triton
+    3.9 its fma rounds the product as well, which is what fma is there to avoid.
     """
 
     def widen(x):
@@ -27,7 +29,13 @@ def repair_arithmetic(monkeypatch):
             total = (a[:, index, None] * b[index] + total).astype("float32")
         return TensorHandle(total, acc.dtype.scalar)
 
-    plain_cast = InterpreterBuilder.cast_impl
+    plain_fma, plain_cast = InterpreterBuilder.create_fma, InterpreterBuilder.cast_impl
+
+    def create_fma(self, x, y, z):
+        if z.dtype.scalar.name != "fp32":
+            return plain_fma(self, x, y, z)
+        total = x.data.astype("float64") * y.data + z.data
+        return TensorHandle(total.astype("float32"), z.dtype.scalar)
 
     def cast_impl(self, x, to):
         if (x.dtype.scalar.name, to.scalar.name) != ("fp32", "bf16"):
@@ -37,7 +45,19 @@ def repair_arithmetic(monkeypatch):
         return TensorHandle(bits.astype("uint16"), to.scalar)
 
     monkeypatch.setattr(InterpreterBuilder, "create_dot", create_dot)
+    monkeypatch.setattr(InterpreterBuilder, "create_fma", create_fma)
     monkeypatch.setattr(InterpreterBuilder, "cast_impl", cast_impl)
+
+
+def repair_indices(monkeypatch):
+    """A tensor of one element as a number, which numpy 2.4 refuses to the interpreter of 3.6."""
+    patch = interpreter._patch_lang_tensor
+
+    def patch_lang_tensor(tensor, scope):
+        patch(tensor, scope)
+        scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
+
+    monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_lang_tensor)
 
 
 def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors=3):
