@@ -32,8 +32,7 @@ inline void transpose(Vector<T>* rows) {
 #pragma GCC unroll 16
   for (int l = 0; l < kWidth<T>; ++l) {
     if ((l & kApart) == 0) {
-      exchange<T, kApart>(rows[l], rows[l + kApart],
-                          std::make_integer_sequence<int, kWidth<T>>{});
+      exchange<T, kApart>(rows[l], rows[l + kApart], std::make_integer_sequence<int, kWidth<T>>{});
     }
   }
   if constexpr (kApart > 1) transpose<T, kApart / 2>(rows);
