@@ -111,7 +111,8 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         harder = self._alpha() if self.hardness_mode in others else 0.0
         if harder:
             # What is added is a constant: the gradient of the rows is that of the scale alone.
-            share = torch.as_tensor(self.scale / (self.scale + harder)).detach()
+            share = self.scale / (self.scale + harder)
+            share = share.detach().to(rows) if isinstance(share, Tensor) else share
             rows, docs_all = _with_gradient(rows, share), _with_gradient(docs_all, share)
         terms = [log_sum(rows, docs_all, self.scale + harder, (ids, documents), unit), positive]
         own_harder = self._alpha() if self.hardness_mode != "in_batch_negatives" else 0.0
@@ -121,9 +122,9 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         return torch.stack(terms).logsumexp(0)
 
 
-def _with_gradient(x: Tensor, share: Tensor) -> Tensor:
+def _with_gradient(x: Tensor, share: float | Tensor) -> Tensor:
     """The same value, of whose gradient a share is left."""
-    return x.detach() + share.to(x) * (x - x.detach())
+    return x.detach() + share * (x - x.detach())
 
 
 def _as_library(x: Tensor, loss: Tensor) -> Tensor:
