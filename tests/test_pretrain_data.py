@@ -13,7 +13,7 @@ for name in ("sklearn", "PIL", "kornia"):
 
 from PIL import Image  # noqa: E402
 
-from fastcl.pretrain import inputs, jpeg  # noqa: E402
+from fastcl.pretrain import jpeg  # noqa: E402
 from fastcl.pretrain.augment import DigitViews, PhotographViews, Views  # noqa: E402
 from fastcl.pretrain.backbone import build_backbone  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
@@ -107,6 +107,16 @@ def test_jpeg_npz_is_decoded_once(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     jpeg_npz(path, count=8)  # other contents under the same name
     assert len(load_images(str(path)).train) + len(load_images(str(path)).test) == 8
+
+
+def test_a_damaged_cache_is_made_again(tmp_path):
+    path = tmp_path / "set.npz"
+    jpeg_npz(path)
+    first = load_images(str(path))
+    (cached,) = (tmp_path / "cache" / "fastcl").iterdir()
+    for damage in (lambda b: b[: len(b) // 2], lambda b: b[:200] + bytes(90) + b[290:]):
+        cached.write_bytes(damage(cached.read_bytes()))
+        assert torch.equal(load_images(str(path)).train, first.train)
 
 
 @pytest.mark.skipif(not CIFAR.exists(), reason="needs ../shared/data/cifar10")
@@ -251,89 +261,6 @@ def test_other_libraries(library):
         assert width == 512 and backbone(torch.randn(2, 3, 32, 32)).shape == (2, 512)
         with pytest.raises(ValueError, match="has no model"):
             build_backbone(f"{library}:no_such", channels=3, size=32)
-
-
-# --- labels -------------------------------------------------------------------------------------
-
-
-def labelled_npz(path, labels, **more):
-    pixels = np.random.default_rng(0).integers(0, 256, (len(labels), 8, 8), dtype=np.uint8)
-    np.savez(path, images=pixels, labels=np.asarray(labels), **more)
-    return load_images(str(path))
-
-
-def test_labels_are_as_many_as_there_are_and_not_as_large(tmp_path):
-    images = labelled_npz(tmp_path / "large.npz", [2_000_000_000, 7, 7, 9] * 5)
-    assert images.classes == ("7", "9", "2000000000")
-    assert sorted(torch.cat([images.train_labels, images.test_labels]).unique()) == [0, 1, 2]
-    assert labelled_npz(tmp_path / "u.npz", np.full(9, 2**40, np.uint64)).classes == (str(2**40),)
-
-
-def test_a_column_of_labels_is_a_vector(tmp_path):
-    vector = labelled_npz(tmp_path / "v.npz", np.arange(10, dtype=np.uint8) % 3)
-    column = labelled_npz(tmp_path / "c.npz", (np.arange(10, dtype=np.uint8) % 3)[:, None])
-    assert torch.equal(vector.train_labels, column.train_labels)
-    with pytest.raises(ValueError, match=r"vector of integers, got int64 of shape \[8, 2\]"):
-        labelled_npz(tmp_path / "two.npz", np.zeros((10, 2), np.int64))
-    with pytest.raises(ValueError, match="labels must have 10 entries, got one number"):
-        pixels = np.zeros((10, 8, 8), np.uint8)
-        np.savez(tmp_path / "one.npz", images=pixels, labels=np.int64(3))
-        load_images(str(tmp_path / "one.npz"))
-
-
-def test_images_without_a_label_stay_and_are_left_out_of_what_needs_one(tmp_path):
-    images = labelled_npz(tmp_path / "part.npz", [-1, 4, 6] * 10)
-    assert images.classes == ("4", "6") and images.labelled and len(images.train) == 24
-    known = images.with_labels()
-    assert len(known.train) == int((images.train_labels >= 0).sum()) < 24
-    assert known.train_labels.min() == 0 and known.test_labels.min() >= 0
-    assert known.with_labels() is known
-    assert not labelled_npz(tmp_path / "none.npz", [-1] * 10).labelled
-    with pytest.raises(ValueError, match="or -1 for an image without one, got -2"):
-        labelled_npz(tmp_path / "less.npz", [0, -2] * 10)
-    with pytest.raises(ValueError, match=f"got {2**63}"):
-        labelled_npz(tmp_path / "more.npz", np.full(9, 2**63, np.uint64))
-
-
-def test_sup_con_contrasts_an_image_without_a_label_with_its_own_view_alone():
-    batch = inputs.Batch(torch.zeros(4, 1, 8, 8), torch.tensor([5, 7, 2, 9]),
-                         torch.tensor([-1, 1, -1, 1]))  # fmt: skip
-    *_, labels = inputs.two_views_and_labels(lambda x: x.float(), batch)
-    assert len(labels.unique()) == 3 and labels[1] == labels[3] == 1
-
-
-def test_class_names_must_reach_every_label(tmp_path):
-    names = {"class_names": np.array(["a", "b"])}
-    assert labelled_npz(tmp_path / "a.npz", [0, 1] * 5, **names).classes == ("a", "b")
-    with pytest.raises(ValueError, match="there are 2 names, and the highest label is 2"):
-        labelled_npz(tmp_path / "b.npz", [0, 2] * 5, **names)
-    with pytest.raises(ValueError, match=r"class_names must be a vector, got shape \[1, 2\]"):
-        labelled_npz(tmp_path / "c.npz", [0, 1] * 5, class_names=np.array([["a", "b"]]))
-
-
-@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
-def test_damaged_archives_are_named(tmp_path, save):
-    path = tmp_path / "set.npz"
-    pixels = np.random.default_rng(0).integers(0, 256, (100, 8, 8), dtype=np.uint8)
-    save(path, images=pixels)
-    whole = bytearray(path.read_bytes())
-    whole[len(whole) // 2] ^= 0xFF
-    path.write_bytes(whole)
-    with pytest.raises(ValueError, match="set.npz' is damaged"):
-        load_images(str(path))
-
-
-def test_a_damaged_cache_is_made_again(tmp_path):
-    path = tmp_path / "set.npz"
-    jpeg_npz(path)
-    first = load_images(str(path))
-    (cached,) = (tmp_path / "cache" / "fastcl").iterdir()
-    for damage in (lambda b: b[: len(b) // 2], lambda b: b[:200] + bytes(90) + b[290:]):
-        cached.write_bytes(damage(cached.read_bytes()))
-        assert torch.equal(load_images(str(path)).train, first.train)
-
-
-# --- strength of the views ----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("kind", "channels"), [("digits", 1), ("photographs", 3)])
