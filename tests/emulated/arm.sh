@@ -9,7 +9,7 @@ CHECKOUT=$EMULATED/arm-checkout
 
 fetch_debian() {
   "$mmdebstrap" --variant=extract --architectures=arm64 \
-    --include=python3,libpython3.11-dev,libstdc++6,libgomp1 bookworm "$DEBIAN"
+    --include=python3,libpython3.11-dev,libstdc++6,libgomp1 bookworm "$DEBIAN" || return 1
   mkdir -p "$DEBIAN/proc"
   # torch asks it for the instruction sets, and qemu shows the machine's own.
   cat >"$DEBIAN/proc/cpuinfo" <<END
@@ -27,16 +27,17 @@ fetch_packages() {
   local fetch="$PYTHON -m pip install --quiet --target $SITE --python-version 3.11"
   fetch+=" --only-binary=:all: --platform manylinux_2_28_aarch64 --platform manylinux_2_27_aarch64"
   fetch+=" --platform manylinux2014_aarch64"
+  local torch="import torch; print('torch==' + torch.__version__.split('+')[0])"
   # Without CUDA, which is larger than all the rest: cuda_stub.py stands for it.
-  $fetch --no-deps "torch==$("$PYTHON" -c 'import torch; print(torch.__version__.split("+")[0])')"
-  $fetch numpy filelock typing-extensions sympy networkx jinja2 fsspec pytest hypothesis pybind11
+  $fetch --no-deps "$("$PYTHON" -c "$torch")" &&
+    $fetch numpy filelock typing-extensions sympy networkx jinja2 fsspec pytest hypothesis pybind11
 }
 
 cross_compiler() {
   CXX=$(command -v aarch64-linux-gnu-g++ || true)
   [ -z "$CXX" ] || return 0
   local folder=$EMULATED/cross/usr
-  packages "$EMULATED/cross" g++-aarch64-linux-gnu || skip "no aarch64-linux-gnu-g++, apt-get has none"
+  packages "$EMULATED/cross" g++-aarch64-linux-gnu || skip "no cross compiler, apt-get has none"
   # Its linker script names the folders where it would be installed, its libraries lie elsewhere.
   sed -i 's|/usr/aarch64-linux-gnu/lib/||g' "$folder/aarch64-linux-gnu/lib/libc.so"
   export LD_LIBRARY_PATH=$folder/lib/x86_64-linux-gnu
@@ -67,7 +68,7 @@ once "$DEBIAN" fetch_debian || skip "no Debian for it, see $DEBIAN.log"
 once "$SITE" fetch_packages || skip "no torch for it, see $SITE.log"
 cross_compiler
 once "$EMULATED/arm-cuda" "$PYTHON" tests/emulated/cuda_stub.py "$SITE/torch/lib" "$CXX" \
-  "$EMULATED/arm-cuda"
+  "$EMULATED/arm-cuda" || skip "no stand-in for CUDA, see $EMULATED/arm-cuda.log"
 environment "$EMULATED/arm" "$SITE" /usr/bin 3.11 "$qemu" -cpu neoverse-n1 -L "$DEBIAN" \
   -E LD_LIBRARY_PATH="$EMULATED/arm-cuda" -0 '"$0"' "$DEBIAN/usr/bin/python3.11"
 build

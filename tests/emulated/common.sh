@@ -7,15 +7,13 @@ skip() {  # REASON
   exit 0
 }
 
-# Once: a command whose output is a folder; it runs anew where it was interrupted.
+# Once: a command whose output is a folder; it runs anew where it was interrupted. Behind || no
+# shell stops at an error, so what it runs joins its commands by &&.
 once() {  # FOLDER COMMAND...
   local folder=$1
   shift
   [ ! -e "$folder/.done" ] || return 0
-  rm -rf "$folder"
-  mkdir -p "$folder"
-  "$@" >"$folder.log" 2>&1 || return 1
-  touch "$folder/.done"
+  rm -rf "$folder" && mkdir -p "$folder" && "$@" >"$folder.log" 2>&1 && touch "$folder/.done"
 }
 
 # Debian's packages, with those they need and this machine lacks, unpacked and not installed.
@@ -23,15 +21,15 @@ unpack() {  # FOLDER PACKAGE...
   local folder=$1
   shift
   (
-    cd "$folder" && mkdir debs && cd debs
-    apt-get -s install --no-install-recommends "$@" | awk '/^Inst/ { print $2 }' >wanted
-    xargs -r apt-get download <wanted
-    for deb in *.deb; do dpkg -x "$deb" "$folder"; done
+    mkdir "$folder/debs" && cd "$folder/debs" &&
+      apt-get -s install --no-install-recommends "$@" >plan &&
+      awk '/^Inst/ { print $2 }' plan | xargs -r apt-get download &&
+      printf '%s\n' *.deb | xargs -I{} dpkg -x {} "$folder"
   )
 }
 
 packages() {  # FOLDER PACKAGE...: as above, unless they are there
-  command -v apt-get dpkg >/dev/null && once "$1" unpack "$@"
+  command -v apt-get >/dev/null && command -v dpkg >/dev/null && once "$1" unpack "$@"
 }
 
 find_qemu() {  # ARCHITECTURE
@@ -58,7 +56,8 @@ check() {  # CHECKOUT PYTHON
   export OMP_NUM_THREADS=1 PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1
   cd "$1"
   "$2" -c 'from fastcl import doctor; print(doctor.report())' | tee "$EMULATED/doctor"
-  grep -q 'base (4 lanes of float32), products of bfloat16: widened' "$EMULATED/doctor"
+  grep -q 'base (4 lanes of float32), products of bfloat16: widened' "$EMULATED/doctor" ||
+    { echo "$processor: the doctor sees another processor" && exit 1; }
   "$2" -m pytest -q -p no:cacheprovider --hypothesis-profile=emulated -m "not slow" \
     -k "not large_buffer" \
     tests/test_block_borders.py tests/test_{instruction_sets,pair_products,unit_rows}.py \

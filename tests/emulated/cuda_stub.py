@@ -32,10 +32,10 @@ def main(torch_lib: Path, compiler: str, folder: Path) -> None:
                 versions[version].add(symbol)
             elif not version and UNVERSIONED.match(symbol):
                 plain.add(symbol)
-    # Every function answers 1, which is an error of CUDA's; torch asks while it loads.
+    # Every function answers 100, which is "no device": torch asks while it loads, and finds none.
     source, script, stub = (folder / f"stub{suffix}" for suffix in (".s", ".map", ".so"))
     symbols = sorted(plain.union(*versions.values()))
-    source.write_text("".join(f".globl {x}\n{x}:\n" for x in symbols) + "mov w0, 1\nret\n")
+    source.write_text("".join(f".globl {x}\n{x}:\n" for x in symbols) + "mov w0, 100\nret\n")
     nodes = (f"{v} {{ global: {'; '.join(sorted(s))}; }};\n" for v, s in versions.items())
     script.write_text("".join(nodes))
     command = [compiler, "-shared", "-nostdlib", f"-Wl,--version-script={script}", source]
