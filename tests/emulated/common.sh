@@ -58,8 +58,8 @@ check() {  # CHECKOUT PYTHON
   "$2" -c 'from fastcl import doctor; print(doctor.report())' | tee "$EMULATED/doctor"
   grep -q 'base (4 lanes of float32), products of bfloat16: widened' "$EMULATED/doctor" ||
     { echo "$processor: the doctor sees another processor" && exit 1; }
-  "$2" -m pytest -q -p no:cacheprovider --hypothesis-profile=emulated -m "not slow" \
-    -k "not large_buffer" \
+  "$2" -m pytest -q -rfE -p no:cacheprovider --hypothesis-profile=emulated \
+    -m "not slow" -k "not large_buffer" \
     tests/test_block_borders.py tests/test_{instruction_sets,pair_products,unit_rows}.py \
     tests/test_{queue,momentum,bank,nce,sinkhorn,soft_cross_entropy}.py
   echo "$processor: passed"
