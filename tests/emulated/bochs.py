@@ -26,20 +26,22 @@ KERNEL = "linux-image-cloud-amd64"
 AVX512 = ["-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mfma"]
 AMX = [*AVX512, "-mavx512bf16", "-mamx-tile", "-mamx-bf16"]
 LIMIT = 900  # seconds; on an idle core it takes a tenth of them
+# Without a dummy for sound bochs dies where there is none.
 EMULATOR = """\
 config_interface: textconfig
 display_library: rfb, options="timeout=0"
-romimage: file={tree}/usr/share/bochs/BIOS-bochs-latest
-vgaromimage: file={tree}/usr/share/bochs/VGABIOS-lgpl-latest
+romimage: file=tree/usr/share/bochs/BIOS-bochs-latest
+vgaromimage: file=tree/usr/share/bochs/VGABIOS-lgpl-latest
 cpu: model=corei7_skylake_x, count=1, ips=50000000, reset_on_triple_fault=0
 memory: guest=512, host=512
 ata0: enabled=1, ioaddr1=0x1f0, ioaddr2=0x3f0, irq=14
-ata0-master: type=cdrom, path={work}/boot.iso, status=inserted
+ata0-master: type=cdrom, path=boot.iso, status=inserted
 boot: cdrom
-com1: enabled=1, mode=file, dev={work}/serial.txt
-log: {work}/bochs.log
+com1: enabled=1, mode=file, dev=serial.txt
+log: bochs.log
 clock: sync=none
 speaker: enabled=0
+sound: waveoutdrv=dummy, waveindrv=dummy, midioutdrv=dummy
 """
 # The signal frame must hold registers where missing_instructions.cpp looks: no compact format.
 LOADER = """\
@@ -66,9 +68,10 @@ class Lacking(Exception):
 
 
 def output(*command, **options) -> str:
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, **options
-    ).stdout  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, **options)
+    if done.returncode != 0:
+        raise RuntimeError(f"{command[0]}: {done.stderr.strip()[-3000:]}")
+    return done.stdout
 
 
 def unpack() -> None:
@@ -85,9 +88,8 @@ def unpack() -> None:
         output("apt-get", "download", *sorted(wanted), cwd=packages)
         for package in packages.glob("*.deb"):
             output("dpkg", "-x", package, TREE)
-    except (OSError, subprocess.CalledProcessError, TypeError) as error:
-        said = getattr(error, "stderr", None) or error
-        raise Lacking(f"Debian's packages cannot be fetched: {str(said).strip()[-200:]}") from error
+    except (OSError, RuntimeError, TypeError) as error:
+        raise Lacking(f"Debian's packages cannot be fetched: {str(error)[-200:]}") from error
     done.touch()
 
 
@@ -139,7 +141,7 @@ def programs(build: Path) -> dict[str, Path]:
     right = objects(build)
     tests = [
         compile_to(WORK / f"{x}.o", HERE / f"{x}.cpp", "-O1")
-        for x in ("instruction_sets", "missing_instructions")
+        for x in ("instruction_sets", "contrasts", "missing_instructions")
     ]
     planted = faults()
 
@@ -148,8 +150,13 @@ def programs(build: Path) -> dict[str, Path]:
 
     linked = {"right": right, "faulty": [of_fault(x) for x in right]}
     assert sum(a != b for a, b in zip(*linked.values(), strict=True)) == len(planted)
-    for name, parts in linked.items():
-        output("g++", *tests, *parts, "-static", "-o", WORK / name)
+    try:
+        for name, parts in linked.items():
+            output("g++", *tests, *parts, "-static", "-o", WORK / name)
+    except RuntimeError as error:
+        if "cannot find -l" in str(error):
+            raise Lacking("no static libraries of C and C++") from error
+        raise
     return {name: WORK / name for name in linked}
 
 
@@ -183,7 +190,7 @@ def disc(files: dict[str, Path]) -> None:
 
 def boot() -> str:
     """What the machine says on its serial line until it is switched off."""
-    (WORK / "bochsrc").write_text(EMULATOR.format(tree=TREE, work=WORK))
+    (WORK / "bochsrc").write_text(EMULATOR)
     (WORK / "commands").write_text("continue\n")
     serial = WORK / "serial.txt"
     serial.unlink(missing_ok=True)
@@ -233,12 +240,10 @@ def main(build: Path | None) -> int:
         print(f"bochs: skipped, {lacking}")
         return 0
     said = boot()
-    print(said[said.find("bank") :] if "section" in said else said)
+    print(said.partition("right exits")[0])
     wrong = judge(said)
-    print(
-        "\n".join(f"bochs: {x}" for x in wrong) or "bochs: every operator agrees; faults are seen"
-    )
-    return len(wrong)
+    print("\n".join(f"bochs: {x}" for x in wrong or ["every operator agrees; faults are seen"]))
+    return int(bool(wrong))
 
 
 if __name__ == "__main__":

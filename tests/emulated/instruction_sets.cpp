@@ -1,27 +1,14 @@
 // Every operator of csrc/cpu in AVX-512 beside the base set, and the products of bfloat16 pairs
 // beside the emulated ones. `instruction_sets [SECTION...]`; not one check may differ.
-#include <array>
-#include <cmath>
-#include <cstdio>
-#include <cstring>
-#include <functional>
-#include <limits>
-#include <random>
-#include <string>
-#include <vector>
-
 #include "bank.h"
-#include "cpu/float16.h"
-#include "cpu/instruction_set.h"
-#include "cpu/pairs.h"
+#include "compare.h"
 #include "cpu/threads.h"
 #include "kernels.h"
 #include "momentum.h"
 #include "nce.h"
+#include "sections.h"
 #include "sinkhorn.h"
 #include "soft_cross_entropy.h"
-
-void emulate_missing_instructions();
 
 namespace fastcl::cpu {  // in place of cpu/threads.cpp, which asks torch
 
@@ -32,103 +19,10 @@ void parallel(int64_t workers, const std::function<void(int64_t)>& work) {
 
 }  // namespace fastcl::cpu
 
+namespace emulated {
 namespace {
 
-using namespace fastcl;
-using cpu::InstructionSet;
 using cpu::PairProducts;
-
-constexpr Dtype kAll[] = {Dtype::kFloat16, Dtype::kBFloat16, Dtype::kFloat32, Dtype::kFloat64};
-
-int checks, differ;
-std::mt19937 generator(1);
-
-double step(Dtype dtype) {  // between one and the next number
-  if (dtype == Dtype::kFloat64) return 0x1p-52;
-  return dtype == Dtype::kFloat32 ? 0x1p-23 : dtype == Dtype::kFloat16 ? 0x1p-10 : 0x1p-7;
-}
-Dtype accumulator(Dtype dtype) { return dtype == Dtype::kFloat64 ? dtype : Dtype::kFloat32; }
-
-// Numbers of a dtype, with 64 more behind them that no kernel may change.
-struct Array {
-  Dtype dtype;
-  int64_t size;
-  std::vector<uint8_t> bytes;
-
-  Array(Dtype dtype, int64_t size)
-      : dtype(dtype), size(size), bytes((size + 64) * size_of(dtype), 0xFF) {}
-
-  static Array random(Dtype dtype, int64_t size, double most = 1, double least = NAN) {
-    std::uniform_real_distribution<double> number(std::isnan(least) ? -most : least, most);
-    Array x(dtype, size);
-    for (int64_t i = 0; i < size; ++i) x.set(i, number(generator));
-    return x;
-  }
-
-  void* at(int64_t i) { return bytes.data() + i * size_of(dtype); }
-  template <typename T>
-  T* as() {
-    return reinterpret_cast<T*>(bytes.data());
-  }
-
-  void set(int64_t i, double x) {
-    if (dtype == Dtype::kFloat64) return put(i, x);
-    if (dtype == Dtype::kFloat32) return put(i, static_cast<float>(x));
-    if (dtype == Dtype::kFloat16) return put(i, narrow<Half>(static_cast<float>(x)));
-    put(i, narrow<BFloat16>(static_cast<float>(x)));
-  }
-  double get(int64_t i) {
-    if (dtype == Dtype::kFloat64) return as<double>()[i];
-    if (dtype == Dtype::kFloat32) return as<float>()[i];
-    if (dtype == Dtype::kFloat16) return widen(as<Half>()[i]);
-    return widen(as<BFloat16>()[i]);
-  }
-
- private:
-  template <typename T>
-  void put(int64_t i, T x) {
-    std::memcpy(at(i), &x, sizeof(x));
-  }
-};
-
-using Arrays = std::vector<Array>;
-
-// Largest difference in units of the largest number; infinite where only one of two is finite.
-double distance(Array& a, Array& b) {
-  double most = 0, worst = 0;
-  for (int64_t i = 0; i < a.size; ++i) most = std::fmax(most, std::fabs(a.get(i)));
-  for (int64_t i = 0; i < a.size; ++i) {
-    const double x = a.get(i), y = b.get(i);
-    if (std::isfinite(x) != std::isfinite(y)) return INFINITY;
-    if (std::isfinite(x)) worst = std::fmax(worst, std::fabs(x - y));
-  }
-  const size_t end = a.size * size_of(a.dtype);
-  if (!std::equal(a.bytes.begin() + end, a.bytes.end(), b.bytes.begin() + end)) return INFINITY;
-  return worst == 0 ? 0 : worst / most;
-}
-
-void compare(const std::string& name, Arrays a, Arrays b, double steps) {
-  for (size_t i = 0; i < a.size(); ++i) {
-    const double found = distance(a[i], b[i]), allowed = steps * step(a[i].dtype);
-    ++checks;
-    if (found <= allowed) continue;
-    ++differ;
-    std::printf("%s, output %zu: %.2e, allowed %.2e\n", name.c_str(), i, found, allowed);
-  }
-}
-
-void both(const std::string& name, double steps, const std::function<Arrays()>& run) {
-  cpu::use_instruction_set(InstructionSet::kBase);
-  const Arrays base = run();
-  cpu::use_instruction_set(InstructionSet::kAvx512);
-  compare(name, base, run(), steps);
-}
-
-std::string label(const char* what, Dtype a, Dtype b, int64_t width) {
-  constexpr const char* names[] = {"fp16", "bf16", "fp32", "fp64"};
-  return std::string(what) + " " + names[static_cast<int>(a)] + " " + names[static_cast<int>(b)] +
-         " " + std::to_string(width);
-}
 
 void bank() {
   for (Dtype into : kAll) {
@@ -263,181 +157,6 @@ void unit_rows() {
   }
 }
 
-enum class Kind { kBoth, kRows, kSelf };
-
-// A softmax contrast: its forward, its backward, and both at once; and the sigmoid contrast.
-template <typename T>
-struct Contrast {
-  Kind kind;
-  Dtype dtype, out = accumulator(dtype);
-  int64_t n, m, d;
-  double scale;
-  bool unit;
-  Array q, k, extra, pivot, grad;
-  std::vector<int64_t> ids;
-
-  Contrast(Kind kind, Dtype dtype, int64_t n, int64_t columns, int64_t d, double scale, bool unit)
-      : kind(kind),
-        dtype(dtype),
-        n(n),
-        m(kind == Kind::kSelf ? n : columns),
-        d(d),
-        scale(scale),
-        unit(unit),
-        q(Array::random(dtype, n * d, 1 / std::sqrt(d))),
-        k(Array::random(dtype, m * d, 1 / std::sqrt(d))),
-        extra(Array::random(out, n)),
-        pivot(Array::random(out, n, 0.5)),
-        grad(Array::random(out, n + m)) {
-    for (int64_t i = 0; i < std::max(n, m); ++i) ids.push_back(i / 2);
-  }
-
-  InfoNce problem(const T* q_lengths, const T* k_lengths) {
-    const bool self = kind == Kind::kSelf;
-    const int64_t* codes = kind == Kind::kRows ? nullptr : ids.data();
-    Array& columns = self ? q : k;
-    return {dtype,
-            {{{q.at(0), n}}},
-            {{{columns.at(0), m}}},
-            q_lengths,
-            k_lengths,
-            n,
-            m,
-            d,
-            scale,
-            codes,
-            codes,
-            self,
-            true,
-            unit};
-  }
-
-  Arrays forward_and_backward() {
-    const bool columns = kind == Kind::kBoth, one = kind == Kind::kRows;
-    const InfoNce x = problem(nullptr, nullptr);
-    Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * d), dq(out, n * d), dk(out, m * d);
-    std::vector<int64_t> ranks(n);
-    cpu::info_nce_forward<T>({x, one ? extra.as<T>() : nullptr, columns ? nullptr : pivot.as<T>(),
-                              rows.as<T>(), columns ? cols.as<T>() : nullptr,
-                              columns ? nullptr : ranks.data(), one ? weighted.as<T>() : nullptr});
-    cpu::info_nce_backward<T>({x, grad.as<T>(), nullptr, columns ? grad.as<T>() + n : nullptr,
-                               nullptr, rows.as<T>(), columns ? cols.as<T>() : nullptr, one,
-                               dq.as<T>(), kind == Kind::kSelf ? nullptr : dk.as<T>(), nullptr});
-    Array rank(Dtype::kFloat64, n), loss(out, n);
-    for (int64_t i = 0; i < n; ++i) rank.set(i, ranks[i]), loss.set(i, rows.get(i));
-    Arrays found{loss, dq};
-    if (kind != Kind::kSelf) found.push_back(dk);
-    if (!columns) found.push_back(rank);
-    if (one) found.push_back(weighted);
-    return found;
-  }
-
-  Arrays mean() {
-    Array q_lengths(out, n), k_lengths(out, m), rows(out, 4 * n), cols(out, 4 * m), dq(out, n * d),
-        dk(out, m * d), all(out, 2);
-    double loss = 0, dot = 0;
-    InfoNce x = problem(q_lengths.as<T>(), k_lengths.as<T>());
-    cpu::row_lengths<T>(dtype, x.q, d, q_lengths.as<T>());
-    cpu::row_lengths<T>(dtype, x.k, d, k_lengths.as<T>());
-    x.unit = true;
-    if (kind == Kind::kSelf) {
-      x.k_lengths = x.q_lengths;
-      cpu::self_contrast_mean<T>({x, rows.as<T>(), dq.as<T>(), &loss});
-    } else {
-      cpu::info_nce_mean<T>({x, kind == Kind::kRows ? extra.as<T>() : nullptr, rows.as<T>(),
-                             kind == Kind::kBoth ? cols.as<T>() : nullptr, dq.as<T>(), dk.as<T>(),
-                             &loss, &dot});
-    }
-    all.set(0, loss), all.set(1, 0);
-    return kind == Kind::kSelf ? Arrays{all, dq} : Arrays{all, dq, dk};
-  }
-
-  Arrays sigmoid() {
-    Array dq(out, n * d), dk(out, m * d), all(out, 1);
-    double sums[3];
-    cpu::sigmoid_contrast<T>({problem(nullptr, nullptr), -3, dq.as<T>(), dk.as<T>(), sums});
-    all.set(0, sums[0]);
-    return {all, dq, dk};
-  }
-
-  // Runs f(name, run of it).
-  template <typename F>
-  void each(const F& f) {
-    constexpr const char* names[] = {"both sides", "rows", "self"};
-    const std::string name = label(names[static_cast<int>(kind)], dtype, dtype, n);
-    f(name + " forward and backward", [&] { return forward_and_backward(); });
-    f(name + " mean", [&] { return mean(); });
-    if (kind == Kind::kBoth) f(name + " sigmoid", [&] { return sigmoid(); });
-  }
-};
-
-template <typename T>
-void contrasts_of(Dtype dtype) {
-  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
-    for (const auto [n, m, d] : {std::array<int64_t, 3>{2, 3, 1}, {17, 33, 24}, {70, 150, 40}}) {
-      for (bool unit : {true, false}) {  // false: the shift is the running maximum
-        Contrast<T> contrast(kind, dtype, n, m, d, unit ? 10 : 300, unit);
-        // 1,000 steps: logits of 300 lose as much of each exponential.
-        contrast.each([](const std::string& name, const auto& run) { both(name, 1000, run); });
-      }
-    }
-  }
-}
-
-void contrasts() {
-  contrasts_of<float>(Dtype::kFloat32);
-  contrasts_of<float>(Dtype::kFloat16);
-  contrasts_of<double>(Dtype::kFloat64);
-}
-
-// Random pairs, zero where the depth of pair i lies beyond them.
-void fill_pairs(Array& x, const std::function<int64_t(int64_t)>& depth, int64_t pairs) {
-  const Array numbers = Array::random(x.dtype, x.size);
-  x = numbers;
-  for (int64_t i = 0; i < x.size; ++i) {
-    if (depth(i / 2) >= pairs) x.set(i, 0);
-  }
-}
-
-// One product of pairs, and the contrasts over bfloat16 rows, by each kind of product.
-void pairs_by(PairProducts wanted) {
-  for (const auto [rows, pairs, width] :
-       {std::array<int64_t, 3>{1, 1, 1}, {31, 15, 33}, {32, 16, 32}, {65, 40, 70}, {64, 64, 96}}) {
-    const int64_t depth = cpu::whole_squares(pairs), columns = (width + 31) / 32 * cpu::kPanel;
-    Array a(Dtype::kBFloat16, 2 * cpu::whole_squares(rows) * depth),
-        b(Dtype::kBFloat16, 2 * columns * depth);
-    fill_pairs(
-        a, [&](int64_t i) { return i / cpu::kSquare * cpu::kSide % depth + i % cpu::kSide; },
-        pairs);
-    fill_pairs(b, [&](int64_t i) { return i / cpu::kPanel % depth; }, pairs);
-    Array factor = Array::random(Dtype::kFloat32, rows),
-          col_factor = Array::random(Dtype::kFloat32, columns),
-          start = Array::random(Dtype::kFloat32, rows * width);
-    const auto run = [&](PairProducts products) {
-      Array out = start;
-      cpu::use_pair_products(products);
-      cpu::pair_kernel()({a.as<uint32_t>(), rows, b.as<uint32_t>(), pairs, width,
-                          factor.as<float>(), col_factor.as<float>(), out.as<float>(), width,
-                          true});
-      return Arrays{out};
-    };
-    compare("product of pairs", run(PairProducts::kEmulatedVectors), run(wanted), 64);
-  }
-  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
-    Contrast<float> contrast(kind, Dtype::kBFloat16, 70, 150, 40, 10, true);
-    contrast.each([&](const std::string& name, const auto& run) {
-      cpu::use_instruction_set(InstructionSet::kBase);
-      cpu::use_pair_products(PairProducts::kEmulatedVectors);
-      const Arrays base = run();
-      cpu::use_instruction_set(InstructionSet::kAvx512);
-      cpu::use_pair_products(wanted);
-      // Weights rounded to bfloat16, now and then to the other neighbour.
-      compare(name, base, run(), step(Dtype::kBFloat16) / step(Dtype::kFloat32) / 16);
-    });
-  }
-  cpu::use_pair_products(PairProducts::kWidened);
-}
-
 struct Section {
   const char* name;
   std::function<void()> run;
@@ -456,9 +175,7 @@ const Section kSections[] = {
     {"amx", [] { pairs_by(PairProducts::kAmx); }},
 };
 
-}  // namespace
-
-int main(int count, char** names) {
+int run(int count, char** names) {
   std::setvbuf(stdout, nullptr, _IOLBF, 0);
   if (!cpu::has(InstructionSet::kAvx512)) return std::puts("no AVX-512"), 2;
   if (!cpu::has(PairProducts::kAmx)) emulate_missing_instructions();
@@ -475,3 +192,8 @@ int main(int count, char** names) {
   }
   return all != 0;
 }
+
+}  // namespace
+}  // namespace emulated
+
+int main(int count, char** names) { return emulated::run(count, names); }

@@ -1,0 +1,185 @@
+// The contrasts, and their products of bfloat16 pairs.
+#include <algorithm>
+#include <array>
+
+#include "compare.h"
+#include "cpu/pairs.h"
+#include "kernels.h"
+#include "sections.h"
+
+namespace emulated {
+namespace {
+
+using cpu::PairProducts;
+
+enum class Kind { kBoth, kRows, kSelf };
+
+// A softmax contrast: its forward, its backward, and both at once; and the sigmoid contrast.
+template <typename T>
+struct Contrast {
+  Kind kind;
+  Dtype dtype, out = accumulator(dtype);
+  int64_t n, m, d;
+  double scale;
+  bool unit;
+  Array q, k, extra, pivot, grad;
+  std::vector<int64_t> ids;
+
+  Contrast(Kind kind, Dtype dtype, int64_t n, int64_t columns, int64_t d, double scale, bool unit)
+      : kind(kind),
+        dtype(dtype),
+        n(n),
+        m(kind == Kind::kSelf ? n : columns),
+        d(d),
+        scale(scale),
+        unit(unit),
+        q(Array::random(dtype, n * d, 1 / std::sqrt(d))),
+        k(Array::random(dtype, m * d, 1 / std::sqrt(d))),
+        extra(Array::random(out, n)),
+        pivot(Array::random(out, n, 0.5)),
+        grad(Array::random(out, n + m)) {
+    for (int64_t i = 0; i < std::max(n, m); ++i) ids.push_back(i / 2);
+  }
+
+  InfoNce problem(const T* q_lengths, const T* k_lengths) {
+    const bool self = kind == Kind::kSelf;
+    const int64_t* codes = kind == Kind::kRows ? nullptr : ids.data();
+    const int64_t half = n / 2;  // rows do not lie end to end
+    const Rows rows{{{q.at(half * d), n - half}, {q.at(0), half}}};
+    return {dtype,     rows,      self ? rows : Rows{{{k.at(0), m}}},
+            q_lengths, k_lengths, n,
+            m,         d,         scale,
+            codes,     codes,     self,
+            true,      unit};
+  }
+
+  Arrays forward_and_backward() {
+    const bool columns = kind == Kind::kBoth, one = kind == Kind::kRows;
+    const InfoNce x = problem(nullptr, nullptr);
+    Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * d), dq(out, n * d), dk(out, m * d);
+    std::vector<int64_t> ranks(n);
+    cpu::info_nce_forward<T>({x, one ? extra.as<T>() : nullptr, columns ? nullptr : pivot.as<T>(),
+                              rows.as<T>(), columns ? cols.as<T>() : nullptr,
+                              columns ? nullptr : ranks.data(), one ? weighted.as<T>() : nullptr});
+    cpu::info_nce_backward<T>({x, grad.as<T>(), nullptr, columns ? grad.as<T>() + n : nullptr,
+                               nullptr, rows.as<T>(), columns ? cols.as<T>() : nullptr, one,
+                               dq.as<T>(), kind == Kind::kSelf ? nullptr : dk.as<T>(), nullptr});
+    Array rank(Dtype::kFloat64, n), loss(out, n);
+    for (int64_t i = 0; i < n; ++i) rank.set(i, ranks[i]), loss.set(i, rows.get(i));
+    Arrays found{loss, dq};
+    if (kind != Kind::kSelf) found.push_back(dk);
+    if (!columns) found.push_back(rank);
+    if (one) found.push_back(weighted);
+    return found;
+  }
+
+  Arrays mean() {
+    Array q_lengths(out, n), k_lengths(out, m), rows(out, 4 * n), cols(out, 4 * m), dq(out, n * d),
+        dk(out, m * d), all(out, 2);
+    double loss = 0, dot = 0;
+    InfoNce x = problem(q_lengths.as<T>(), k_lengths.as<T>());
+    cpu::row_lengths<T>(dtype, x.q, d, q_lengths.as<T>());
+    cpu::row_lengths<T>(dtype, x.k, d, k_lengths.as<T>());
+    x.unit = true;
+    if (kind == Kind::kSelf) {
+      x.k_lengths = x.q_lengths;
+      cpu::self_contrast_mean<T>({x, rows.as<T>(), dq.as<T>(), &loss});
+    } else {
+      cpu::info_nce_mean<T>({x, kind == Kind::kRows ? extra.as<T>() : nullptr, rows.as<T>(),
+                             kind == Kind::kBoth ? cols.as<T>() : nullptr, dq.as<T>(), dk.as<T>(),
+                             &loss, &dot});
+    }
+    all.set(0, loss), all.set(1, 0);
+    return kind == Kind::kSelf ? Arrays{all, dq} : Arrays{all, dq, dk};
+  }
+
+  Arrays sigmoid() {
+    Array dq(out, n * d), dk(out, m * d), all(out, 1);
+    double sums[3];
+    cpu::sigmoid_contrast<T>({problem(nullptr, nullptr), -3, dq.as<T>(), dk.as<T>(), sums});
+    all.set(0, sums[0]);
+    return {all, dq, dk};
+  }
+
+  // Runs f(name, run of it).
+  template <typename F>
+  void each(const F& f) {
+    constexpr const char* names[] = {"both sides", "rows", "self"};
+    const std::string name = label(names[static_cast<int>(kind)], dtype, dtype, n);
+    f(name + " forward and backward", [&] { return forward_and_backward(); });
+    f(name + " mean", [&] { return mean(); });
+    if (kind == Kind::kBoth) f(name + " sigmoid", [&] { return sigmoid(); });
+  }
+};
+
+template <typename T>
+void contrasts_of(Dtype dtype) {
+  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
+    for (const auto [n, m, d] : {std::array<int64_t, 3>{2, 3, 5}, {17, 33, 24}, {70, 150, 40}}) {
+      // Where the shift of all cannot be one, it is the running maximum. The exponential of a
+      // logit loses as many steps as the logit is large.
+      for (double scale : {10.0, sizeof(T) == 4 ? 300.0 : 3000.0}) {
+        Contrast<T> contrast(kind, dtype, n, m, d, scale, scale == 10);
+        contrast.each(
+            [&](const std::string& name, const auto& run) { both(name, 4 * scale + 100, run); });
+      }
+    }
+  }
+}
+
+// Random pairs, zero where the depth of pair i lies beyond them.
+void fill_pairs(Array& x, const std::function<int64_t(int64_t)>& depth, int64_t pairs) {
+  const Array numbers = Array::random(x.dtype, x.size);
+  x = numbers;
+  for (int64_t i = 0; i < x.size; ++i) {
+    if (depth(i / 2) >= pairs) x.set(i, 0);
+  }
+}
+
+}  // namespace
+
+void contrasts() {
+  contrasts_of<float>(Dtype::kFloat32);
+  contrasts_of<float>(Dtype::kFloat16);
+  contrasts_of<double>(Dtype::kFloat64);
+}
+
+void pairs_by(PairProducts wanted) {
+  for (const auto [rows, pairs, width] :
+       {std::array<int64_t, 3>{1, 1, 1}, {31, 15, 33}, {32, 16, 32}, {65, 40, 70}, {64, 64, 96}}) {
+    const int64_t depth = cpu::whole_squares(pairs), columns = (width + 31) / 32 * cpu::kPanel;
+    Array a(Dtype::kBFloat16, 2 * cpu::whole_squares(rows) * depth),
+        b(Dtype::kBFloat16, 2 * columns * depth);
+    fill_pairs(
+        a, [&](int64_t i) { return i / cpu::kSquare * cpu::kSide % depth + i % cpu::kSide; },
+        pairs);
+    fill_pairs(b, [&](int64_t i) { return i / cpu::kPanel % depth; }, pairs);
+    Array factor = Array::random(Dtype::kFloat32, rows),
+          col_factor = Array::random(Dtype::kFloat32, columns),
+          start = Array::random(Dtype::kFloat32, rows * width);
+    const auto run = [&](PairProducts products) {
+      Array out = start;
+      cpu::use_pair_products(products);
+      cpu::pair_kernel()({a.as<uint32_t>(), rows, b.as<uint32_t>(), pairs, width,
+                          factor.as<float>(), col_factor.as<float>(), out.as<float>(), width,
+                          true});
+      return Arrays{out};
+    };
+    compare("product of pairs", run(PairProducts::kEmulatedVectors), run(wanted), 64);
+  }
+  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
+    Contrast<float> contrast(kind, Dtype::kBFloat16, 70, 150, 40, 10, true);
+    contrast.each([&](const std::string& name, const auto& run) {
+      cpu::use_instruction_set(InstructionSet::kBase);
+      cpu::use_pair_products(PairProducts::kEmulatedVectors);
+      const Arrays base = run();
+      cpu::use_instruction_set(InstructionSet::kAvx512);
+      cpu::use_pair_products(wanted);
+      // Weights rounded to bfloat16, now and then to the other neighbour.
+      compare(name, base, run(), step(Dtype::kBFloat16) / step(Dtype::kFloat32) / 16);
+    });
+  }
+  cpu::use_pair_products(PairProducts::kWidened);
+}
+
+}  // namespace emulated
