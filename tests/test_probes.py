@@ -65,7 +65,7 @@ def test_probe_names_bad_input():
         linear_probe(x, labels[:5], x, labels)
     with pytest.raises(TypeError, match="test_labels must be int64"):
         linear_probe(x, labels, x, labels.int())
-    with pytest.raises(ValueError, match="train must have two rows"):
+    with pytest.raises(ValueError, match="train must have two labelled rows"):
         linear_probe(x[:1], labels[:1], x, labels)
 
 
