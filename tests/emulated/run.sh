@@ -4,6 +4,6 @@
 # whose emulator is not to be had says so in a line and is skipped.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-for processor in ${@:-sse arm}; do
+for processor in ${@:-sse bochs arm}; do
   bash "tests/emulated/$processor.sh"
 done
