@@ -19,8 +19,7 @@
   namespace avx512 {                     \
   declaration;                           \
   }
-#define FASTCL_CHOSEN(name) \
-  ::fastcl::cpu::chosen(base::name, avx2::name, wide::name, avx512::name)
+#define FASTCL_CHOSEN(name) ::fastcl::cpu::chosen(base::name, avx2::name, wide::name, avx512::name)
 #else
 #define FASTCL_IN_EVERY_SET(declaration) \
   namespace base {                       \

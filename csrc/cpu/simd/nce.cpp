@@ -15,7 +15,7 @@ namespace {
 
 constexpr int64_t kBlock = 32;  // 16 KB of float rows of width 128
 static_assert(kBlock % kWidth<float> == 0);
-constexpr int64_t kAhead = 8;   // rows that are on their way while one is multiplied
+constexpr int64_t kAhead = 8;  // rows that are on their way while one is multiplied
 constexpr int64_t kLine = 64;
 constexpr int64_t kSums = 16;
 
