@@ -91,9 +91,10 @@ def budgets(ours, theirs, tensors, logit=0.0):
     to measure it: both are taken from float32, in proportion to eps, and the error of the truth
     counts once more. tensors is a dict of arguments.
 
-    logit is for ClipLoss alone, the size of the largest: the weights of our gradient are
-    exponentials of a logit less the log of the sum, and carry its rounding; the library subtracts
-    the largest logit of the row, exactly where a row is decided, and its weights have none.
+    logit is the size of the largest, for losses whose rows may be decided: the weights of our
+    gradient are exponentials of a logit less the log of the sum, and carry its rounding; the
+    library subtracts the largest logit of the row, exactly where a row is decided, and its weights
+    have none.
     """
     dtype = next(iter(tensors.values())).dtype
     mine, their = _run(ours, tensors, dtype), _run(theirs, tensors, dtype)

@@ -85,7 +85,8 @@ def test_pytorch_metric_learning(name, form, n, d, seed, t, classes):
         else:
             extra["indices_tuple"] = utils.get_all_triplets_indices(labels)
     losses = [getattr(m, name)(temperature=t) for m in (ours, theirs)]
-    budgets(*(lambda f=f, **x: f(labels=labels, **x, **extra) for f in losses), tensors)
+    calls = (lambda f=f, **x: f(labels=labels, **x, **extra) for f in losses)
+    budgets(*calls, tensors, logit=1 / t)  # of unit rows
 
 
 def test_pytorch_metric_learning_wrappers():
