@@ -74,7 +74,7 @@ bool has(PairProducts products) {
 PairProducts best_pair_products() {
   if (has(PairProducts::kAmx)) return PairProducts::kAmx;
 #if defined(__x86_64__)
-  // Intel's vectors of pairs take four times as long as those of floats, for twice the products.
+  // Intel's vectors of pairs are slower than those of floats: benchmarks/results/processor.md.
   const bool slow = __builtin_cpu_is("intel");
 #else
   const bool slow = false;
