@@ -13,9 +13,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
+from fastcl.kernels.info_nce_config import Tile
 
 from fastcl.kernels import info_nce_config as config
-from fastcl.kernels.info_nce_config import Tile
 
 from . import report
 from .cases import Case

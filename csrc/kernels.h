@@ -17,73 +17,82 @@ struct Rows {
   std::vector<Part> parts;
 };
 
-// What forward and backward of info_nce share. Rows are accumulated in T: float, or double for
-// double rows.
-struct InfoNce {
-  Dtype dtype;            // of q and k
-  Rows q;                 // [n, d]
-  Rows k;                 // [m, d]; q itself where symmetric
-  const void* q_lengths;  // [n] of type T, which rows are divided by; null: unit rows, or as is
-  const void* k_lengths;  // [m]
+// The one problem under every contrast, the twin of fastcl/contrast/problem.py. Rows are
+// accumulated in T: float, or double for double rows.
+struct Problem {
+  Dtype dtype;  // of q, k and own
+  Rows q;       // [n, d]
+  Rows k;       // [m, d]; q itself where symmetric
+  Rows own;     // [n, d] one more positive per row, or no part
   int64_t n, m, d;
   double scale;            // of the logits, logit_scale included
   const int64_t* row_ids;  // [n], or null: no column is a positive
   const int64_t* col_ids;  // [m], or null
   bool symmetric;          // row i leaves column i out
+  bool both;               // every column is contrasted with the rows too
   bool positives_in;       // positives are part of the denominator
-  bool unit;               // all rows have length one at most
+  bool unit;               // all rows have length one at most, as they are or divided
+  bool normalize_q;        // divide the rows by their length on their way into the products
+  bool normalize_k;
+  bool normalize_own;
+  bool paired;  // every row has a positive; else one without counts as zero in the mean
+
+  bool has_own() const { return !own.parts.empty(); }
+  // No positive is among the columns.
+  bool aside() const { return row_ids == nullptr || has_own(); }
+  // The forward leaves no more of the gradient than a multiplication: constant columns, none of
+  // them a positive.
+  bool finishes(bool need_q, bool need_k) const {
+    return need_q && aside() && !(need_k || symmetric || both);
+  }
 };
 
 template <typename T>
-struct InfoNceForward : InfoNce {
-  const T* extra;  // [n] similarity of one more positive, or null
+struct ContrastForward {
+  Problem problem;
   const T* pivot;  // [n] similarity to count the negatives above, or null
   T* rows;         // [4, n] loss, what rounding took from lse, mean positive, positives
-  T* cols;         // [4, m], or null
+  T* cols;         // [4, m] where both, or null
   int64_t* rank;   // [n], or null
   T* weighted;     // [n, d] sum over the negatives of p_ij k_j, or null
 };
 
+// Gradients are those of the rows before they were divided, and null where not needed.
 template <typename T>
-struct InfoNceBackward : InfoNce {
+struct Gradients {
+  T* dq;          // [n, d]
+  T* dk;          // [m, d]
+  T* d_own;       // [n, d]
+  double* slope;  // out: the derivative to the logarithm of the scale, which takes dq
+};
+
+template <typename T>
+struct ContrastBackward {
+  Problem problem;
+  const T* rows;               // [4, n] from the forward
+  const T* cols;               // [4, m], or null
+  const T* weighted;           // [n, d] from the forward, or null; k is not read then
   const T* grad_loss;          // [n], or null: zero
   const T* grad_positive;      // [n], or null
   const T* grad_col_loss;      // [m], or null
   const T* grad_col_positive;  // [m], or null
-  const T* rows;               // [4, n] from the forward
-  const T* cols;               // [4, m], or null
-  bool extra;                  // the forward had one: no column is a positive
-  T* dq;                       // [n, d], or null
-  T* dk;                       // [m, d], or null
-  double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths
+  Gradients<T> to;
 };
 
-// The mean of the losses of the rows, or of that and the mean of the columns, and its gradients;
-// where rows have lengths, those of the rows before they were divided.
+// The mean of the losses of the rows, where both of that and the mean of the columns, and its
+// gradients.
 template <typename T>
-struct InfoNceMean : InfoNce {
-  const T* extra;  // [n] similarity of one more positive, or null
-  T* rows;         // [4, n] as InfoNceForward
-  T* cols;         // [4, m] where the columns count too, or null
-  T* dq;           // [n, d], or null
-  T* dk;           // [m, d], or null
+struct ContrastMean {
+  Problem problem;
+  T* losses;  // [n]
   double* loss;
-  double* dot;  // out: sum of <unit row of q, its gradient>, where there are q_lengths and dq
+  Gradients<T> to;
 };
 
-// The mean over the rows of their contrast with each other, 0 for a row without a positive, and its
-// gradient; where rows have lengths, that of the rows before they were divided.
+// The logistic loss of all pairs.
 template <typename T>
-struct SelfContrastMean : InfoNce {
-  T* rows;  // [4, n] as InfoNceForward
-  T* dz;    // [n, d], or null
-  double* loss;
-};
-
-// The sums over all pairs; of InfoNce it has the rows, the columns, the scale, the ids and whether
-// the positives are among the pairs.
-template <typename T>
-struct SigmoidContrast : InfoNce {
+struct SigmoidContrast {
+  Problem problem;  // with columns; own, both and paired are not used
   double bias;
   T* dq;         // [n, d], or null
   T* dk;         // [m, d], or null
@@ -93,17 +102,13 @@ struct SigmoidContrast : InfoNce {
 namespace cpu {
 
 template <typename T>
-void info_nce_forward(const InfoNceForward<T>& x);
-
-// Where rows have lengths, the gradients are those of the rows before they were divided.
-template <typename T>
-void info_nce_backward(const InfoNceBackward<T>& x);
+void contrast_forward(const ContrastForward<T>& x);
 
 template <typename T>
-void info_nce_mean(const InfoNceMean<T>& x);
+void contrast_backward(const ContrastBackward<T>& x);
 
 template <typename T>
-void self_contrast_mean(const SelfContrastMean<T>& x);
+void contrast_mean(const ContrastMean<T>& x);
 
 template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x);

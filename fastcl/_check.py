@@ -236,41 +236,18 @@ def averaged(target: list[Tensor], online: list[Tensor]) -> None:
             )
 
 
-def _scale_and_ids(scale, row_ids, col_ids, n: int, m: int, device: torch.device) -> None:
-    if isinstance(scale, Tensor):
-        scalar("scale", scale, device)
+def scale(value: float | Tensor, device: torch.device) -> None:
+    """One over a temperature: a positive number, or a tensor of one element."""
+    if isinstance(value, Tensor):
+        scalar("scale", value, device)
     else:
-        positive("scale", scale)
+        positive("scale", value)
+
+
+def ids(row_ids, col_ids, n: int, m: int, device: torch.device) -> None:
+    """Of rows and columns, or of neither."""
     if (row_ids is None) != (col_ids is None):
         raise ValueError("ids must be given for the rows and for the columns, or for neither")
     if row_ids is not None:
         vector("ids of the rows", row_ids, n, device, integer=True)
         vector("ids of the columns", col_ids, m, device, integer=True)
-
-
-def contrast(q, k, scale, row_ids, col_ids, extra, pivot, symmetric, both) -> None:
-    no_transform()
-    rows("q", q)
-    if not symmetric:
-        rows("k", k, ("q", q))
-    _scale_and_ids(scale, row_ids, col_ids, q.shape[0], k.shape[0], q.device)
-    if extra is not None:
-        vector("extra", extra, q.shape[0], q.device)
-    if pivot is not None:
-        vector("pivot", pivot, q.shape[0], q.device)
-    if both and (symmetric or extra is not None):
-        raise ValueError("both must be False where k is None or extra is given")
-
-
-def raw_contrast(views, k, scale, row_ids, col_ids, both) -> None:
-    no_transform()
-    first = views[0]
-    rows("views[0]", first)
-    for i, x in enumerate(views[1:], 1):
-        rows(f"views[{i}]", x, ("views[0]", first))
-    if k is not None:
-        rows("k", k, ("views[0]", first))
-    n = sum(x.shape[0] for x in views)
-    _scale_and_ids(scale, row_ids, col_ids, n, n if k is None else k.shape[0], first.device)
-    if both and k is None:
-        raise ValueError("both must be False where k is None")

@@ -10,10 +10,10 @@ import shutil
 import cuda_on_host as host
 import pytest
 import torch
+from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 from test_gpu_hopper import allowed, close, exact, ranges, unit
 
 from fastcl import reference
-from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 
 pytestmark = [
     pytest.mark.slow,

@@ -3,11 +3,11 @@
 import pytest
 import torch
 import torch.nn.functional as nnf
+from fastcl.frozen_contrast import frozen_contrast_mean
 
 import fastcl.functional as F
 from fastcl import composite, contrast
 from fastcl._library import ops
-from fastcl.frozen_contrast import frozen_contrast_mean
 
 pytestmark = pytest.mark.instruction_sets
 

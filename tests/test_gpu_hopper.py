@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as nnf
+from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 
 import fastcl.functional as F
 from fastcl._library import ops
-from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize("device", [GPU, "cpu"])

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
+from fastcl.self_contrast import self_contrast_mean
 from processors import built, pair_products, running
 
 import fastcl.functional as F
 from fastcl import composite
 from fastcl._library import ops
 from fastcl.contrast import contrast
-from fastcl.self_contrast import self_contrast_mean
 
 pytestmark = pytest.mark.instruction_sets
 

@@ -16,7 +16,7 @@ enum class Order {
   kTriangle,  // unordered pairs of blocks: a round-robin tournament
   kSquare,    // all pairs, sums along rows and columns: a Latin square
   kRows,      // all pairs, sums along rows only: blocks of rows, columns in chunks
-  kChunks,    // a few blocks of rows at a time, of which all tiles are kept: see info_nce_mean.cpp
+  kChunks,  // a few blocks of rows at a time, of which all tiles are kept: see contrast_chunks.cpp
 };
 
 // Tiles of 240 x 240 (230 KB) and the packed rows of both sides stay in an L2 of 512 KB, and the

@@ -1,9 +1,9 @@
-// What the forward of info_nce makes of the sums over a row or a column.
+// What the forward of a contrast makes of the sums over a row or a column.
 #pragma once
 
 #include <algorithm>
 
-#include "cpu/info_nce.h"
+#include "cpu/contrast.h"
 
 namespace fastcl::cpu {
 
@@ -92,7 +92,7 @@ class SumsBuffer {
 };
 
 template <typename T>
-double longest(const InfoNce& x, const Rows& rows, int64_t size) {
+double longest(const Problem& x, const Rows& rows, int64_t size) {
   const Buffer<T> lengths(size);
   row_lengths<T>(x.dtype, rows, x.d, lengths.data());
   double most = 0;
@@ -102,7 +102,7 @@ double longest(const InfoNce& x, const Rows& rows, int64_t size) {
 
 // No logit is larger, but for those of NaN rows, which stay NaN under any shift.
 template <typename T>
-double largest_logit(const InfoNce& x) {
+double largest_logit(const Divided<T>& x) {
   if (x.unit) return x.scale;
   const double q = longest<T>(x, x.q, x.n);
   return x.scale * q * (x.symmetric ? q : longest<T>(x, x.k, x.m));
@@ -115,7 +115,7 @@ struct Shift {
   T fixed;
   double scale;
 
-  explicit Shift(const InfoNce& x) : fixed(0), scale(x.scale) {
+  explicit Shift(const Divided<T>& x) : fixed(0), scale(x.scale) {
     const double largest = largest_logit<T>(x);
     // Of rows of any length most logits are far below the largest possible: beyond twice the span
     // sums would be damaged, and the pass with one shift be lost.

@@ -1,9 +1,9 @@
-// What the gradient of info_nce weighs its logits with.
+// What the gradient of a contrast weighs its logits with.
 #pragma once
 
 #include <algorithm>
 
-#include "cpu/info_nce.h"
+#include "cpu/contrast.h"
 
 namespace fastcl::cpu {
 
@@ -61,11 +61,11 @@ class WeightsBuffer {
     return {at, at + stride, at + 2 * stride, at + 3 * stride, at + 4 * stride};
   }
 
-  // Adds the weights of rows begin .. end of a side; extra: its positives are no columns.
-  void add(const Side<T>& side, int64_t begin, int64_t end, const InfoNce& x, bool extra,
+  // Adds the weights of rows begin .. end of a side.
+  void add(const Side<T>& side, int64_t begin, int64_t end, const Problem& x,
            const Common& common) {
     const Weights<T> to = view();
-    const bool in = x.positives_in && !extra;
+    const bool in = x.positives_in && !x.has_own();
     for (int64_t i = begin; i < end; ++i) {
       const double g = side.grad_loss != nullptr ? side.grad_loss[i] : 0;
       const double h = side.grad_positive != nullptr ? side.grad_positive[i] : 0;
@@ -80,7 +80,7 @@ class WeightsBuffer {
           lone ? g * std::expm1(-side.loss(i)) + h : (h - g) / std::max(count, 1.0);
       to.in_negative[i] += static_cast<T>(p);
       to.in_positive[i] += static_cast<T>(in && !lone ? p : 0);
-      to.at_positive[i] += static_cast<T>(extra ? 0 : apart * x.scale);
+      to.at_positive[i] += static_cast<T>(x.has_own() ? 0 : apart * x.scale);
       const Pivot<T> pivot(empty ? 0 : lse, x.scale);
       to.pivot[i] = pivot.s;
       to.rest[i] = pivot.rest;

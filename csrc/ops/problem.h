@@ -22,32 +22,6 @@ inline double whole_scale(double scale, const OptionalTensor& logit_scale) {
   return scale;
 }
 
-// What every contrast takes, checked as far as reading it is safe.
-inline InfoNce problem(const Tensor& q, const Tensor& k, double scale,
-                       const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
-                       const OptionalTensor& col_ids, bool symmetric, bool positives_in,
-                       bool unit) {
-  check(
-      q.dim() == 2 && k.dim() == 2 && q.size(1) == k.size(1) && q.scalar_type() == k.scalar_type(),
-      "fastcl: q and k must be matrices of one width and dtype");
-  check(!symmetric || q.size(0) == k.size(0), "fastcl: k must be q where symmetric");
-  check_ids(row_ids, col_ids, q.size(0), k.size(0));
-  return {rows_dtype(q),
-          {{{checked(q, "q").data_ptr(), q.size(0)}}},
-          {{{checked(k, "k").data_ptr(), k.size(0)}}},
-          nullptr,
-          nullptr,
-          q.size(0),
-          k.size(0),
-          q.size(1),
-          whole_scale(scale, logit_scale),
-          data<int64_t>(row_ids, "row_ids"),
-          data<int64_t>(col_ids, "col_ids"),
-          symmetric,
-          positives_in,
-          unit};
-}
-
 inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_t* size) {
   Rows rows;
   *size = 0;
@@ -60,26 +34,52 @@ inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_
   return rows;
 }
 
-// The same of rows as they come, in parts, to be divided by their length: the caller gives lengths.
-inline InfoNce raw_problem(const std::vector<Tensor>& q, const std::vector<Tensor>& k, double scale,
-                           const OptionalTensor& logit_scale, const OptionalTensor& row_ids,
-                           const OptionalTensor& col_ids, bool positives_in) {
-  check(!q.empty(), "fastcl: the contrast needs rows");
-  InfoNce x{};
-  check_matrix(q[0], "rows");
-  x.dtype = rows_dtype(q[0]);
-  x.d = q[0].size(1);
-  x.q = rows_of(q, q[0], &x.n);
-  x.symmetric = k.empty();
-  x.m = x.n;
-  x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
-  check_ids(row_ids, col_ids, x.n, x.m);
-  x.scale = whole_scale(scale, logit_scale);
-  x.row_ids = data<int64_t>(row_ids, "row_ids");
-  x.col_ids = data<int64_t>(col_ids, "col_ids");
-  x.positives_in = positives_in;
-  x.unit = true;
-  return x;
-}
+// A problem and a tensor like its rows, to make others of.
+struct Given {
+  Problem problem;
+  Tensor like;
+};
+
+// An operator that takes a problem, its fields one by one, checked as far as reading it is safe.
+template <auto f>
+struct OnProblem;
+
+template <typename Result, typename... Rest, Result (*f)(const Given&, Rest...)>
+struct OnProblem<f> {
+  static Result call(std::vector<Tensor> q, std::vector<Tensor> k, OptionalTensor own,
+                     OptionalTensor logit_scale, OptionalTensor row_ids, OptionalTensor col_ids,
+                     double scale, bool both, bool positives_in, bool unit, bool normalize_q,
+                     bool normalize_k, bool normalize_own, bool paired, Rest... rest) {
+    check(!q.empty(), "fastcl: the contrast needs rows");
+    check_matrix(q[0], "rows");
+    Problem x{};
+    x.dtype = rows_dtype(q[0]);
+    x.d = q[0].size(1);
+    x.q = rows_of(q, q[0], &x.n);
+    x.symmetric = k.empty();
+    x.m = x.n;
+    x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
+    if (own.has_value()) {
+      int64_t size = 0;
+      x.own = rows_of({*own}, q[0], &size);
+      check(size == x.n, "fastcl: own must have as many rows as q");
+    }
+    if (!col_ids.has_value()) col_ids = row_ids;
+    check_ids(row_ids, col_ids, x.n, x.m);
+    x.scale = whole_scale(scale, logit_scale);
+    x.row_ids = data<int64_t>(row_ids, "row_ids");
+    x.col_ids = data<int64_t>(col_ids, "col_ids");
+    check(!both || !(x.symmetric || own.has_value()),
+          "fastcl: both directions need columns, and no positive of each row's own");
+    x.both = both;
+    x.positives_in = positives_in;
+    x.unit = unit;
+    x.normalize_q = normalize_q;
+    x.normalize_k = x.symmetric ? normalize_q : normalize_k;
+    x.normalize_own = normalize_own;
+    x.paired = paired;
+    return f({x, q[0]}, rest...);
+  }
+};
 
 }  // namespace fastcl

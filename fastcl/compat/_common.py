@@ -5,7 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 
 # The least scale: what it adds to a logit is below any rounding, and it can be divided by.
 TINY = 1e-18
@@ -106,6 +107,7 @@ def log_sum(
 ) -> Tensor:
     """The log of the sum of the exponentials of every row's logits, [n], in which columns with
     the row's id are left out."""
-    result = contrast(q, k, scale=scale, ids=ids, positives_in=False, unit=unit)
+    options = {"scale": scale, "ids": ids, "positives_in": False, "unit": unit}
+    result = row_losses(problem(q, k, **options, normalize=False))
     # Where nothing is left in the sum, the loss is -inf, and so is this.
     return result.loss + result.positive

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
-from ..self_contrast import self_contrast_mean
 from ._common import (
     in_dtype_of,
     is_one,
@@ -70,8 +71,8 @@ class DCLLoss(nn.Module):
             return self._of_both(out0, out1, gather)
         ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
         if not self.weight_fn:
-            loss, _ = self_contrast_mean(out0, out1, scale=scale, ids=ids, positives_in=False)
-            return in_dtype_of(out0, loss)
+            pairs = problem((out0, out1), scale=scale, ids=ids, positives_in=False)
+            return in_dtype_of(out0, mean_loss(pairs)[0])
         z0, z1 = unit_rows(out0), unit_rows(out1)
         negatives = log_sum(torch.cat([z0, z1]), None, scale, ids)
         weights = torch.cat([self.weight_fn(z0, z1), self.weight_fn(z1, z0)])

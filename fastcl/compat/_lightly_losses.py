@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..contrast import contrast
-from ..functional import row_products, unit_rows
-from ..self_contrast import self_contrast_mean
+from ..contrast.node import mean_loss, row_losses
+from ..contrast.problem import problem
+from ..functional import unit_rows
 from ._common import (
     hooked,
     in_dtype_of,
@@ -98,21 +98,21 @@ class NTXentLoss(nn.Module):
 
     def _against(self, q, k, rows, unit):
         sign, scale = signed_inverse(self.temperature, q.device)
-        extra = times(sign, row_products(q, k))
-        return contrast(times(sign, q), rows.to(q), scale=scale, extra=extra, unit=unit).loss.mean()
+        options = {"scale": scale, "unit": unit, "normalize": False}
+        return mean_loss(problem(times(sign, q), rows.to(q), own=k, **options))[0]
 
     def _in_batch(self, out0, out1):
         sign, scale = signed_inverse(self.temperature, out0.device)
         gather = self.gather_distributed and distributed.world_size() > 1
         if is_one(sign) and not gather:
             ids = torch.arange(out0.shape[0], device=out0.device).repeat(2)
-            return self_contrast_mean(out0, out1, scale=scale, ids=ids)[0]
+            return mean_loss(problem((out0, out1), scale=scale, ids=ids))[0]
         z0, z1 = unit_rows(out0), unit_rows(out1)
         # Columns of a row's id, itself and its other view, are left out; the view comes back.
         columns, ids = _gathered(z0, z1, gather)
-        extra = times(sign, row_products(z0, z1).repeat(2))
-        rows = times(sign, torch.cat([z0, z1]))
-        return contrast(rows, columns, scale=scale, ids=ids, extra=extra).loss.mean()
+        rows, own = times(sign, torch.cat([z0, z1])), torch.cat([z1, z0])
+        options = {"scale": scale, "ids": ids, "normalize": False}
+        return mean_loss(problem(rows, columns, own=own, **options))[0]
 
     def _through_the_bank(self, out0, out1, streamed):
         """With a memory bank that is not known, or a cross-entropy that wants the logits."""
@@ -199,7 +199,7 @@ class SupConLoss(nn.Module):
         if gather:
             loss = self._all_ranks(out0, out1, labels, scale).mean()
         else:
-            loss, _ = self_contrast_mean(out0, out1, scale=scale, ids=labels)
+            loss, _ = mean_loss(problem((out0, out1), scale=scale, ids=labels))
         factor = self.temperature if self.rescale else 1.0
         return in_dtype_of(out0, loss * factor)
 
@@ -210,7 +210,8 @@ class SupConLoss(nn.Module):
         rows = distributed.gather_with_gradient(own, equal=True)
         ids = distributed.gather(labels, equal=True)
         first = distributed.rank() * own.shape[0]
-        return contrast(rows, scale=scale, ids=ids).loss[first : first + own.shape[0]]
+        losses = row_losses(problem(rows, scale=scale, ids=ids, normalize=False)).loss
+        return losses[first : first + own.shape[0]]
 
 
 class NegativeCosineSimilarity(nn.Module):

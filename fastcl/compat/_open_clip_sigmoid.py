@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..sigmoid_contrast import sigmoid_contrast
+from ..contrast.problem import problem
+from ..contrast.sigmoid import sigmoid_sum
 from ._common import in_dtype_of, replaced, several, signed, times
 
 
@@ -102,7 +103,8 @@ class SigLipLoss(nn.Module):
             bias = float(bias)
         else:
             bias = bias.to(images.device, torch.promote_types(bias.dtype, torch.float32))
-        loss = sigmoid_contrast(rows, texts, scale=scale, bias=bias, ids=ids)
+        pairs = problem(rows, texts, scale=scale, ids=ids, unit=False, normalize=False)
+        loss = sigmoid_sum(pairs, bias)
         return in_dtype_of(images, loss / images.shape[0])
 
     def _by_blocks(self, images, texts, logit_scale, logit_bias):

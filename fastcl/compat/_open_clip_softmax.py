@@ -5,7 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..contrast import contrast
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 from ._common import in_dtype_of, replaced, several, signed, times
 
 
@@ -154,11 +155,12 @@ class ClipLoss(nn.Module):
             images, text_rows = times(sign, images), times(sign, text_rows)
             one_matrix = one_matrix or self.world_size == 1
         if one_matrix:
-            result = contrast(images, texts, scale=scale, ids=labels, both=True, unit=False)
-            return (result.loss.mean() + result.col_loss.mean()) / 2
+            options = {"both": True, "unit": False, "normalize": False}
+            return mean_loss(problem(images, texts, scale=scale, ids=labels, **options))[0]
         ids = labels, torch.arange(texts.shape[0], device=labels.device)
+        options = {"scale": scale, "ids": ids, "unit": False, "normalize": False}
         halves = [
-            contrast(rows, columns, scale=scale, ids=ids, unit=False).loss.mean()
+            mean_loss(problem(rows, columns, **options))[0]
             for rows, columns in ((images, texts), (text_rows, image_columns))
         ]
         return (halves[0] + halves[1]) / 2

@@ -7,7 +7,7 @@ linear in the number of pairs; the negatives come from one pass of the contrast.
 import torch
 from torch import Tensor
 
-from .._gradients import refuse_second_derivative
+from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype
 
 # Rows gathered at once: 2^22 numbers are 16 MB in float32.

@@ -15,7 +15,8 @@ from pytorch_metric_learning import distances, losses
 from pytorch_metric_learning.utils import common_functions as c_f
 from torch import Tensor
 
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from ..functional import unit_rows
 from ._common import hooked, log_sum, replaced, several, signed_inverse
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
@@ -159,7 +160,7 @@ class SupConLoss(losses.SupConLoss):
         _, scale = signed_inverse(self.temperature, embeddings.device)
         if (k is None) == (removed is not None):
             ids = ids[0] if k is None else ids
-            result = contrast(q, k, scale=scale, ids=ids, unit=unit)
+            result = row_losses(problem(q, k, scale=scale, ids=ids, unit=unit, normalize=False))
             count, loss = result.count, result.loss
             matches = int(count.sum()) + (len(q) if k is None else 0)
             negatives = len(q) * len(ref_emb) - matches

@@ -10,8 +10,9 @@ from sentence_transformers.util import cos_sim, dot_score
 from torch import Tensor
 
 from .. import distributed
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
-from ..mean_contrast import mean_contrast
 from ..reference import accumulate_dtype
 from ._common import log_sum
 
@@ -62,7 +63,8 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         if plain and not self.gather_across_devices:
             ids = [torch.arange(len(e), device=e.device) for e in embeddings]
             ids = ids[0] if len(ids[0]) == len(ids[1]) else tuple(ids)
-            return mean_contrast(*embeddings, scale=self.scale, ids=ids, unit=False, normalize=unit)
+            options = {"scale": self.scale, "ids": ids, "unit": unit, "normalize": unit}
+            return mean_loss(problem(*embeddings, **options))[0]
         queries, *docs = [unit_rows(x) if unit else x for x in embeddings]
         rows, own = queries, [docs[0], *docs[1:]]
         first, n = 0, queries.shape[0]
@@ -74,7 +76,8 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         columns = torch.arange(queries.shape[0], device=queries.device)
         ids = columns[first : first + n]
         if plain:
-            return mean_contrast(rows, docs[0], scale=self.scale, ids=(ids, columns), unit=unit)
+            options = {"scale": self.scale, "ids": (ids, columns), "unit": unit}
+            return mean_loss(problem(rows, docs[0], **options, normalize=False))[0]
         return self._losses(rows, own, queries, docs, ids, columns, unit).mean()
 
     def _is_plain(self, docs):

@@ -12,12 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import distributed
-from ..contrast import contrast
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
 from ..functional.swav import predicted
-from ..mean_contrast import mean_contrast
 from ..momentum import momentum_update_
-from ..self_contrast import self_contrast_mean
 from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
 from ._lightly_swav import cross_entropy, sinkhorn
 from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
@@ -69,7 +68,7 @@ def simclr_two_views_loss_func(
     sign, scale = signed_inverse(temperature, z1.device)
     if extra_pos_mask is None and is_one(sign):
         ids = torch.arange(n, device=z1.device).repeat(2)
-        return in_dtype_of(z1, self_contrast_mean(z1, z2, scale=scale, ids=ids)[0])
+        return in_dtype_of(z1, mean_loss(problem((z1, z2), scale=scale, ids=ids))[0])
     z = unit_rows(z1, z2)
     own = torch.arange(2 * n, device=z.device)
     lse = log_sum(z, None, scale) if is_one(sign) else log_sum(times(sign, z), z, scale, own)
@@ -94,8 +93,8 @@ def mocov2plus_loss_func(
     query and key receive gradients."""
     sign, scale = signed_inverse(temperature, query.device)
     rows, columns = times(sign, query), queue.T.to(query.dtype)
-    loss = contrast(rows, columns, scale=scale, extra=row_products(rows, key), unit=False).loss
-    return in_dtype_of(query, loss.mean())
+    pairs = problem(rows, columns, own=key, scale=scale, unit=False, normalize=False)
+    return in_dtype_of(query, mean_loss(pairs)[0])
 
 
 def moco_loss_func(
@@ -123,8 +122,7 @@ def mocov3_loss_func(
         k, first = distributed.gather(own, equal=True), distributed.rank() * q.shape[0]
         columns = torch.arange(k.shape[0], device=k.device)
         ids = columns[first : first + q.shape[0]], columns
-        extra = row_products(q, own)
-        loss = mean_contrast(q, k, scale=scale, ids=ids, extra=extra)
+        loss, _ = mean_loss(problem(q, k, own=own, scale=scale, ids=ids, normalize=False))
     return in_dtype_of(query, loss * (2 * temperature))
 
 

@@ -3,7 +3,8 @@
 import torch
 from torch import Tensor, nn
 
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from ._common import is_one, log_sum, signed_inverse, times
 
 __all__ = ["SupConLoss"]
@@ -67,7 +68,8 @@ class SupConLoss(nn.Module):
                 # Labels of any dtype: equality is all that counts.
                 ids = labels.to(rows.device).reshape(-1).unique(return_inverse=True)[1]
             if is_one(sign):
-                result = contrast(rows, scale=scale, ids=ids.repeat(views), unit=False)
+                options = {"scale": scale, "unit": False, "normalize": False}
+                result = row_losses(problem(rows, ids=ids.repeat(views), **options))
                 losses = torch.where(result.count > 0, result.loss, 0)[:anchors]
             else:
                 mask = ids[:, None] == ids

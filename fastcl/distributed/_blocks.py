@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .._library import ops
 from .._ranks import Ranks
+from ..contrast.problem import Problem
 from ..reference import accumulate_dtype
 
 
@@ -23,26 +24,43 @@ class Plan(NamedTuple):
     mode: str  # "gather" or "ring"
 
 
-class Problem(NamedTuple):
-    """A contrast of this rank's rows with the columns of all ranks."""
+class Shared(NamedTuple):
+    """The problem of this rank's rows, whose columns are those of all ranks."""
 
-    q: Tensor  # [n, d] unit rows
-    k: Tensor  # [n, d] unit columns; q itself where symmetric
-    ids: Tensor  # [n] int64 of rows and columns
-    symmetric: bool  # rows with each other, none with itself
-    both: bool  # the columns are contrasted with the rows too
-    positives_in: bool
+    p: Problem  # q [n, d] and k [n, d] of this rank in one part each, one id for both
     negatives_only: bool  # lse over the negatives is wanted, not its difference to the positive
-    scale: float
-    logit_scale: Tensor | None  # [] multiplies scale
+
+    @property
+    def symmetric(self) -> bool:
+        return self.p.symmetric
+
+    @property
+    def q(self) -> Tensor:
+        return self.p.q[0]
+
+    @property
+    def k(self) -> Tensor:
+        return self.q if self.symmetric else self.p.k[0]
+
+    @property
+    def ids(self) -> Tensor:
+        return self.p.row_ids
 
     @property
     def reports(self) -> bool:
         """What a rank finds out about the columns of another is of use there."""
-        return self.both or self.symmetric
+        return self.p.both or self.symmetric
 
     def result(self, stats: Tensor) -> Tensor:  # [n, 4] -> [n]
         return stats[:, :3].sum(1) if self.negatives_only else stats[:, 0]
+
+    def block(self, q: Tensor, k: Tensor, row_ids: Tensor, col_ids: Tensor) -> Problem:
+        """Of rows q and columns k; of q with each other where k is q."""
+        itself = k is q
+        return self.p._replace(
+            q=(q,), k=() if itself else (k,), row_ids=row_ids, col_ids=None if itself else col_ids,
+            both=self.reports and not itself,
+        )  # fmt: skip
 
 
 def unseen(n: int, device: torch.device) -> Tensor:
@@ -78,23 +96,20 @@ def _operand(stats: Tensor, dtype: torch.dtype) -> Tensor:  # [n, 4] -> [4, n]
 
 
 def statistics(
-    x: Problem,
+    x: Shared,
     q: Tensor,  # [n, d] rows of this rank
     k: Tensor,  # [m, d] columns of any; q itself: a row is not contrasted with itself
     row_ids: Tensor,  # [n]
     col_ids: Tensor,  # [m]
 ) -> tuple[Tensor, Tensor]:
     """Statistics of the rows [n, 4] over these columns; of the columns [m, 4] where reported."""
-    itself = k is q
-    rows, cols, _, _ = ops.info_nce_forward(
-        q, k, x.scale, x.logit_scale, row_ids, col_ids, None, None,
-        itself, x.reports and not itself, x.positives_in, True, False,
-    )  # fmt: skip
+    block = x.block(q, k, row_ids, col_ids)
+    rows, cols, _, _ = ops.contrast_forward(*block, None, False, False)
     return rows.double().T, cols.double().T
 
 
 def gradient(
-    x: Problem,
+    x: Shared,
     q: Tensor,  # [n, d]
     k: Tensor,  # [m, d]; q itself: dq is its whole gradient
     row_ids: Tensor,  # [n]
@@ -112,8 +127,9 @@ def gradient(
         grad_cols, stats = cols[:, 4].to(dtype).contiguous(), _operand(cols[:, :4], dtype)
     # lse is loss plus positive: one gradient for both.
     positives = (grad, grad_cols) if x.negatives_only else (None, None)
-    return ops.info_nce_backward(
-        grad, positives[0], grad_cols, positives[1],
-        q, k, x.scale, x.logit_scale, row_ids, col_ids, _operand(rows[:, :4], dtype), stats,
-        k is q, x.positives_in, False, True, need_q, need_k,
+    dq, dk, _, _ = ops.contrast_backward(
+        *x.block(q, k, row_ids, col_ids), _operand(rows[:, :4], dtype), stats,
+        stats.new_empty(0, q.shape[1]), grad, positives[0], grad_cols, positives[1],
+        need_q, need_k and k is not q, False, False,
     )  # fmt: skip
+    return dq, dk

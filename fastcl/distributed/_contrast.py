@@ -7,56 +7,54 @@ a rank is that of one process divided by the number of ranks.
 import torch
 from torch import Tensor
 
-from .._gradients import refuse_second_derivative
+from ..contrast.gradients import refuse_second_derivative
+from ..contrast.node import Layout, like
+from ..contrast.problem import joined, problem, unflat
 from ..reference import accumulate_dtype
 from . import _gather, _ring
-from ._blocks import Plan, Problem
+from ._blocks import Plan, Shared
 
 MODES = {"gather": _gather, "ring": _ring}
 
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, ids, both, positives_in, negatives_only, scale, plan):
-        symmetric = k is None
-        options = symmetric, both, positives_in, negatives_only, scale
-        x = Problem(q, q if symmetric else k, ids, *options, logit_scale)
+    def forward(ctx, negatives_only, plan, *flat):
+        p = unflat(*flat)
+        x = Shared(p, negatives_only)
         rows, cols, kept = MODES[plan.mode].forward(x, plan)
-        ctx.save_for_backward(q, k, ids, logit_scale, rows, cols, *kept)
-        ctx.options, ctx.plan = options, plan
-        dtype = accumulate_dtype(q.dtype)
+        tensors, ctx.options = p.apart()
+        ctx.save_for_backward(rows, cols, *tensors, *kept)
+        ctx.layout, ctx.negatives_only, ctx.plan = Layout.of(p), negatives_only, plan
+        ctx.saved = len(tensors)
+        dtype = accumulate_dtype(x.q.dtype)
         loss, count = x.result(rows).to(dtype), rows[:, 3].to(dtype)
         ctx.mark_non_differentiable(count)
-        return loss, count, x.result(cols).to(dtype) if both else None
+        return loss, count, x.result(cols).to(dtype) if p.both else None
 
     @staticmethod
     def backward(ctx, grad, _count, grad_cols):
         refuse_second_derivative()
-        q, k, ids, logit_scale, rows, cols, *kept = ctx.saved_tensors
-        need_q, need_k, need_scale = ctx.needs_input_grad[:3]
-        symmetric = k is None
-        x = Problem(q, q if symmetric else k, ids, *ctx.options, logit_scale)
+        rows, cols, *tensors = ctx.saved_tensors
+        tensors, kept = tensors[: ctx.saved], tensors[ctx.saved :]
+        x, inputs = Shared(joined(tensors, ctx.options), ctx.negatives_only), ctx.needs_input_grad
+        needs, symmetric = ctx.layout.needs(inputs[2:]), x.symmetric
         rows = torch.cat([rows, grad.double()[:, None]], dim=1)
         if symmetric:
             cols = rows
-        elif x.both:
+        elif x.p.both:
             cols = torch.cat([cols, grad_cols.double()[:, None]], dim=1)
         dq, dk = MODES[ctx.plan.mode].backward(
-            x, ctx.plan, rows, cols, need_q or need_scale, need_k or symmetric, *kept
+            x, ctx.plan, rows, cols, needs.q, needs.k or symmetric, *kept
         )
         dq = dq + dk if symmetric else dq
         d_scale = None
-        if need_scale:
+        if needs.scale:
             # Each logit is linear in the scale. The mean over ranks: every rank returns the whole.
-            dot = (q.to(dq.dtype) * dq).sum() * (0.5 if symmetric else 1.0)
+            dot = (x.q.to(dq.dtype) * dq).sum() * (0.5 if symmetric else 1.0)
             dot = ctx.plan.ranks.sum(dot) / ctx.plan.ranks.size
-            d_scale = (dot / logit_scale).to(logit_scale.dtype).reshape(logit_scale.shape)
-        return (
-            dq.to(q.dtype) if need_q else None,
-            dk.to(k.dtype) if need_k and not symmetric else None,
-            d_scale,
-            *[None] * 6,
-        )
+            d_scale = like(dot / x.p.logit_scale, x.p.logit_scale)
+        return None, None, *ctx.layout.gradients(inputs[2:], dq, dk, None, d_scale)
 
 
 def contrast(
@@ -72,13 +70,12 @@ def contrast(
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """Loss [n] and number of positives [n] of this rank's rows, and loss [n] of its columns.
 
-    Equal to this rank's part of ``fastcl.contrast.contrast`` over the rows of all ranks; with
+    Equal to this rank's part of `contrast.node.row_losses` over the rows of all ranks; with
     negatives_only, in place of the losses, to the logarithms of the sums over negatives. The
     gradient is that of the sum over ranks; of the scale, its mean over ranks, the same on all.
     """
-    logit_scale = scale if isinstance(scale, Tensor) else None
-    return _Contrast.apply(
-        q.contiguous(), None if k is None else k.contiguous(), logit_scale, ids.contiguous(),
-        both, positives_in and not negatives_only, negatives_only,
-        1.0 if logit_scale is not None else float(scale), plan,
+    p = problem(
+        q, k, scale=scale, ids=ids, both=both, positives_in=positives_in and not negatives_only,
+        normalize=False,
     )  # fmt: skip
+    return _Contrast.apply(negatives_only, plan, *p.flat())

@@ -9,18 +9,18 @@ from torch import Tensor
 
 from ..reference import accumulate_dtype
 from . import _blocks
-from ._blocks import Plan, Problem, join, join_two, unseen
+from ._blocks import Plan, Shared, join, join_two, unseen
 from ._schedule import runs
 
 
-def _visits(x: Problem, plan: Plan) -> list[tuple[slice, slice]]:
+def _visits(x: Shared, plan: Plan) -> list[tuple[slice, slice]]:
     """Own rows and gathered columns that this rank contrasts, beside its rows with each other."""
     if x.symmetric:
         return runs(plan.ranks.rank, plan.counts)
     return [(slice(0, x.q.shape[0]), slice(0, sum(plan.counts)))]
 
 
-def forward(x: Problem, plan: Plan) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
+def forward(x: Shared, plan: Plan) -> tuple[Tensor, Tensor | None, tuple[Tensor, Tensor]]:
     """Statistics of the rows, of the columns where both, and what the backward needs again."""
     columns, ids = (plan.ranks.gather(own, plan.counts) for own in (x.k, x.ids))
     if x.symmetric:
@@ -40,7 +40,7 @@ def forward(x: Problem, plan: Plan) -> tuple[Tensor, Tensor | None, tuple[Tensor
 
 
 def backward(
-    x: Problem,
+    x: Shared,
     plan: Plan,
     rows: Tensor,  # [n, 5] statistics and gradient of the loss
     cols: Tensor | None,  # [n, 5] where reported

@@ -7,8 +7,9 @@ less than one by one; all communication is in the forward.
 import torch
 from torch import Tensor
 
-from .._gradients import handed_over, refuse_second_derivative
 from .._library import ops
+from ..contrast.gradients import handed_over, refuse_second_derivative
+from ..contrast.problem import problem
 from ._blocks import Plan
 
 
@@ -17,9 +18,8 @@ class _MeanContrast(torch.autograd.Function):
     def forward(ctx, q, k, ids, scale, plan):
         need_q, need_k = ctx.needs_input_grad[:2]
         columns, col_ids = (plan.ranks.gather(x, plan.counts) for x in (k, ids))
-        loss, _, dq, dk, _ = ops.info_nce_mean(
-            q, columns, scale, None, ids, col_ids, None, True, False, need_q, need_k
-        )
+        p = problem(q, columns, scale=scale, ids=(ids, col_ids), normalize=False)
+        loss, _, dq, dk, *_ = ops.contrast_mean(*p, need_q, need_k, False, False)
         share = q.shape[0] / sum(plan.counts)  # of this mean in that over all rows
         weight = share * plan.ranks.size  # gradients are averaged over the ranks afterwards
         dk = plan.ranks.scatter_sum(dk.mul_(weight), plan.counts) if need_k else None

@@ -10,11 +10,11 @@ from torch import Tensor
 
 from ..reference import accumulate_dtype
 from . import _blocks
-from ._blocks import Plan, Problem, join_two, unseen
+from ._blocks import Plan, Shared, join_two, unseen
 from ._schedule import part, ring
 
 
-def forward(x: Problem, plan: Plan) -> tuple[Tensor, Tensor | None, tuple]:
+def forward(x: Shared, plan: Plan) -> tuple[Tensor, Tensor | None, tuple]:
     """Statistics of the rows, of the columns where both, and what the backward needs again."""
     rows = unseen(x.q.shape[0], x.q.device)
 
@@ -38,7 +38,7 @@ def forward(x: Problem, plan: Plan) -> tuple[Tensor, Tensor | None, tuple]:
 
 
 def backward(
-    x: Problem,
+    x: Shared,
     plan: Plan,
     rows: Tensor,  # [n, 5] statistics and gradient of the loss
     cols: Tensor | None,  # [n, 5] where reported

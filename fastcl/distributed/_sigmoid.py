@@ -6,27 +6,29 @@ Loss and gradients come from one pass, so all communication is in the forward.
 import torch
 from torch import Tensor
 
-from .._gradients import refuse_second_derivative
 from .._library import ops
+from ..contrast.gradients import refuse_second_derivative
+from ..contrast.node import Layout, like
+from ..contrast.problem import problem, unflat
 from ..reference import accumulate_dtype
 from ._blocks import Plan
 from ._schedule import ring
 
 
-class _SigmoidContrast(torch.autograd.Function):
+class _Sigmoid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, q, k, logit_scale, logit_bias, scale, bias, ids, positives_in, plan):
-        need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
-        need_q = need_q or need_scale or need_bias
+    def forward(ctx, bias, logit_bias, plan, *flat):
+        p, ctx.layout = unflat(*flat), Layout.of(unflat(*flat))
+        needs = ctx.layout.needs(ctx.needs_input_grad[3:])
+        need_q, need_k = needs.q or ctx.needs_input_grad[1], needs.k
+        (q,), (k,), ids = p.q, p.k, p.row_ids
         dtype = accumulate_dtype(q.dtype)
         dq = torch.zeros(q.shape if need_q else (0,), dtype=dtype, device=q.device)
         sums = torch.zeros(3, dtype=torch.float64, device=q.device)
 
         def visit(columns: Tensor, col_ids: Tensor) -> Tensor:
-            loss, gq, gk, parts = ops.sigmoid_contrast(
-                q, columns, scale, logit_scale, bias, logit_bias, ids, col_ids, need_q, need_k,
-                positives_in,
-            )  # fmt: skip
+            block = p._replace(k=(columns,), col_ids=col_ids)
+            loss, gq, gk, parts = ops.sigmoid_contrast(*block, bias, logit_bias, need_q, need_k)
             sums.add_(torch.cat([loss[None], parts]))
             if need_q:
                 dq.add_(gq)
@@ -42,28 +44,21 @@ class _SigmoidContrast(torch.autograd.Function):
             dk = visit(*(plan.ranks.gather(x, plan.counts) for x in (k, ids)))
             dk = plan.ranks.scatter_sum(dk, plan.counts) if need_k else None
         sums = plan.ranks.sum(sums)
-        ctx.save_for_backward(dq, dk, sums, logit_scale, logit_bias)
-        ctx.options = scale, q.dtype, k.dtype, plan.ranks.size
+        ctx.save_for_backward(dq, dk, sums, p.logit_scale, logit_bias)
+        ctx.options = p.scale, plan.ranks.size
         return sums[0].to(dtype)
 
     @staticmethod
     def backward(ctx, grad):
         refuse_second_derivative()
         dq, dk, sums, logit_scale, logit_bias = ctx.saved_tensors
-        scale, q_dtype, k_dtype, size = ctx.options
-        need_q, need_k, need_scale, need_bias = ctx.needs_input_grad[:4]
-        d_scale = d_bias = None
-        if need_scale:
-            d_scale = (grad * sums[1] * scale).to(logit_scale.dtype).reshape(logit_scale.shape)
-        if need_bias:
-            d_bias = (grad * sums[2]).to(logit_bias.dtype).reshape(logit_bias.shape)
-        return (
-            (grad * size * dq).to(q_dtype) if need_q else None,
-            (grad * size * dk).to(k_dtype) if need_k else None,
-            d_scale,
-            d_bias,
-            *[None] * 5,
-        )
+        (scale, size), inputs = ctx.options, ctx.needs_input_grad
+        d_bias = like(grad * sums[2], logit_bias) if inputs[1] else None
+        d_scale = None
+        if ctx.layout.needs(inputs[3:]).scale:
+            d_scale = like(grad * sums[1] * scale, logit_scale)
+        gradients = ctx.layout.gradients(inputs[3:], dq, dk, None, d_scale, grad * size)
+        return None, d_bias, None, *gradients
 
 
 def sigmoid_contrast(
@@ -82,9 +77,6 @@ def sigmoid_contrast(
     The gradient of the rows is that of the sum over ranks of the results; of scale and bias, its
     mean over ranks, the same on all.
     """
-    tensors = [x if isinstance(x, Tensor) else None for x in (scale, bias)]
-    numbers = [1.0 if tensors[0] is not None else float(scale)]
-    numbers += [0.0 if tensors[1] is not None else float(bias)]
-    return _SigmoidContrast.apply(
-        q.contiguous(), k.contiguous(), *tensors, *numbers, ids.contiguous(), positives_in, plan
-    )
+    p = problem(q, k, scale=scale, ids=ids, positives_in=positives_in, normalize=False)
+    biases = (0.0, bias) if isinstance(bias, Tensor) else (float(bias), None)
+    return _Sigmoid.apply(*biases, plan, *p.flat())

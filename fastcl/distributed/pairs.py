@@ -79,7 +79,8 @@ def clip(
 
     def check() -> None:
         _check.pairs("text", text, "image", image)
-        _check.contrast(image, text, logit_scale, ids, ids, None, None, False, True)
+        _check.scale(logit_scale, image.device)
+        _check.ids(ids, ids, len(image), len(text), image.device)
         _check.one_of("duplicates", duplicates, _check.DUPLICATES)
 
     plan = agree(
@@ -123,7 +124,8 @@ def siglip(
 
     def check() -> None:
         _check.pairs("text", text, "image", image)
-        _check.contrast(image, text, logit_scale, ids, ids, None, None, False, False)
+        _check.scale(logit_scale, image.device)
+        _check.ids(ids, ids, len(image), len(text), image.device)
         _check.one_of("duplicates", duplicates, _check.DUPLICATES)
         if isinstance(logit_bias, Tensor):
             _check.scalar("logit_bias", logit_bias, image.device)

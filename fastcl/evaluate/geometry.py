@@ -7,7 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..functional import contrast, unit_rows
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
+from ..functional import unit_rows
 
 # Rows in one product of float64: 4096 x 2048 numbers are 64 MB.
 BLOCK = 4096
@@ -67,7 +69,9 @@ def uniformity(x: Tensor, *, t: float = 2.0) -> float:
     empty = (z == 0).all(dim=1, keepdim=True)
     if empty.any():
         z = torch.cat([z, empty.to(z.dtype)], dim=1)
-    lse = contrast(z, scale=2 * t).loss  # no ids, so no positive is subtracted
+    lse = row_losses(
+        problem(z, scale=2 * t, normalize=False)
+    ).loss  # no ids, so no positive is subtracted
     return (lse.double().logsumexp(0) - math.log(n * (n - 1)) - 2 * t).item()
 
 

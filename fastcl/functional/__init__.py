@@ -7,12 +7,9 @@ number of rows. Where none runs (`fastcl doctor` tells), the reference does, and
 """
 
 from ..bank import bank_update_
-from ..contrast import Contrast, contrast
 from ..momentum import momentum_update_
 from ..noise import noise_indices
 from ..queue import queue_push_
-from ..sigmoid_contrast import sigmoid_contrast
-from ..unit_rows import unit_rows
 from .barlow_twins import barlow_twins
 from .byol import byol
 from .clip import clip
@@ -35,11 +32,12 @@ from .simsiam import simsiam
 from .sinkhorn import sinkhorn
 from .sup_con import sup_con
 from .swav import swav
+from .unit_rows import unit_rows
 
 __all__ = [
-    "Contrast", "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl",
+    "bank_update_", "barlow_twins", "byol", "clip", "cmc", "cpc", "dcl",
     "dclw", "dim_dv", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread",
     "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "negative_sampling",
-    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", "sigmoid_contrast",
+    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", 
     "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

@@ -1,14 +1,13 @@
 """Two modalities: CLIP."""
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from ..mean_contrast import mean_contrast
-from ..unit_rows import unit_rows
+from ..contrast.node import mean_loss, row_losses
+from ..contrast.problem import problem
 from .rows import row_products
+from .unit_rows import unit_rows
 
 
 def clip(
@@ -51,14 +50,14 @@ def clip(
     if ids is not None and duplicates == "ignore":
         rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
         return _without_duplicates(*rows, logit_scale, ids)
-    if ids is None:
-        ids = torch.arange(image.shape[0], device=image.device)
-    return mean_contrast(image, text, scale=logit_scale, ids=ids, both=True, normalize=normalize)
+    options = {"scale": logit_scale, "both": True, "normalize": normalize}
+    return mean_loss(problem(image, text, ids=ids, diagonal=ids is None, **options))[0]
 
 
 def _without_duplicates(image, text, scale, ids):
     """Pairs of equal id are in no sum; a row's own pair comes back beside it."""
-    result = contrast(image, text, scale=scale, ids=ids, both=True, positives_in=False)
+    options = {"both": True, "positives_in": False, "normalize": False}
+    result = row_losses(problem(image, text, scale=scale, ids=ids, **options))
     own = scale * row_products(image, text)
     others = result.loss + result.positive, result.col_loss + result.col_positive
     return sum(F.softplus(lse - own).mean() for lse in others) / 2

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..mean_contrast import mean_contrast
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 from ..reference import no_autocast
 
 
@@ -45,10 +46,9 @@ def cpc(
     steps, _, d = future.shape
     if weight.shape != (steps, d, c):
         raise ValueError(f"weight must have shape [{steps}, {d}, {c}], got {list(weight.shape)}")
-    ids = torch.arange(n, device=context.device)
-    losses = []
+    losses, options = [], {"scale": 1.0, "diagonal": True, "unit": False, "normalize": False}
     for encoding, matrix in zip(future.unbind(), weight.unbind(), strict=True):
         with no_autocast(context):
             prediction = context @ matrix.T
-        losses.append(mean_contrast(encoding, prediction, scale=1.0, ids=ids, unit=False))
+        losses.append(mean_loss(problem(encoding, prediction, **options))[0])
     return torch.stack(losses).mean()

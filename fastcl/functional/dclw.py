@@ -4,9 +4,10 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from ..unit_rows import unit_rows
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from .rows import row_products
+from .unit_rows import unit_rows
 
 
 def dclw(
@@ -48,7 +49,7 @@ def dclw(
     n = z0.shape[0]
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
     ids = torch.arange(2 * n, device=z.device).remainder_(n)
-    result = contrast(z, scale=scale, ids=ids, positives_in=False)
+    result = row_losses(problem(z, scale=scale, ids=ids, positives_in=False, normalize=False))
     with torch.no_grad():
         surplus = n * (row_products(z[:n], z[n:]) / sigma).softmax(0) - 1  # 1 - w
     return (result.loss + surplus.repeat(2) * result.positive).mean()

@@ -7,9 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
+from ..contrast.sigmoid import sigmoid_sum
 from ..reference import accumulate_dtype, no_autocast
-from ..sigmoid_contrast import sigmoid_contrast
 
 
 def _rows(
@@ -30,6 +31,13 @@ def _rows(
     with no_autocast(local):
         own = summary.transpose(1, 2).to(dtype) @ local.to(dtype)
     return q, k, ids, own
+
+
+def _log_sums(q: Tensor, k: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
+    """Of every row with the columns of other samples, [n m]."""
+    options = {"scale": 1.0, "positives_in": False, "unit": False, "normalize": False}
+    result = row_losses(problem(q, k, ids=ids, **options))
+    return result.loss + result.positive
 
 
 def dim_jsd(
@@ -59,7 +67,8 @@ def dim_jsd(
     q, k, ids, own = _rows(local, summary)
     n = local.shape[0]
     # All pairs with the weight of a negative, then what the few positives lack: no difference.
-    everything = sigmoid_contrast(q, k, scale=1.0, ids=ids) / (own.numel() * (n - 1))
+    pairs = problem(q, k, scale=1.0, ids=ids, normalize=False)
+    everything = sigmoid_sum(pairs) / (own.numel() * (n - 1))
     return everything + F.softplus(-own).mean() * ((n - 2) / (n - 1)) - 2 * math.log(2)
 
 
@@ -94,8 +103,7 @@ def dim_nce(
     if self_logit != -math.inf:
         _check.finite("self_logit", self_logit)
     q, k, ids, own = _rows(local, summary)
-    result = contrast(q, k, scale=1.0, ids=ids, positives_in=False, unit=False)
-    others = (result.loss + result.positive).view(own.shape[0], own.shape[1], 1)
+    others = _log_sums(q, k, ids).view(own.shape[0], own.shape[1], 1)
     if self_logit != -math.inf:
         others = torch.logaddexp(others, others.new_tensor(self_logit + math.log(own.shape[2])))
     return F.softplus(others - own).mean()
@@ -124,7 +132,6 @@ def dim_dv(
     Maximization", equation 3.
     """
     q, k, ids, own = _rows(local, summary)
-    result = contrast(q, k, scale=1.0, ids=ids, positives_in=False, unit=False)
-    others = (result.loss + result.positive).logsumexp(0)
+    others = _log_sums(q, k, ids).logsumexp(0)
     pairs = own.numel() * (local.shape[0] - 1)
     return others - math.log(pairs) - own.mean()

@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast, raw_contrast
-from ..mean_contrast import mean_contrast
+from ..contrast.node import mean_loss, row_losses
+from ..contrast.problem import problem
 from ..reference import accumulate_dtype
-from ..unit_rows import unit_rows
 from .rows import reduced, row_products
+from .unit_rows import unit_rows
 
 
 def info_nce(
@@ -60,38 +60,24 @@ def info_nce(
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
     scale = _check.inverse("temperature", temperature, query.device)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
-    ignore = ids is not None and duplicates == "ignore"
-    several = ids is not None and not ignore
-    if ids is None:
-        ids = torch.arange(query.shape[0], device=query.device)
-    elif negatives is not None:
+    if negatives is not None and ids is not None:
         raise ValueError("ids must be None where negatives are given: they replace the other keys")
-    if negatives is None and not ignore and (several or key.requires_grad) and normalize:
-        if reduction == "none":
-            return raw_contrast(query, k=key, scale=scale, ids=ids)[0]
-        mean = mean_contrast(query, key, scale=scale, ids=ids, normalize=True)
-        return _of_mean(mean, query, reduction)
-    q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
     if negatives is not None and negative_mode == "paired":
+        q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
         return reduced(_paired(q, k, negatives, scale, normalize), reduction)
+    options = {"scale": scale, "normalize": normalize}
     if negatives is not None:
         _check.rows("negatives", negatives, ("query", query))
-        extra = row_products(q, k)
-        if reduction == "none":
-            columns = unit_rows(negatives) if normalize else negatives
-            return contrast(q, columns, scale=scale, extra=extra).loss
-        mean = mean_contrast(query, negatives, scale=scale, extra=extra, normalize=normalize)
-        return _of_mean(mean, query, reduction)
-    # Constant keys: with the positive apart, one pass yields loss and gradient.
-    apart = not (several or (k.requires_grad and not ignore))
-    extra = row_products(q, k) if apart else None
+        p = problem(query, negatives, own=key, **options)
+    elif ids is not None:
+        own = key if duplicates == "ignore" else None
+        p = problem(query, key, ids=ids, own=own, **options)
+    else:
+        p = problem(query, key, diagonal=True, **options)
     if reduction == "none":
-        return contrast(q, k, scale=scale, ids=ids, extra=extra).loss
-    return _of_mean(mean_contrast(q, k, scale=scale, ids=ids, extra=extra), q, reduction)
-
-
-def _of_mean(mean: Tensor, rows: Tensor, reduction: str) -> Tensor:
-    return mean * rows.shape[0] if reduction == "sum" else mean
+        return row_losses(p).loss
+    mean, _ = mean_loss(p)
+    return mean * query.shape[0] if reduction == "sum" else mean
 
 
 def _paired(q, k, negatives, scale, normalize):

@@ -4,7 +4,8 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..frozen_contrast import frozen_contrast_mean
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 
 
 def inst_disc(
@@ -46,6 +47,9 @@ def inst_disc(
     columns = bank.to(x.dtype)
     # The positive apart from the columns: loss and gradient come from one pass over the bank.
     ids = target, torch.arange(bank.shape[0], device=x.device)
-    return frozen_contrast_mean(
-        x, columns[target], columns, scale=scale, ids=ids, normalize=normalize, normalize_key=False
-    )
+    return mean_loss(
+        problem(
+            x, columns, own=columns[target], scale=scale, ids=ids, normalize=normalize,
+            normalize_k=False, normalize_own=False,
+        )
+    )[0]  # fmt: skip

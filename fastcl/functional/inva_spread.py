@@ -7,9 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from .._gradients import refuse_second_derivative
+from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
-from ..unit_rows import unit_rows
+from .unit_rows import unit_rows
 
 # Logits formed at once: 8 MB of float32, a few dozen of which live at the same time.
 CHUNK = 1 << 21

@@ -4,10 +4,10 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from ..frozen_contrast import frozen_contrast_mean
-from ..unit_rows import unit_rows
+from ..contrast.node import mean_loss, row_losses
+from ..contrast.problem import problem
 from .rows import row_products
+from .unit_rows import unit_rows
 
 
 def moco(
@@ -55,11 +55,11 @@ def moco(
     both = None if ids is None else (ids, queue_ids)
     key, columns = key.detach(), queue.to(query.dtype)
     if both is None or duplicates == "ignore":
-        return frozen_contrast_mean(
-            query, key, columns, scale=scale, ids=both, normalize=normalize, normalize_key=normalize
-        )
+        options = {"scale": scale, "ids": both, "normalize": normalize, "normalize_k": False}
+        return mean_loss(problem(query, columns, own=key, **options))[0]
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
-    older, own = contrast(q, columns, scale=scale, ids=both), scale * row_products(q, k)
+    older = row_losses(problem(q, columns, scale=scale, ids=both, normalize=False))
+    own = scale * row_products(q, k)
     positive = (older.count * older.positive + own) / (older.count + 1)
     return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()
 
@@ -70,9 +70,9 @@ def check_moco(query, key, queue, temperature, ids, queue_ids, duplicates) -> No
     _check.rows("queue", queue)
     if queue.requires_grad:
         raise ValueError("queue must not require a gradient")
-    scale = 1 / _check.positive("temperature", temperature)
+    _check.positive("temperature", temperature)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if (ids is None) != (queue_ids is None):
         raise ValueError("ids and queue_ids must both be given, or neither")
-    columns = queue.to(query.dtype)
-    _check.contrast(query, columns, scale, ids, queue_ids, None, None, False, False)
+    _check.rows("queue", queue.to(query.dtype), ("query", query))
+    _check.ids(ids, queue_ids, len(query), len(queue), query.device)

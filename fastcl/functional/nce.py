@@ -6,11 +6,12 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from .._gradients import handed_over, refuse_second_derivative
 from .._library import ops
-from ..contrast import contrast
+from ..contrast.gradients import handed_over, refuse_second_derivative
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from ..reference import accumulate_dtype
-from ..unit_rows import unit_rows
+from .unit_rows import unit_rows
 
 EPS = 1e-7  # added to both denominators in the authors' code
 
@@ -136,6 +137,6 @@ def nce_normalizer(
     _check.rows("x", x)
     _check.bank("bank", bank, x)
     scale = 1 / _check.positive("temperature", temperature)
-    q = unit_rows(x) if normalize else x
-    lse = contrast(q, bank.to(q.dtype), scale=scale).loss
+    options = {"scale": scale, "normalize": normalize, "normalize_k": False}
+    lse = row_losses(problem(x, bank.to(x.dtype), **options)).loss
     return (lse.logsumexp(0) - math.log(lse.shape[0])).exp()

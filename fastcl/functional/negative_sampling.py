@@ -4,8 +4,8 @@ import torch
 from torch import Tensor
 
 from .. import _check
-from .._gradients import refuse_second_derivative
 from .._library import ops
+from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype
 from .nce import _noise_count
 

@@ -5,10 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from ..self_contrast import self_contrast_mean
-from ..unit_rows import unit_rows
-from .rows import row_products
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 
 
 def _contrast(
@@ -25,9 +23,8 @@ def _contrast(
     if n == 1 and not positives_in:
         raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
     ids = torch.arange(2 * n, device=z0.device).remainder_(n)  # a row shares it with its other view
-    return self_contrast_mean(
-        z0, z1, scale=scale, ids=ids, normalize=normalize, positives_in=positives_in
-    )
+    options = {"scale": scale, "ids": ids, "normalize": normalize, "positives_in": positives_in}
+    return mean_loss(problem((z0, z1), **options))
 
 
 def nt_xent(
@@ -69,14 +66,10 @@ def nt_xent(
     _check.pairs("z1", z1, "z0", z0)
     scale = 1 / _check.positive("temperature", temperature)
     _check.vector("ids", ids, z0.shape[0], z0.device, integer=True)
-    ids = ids.repeat(2)
-    if duplicates == "positive":
-        return self_contrast_mean(z0, z1, scale=scale, ids=ids, normalize=normalize)[0]
-    z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
-    # Columns of a row's id are left out; the other view comes back.
-    others = contrast(z, scale=scale, ids=ids, positives_in=False)
-    own = scale * row_products(z, z.roll(z0.shape[0], 0))
-    return F.softplus(others.loss + others.positive - own).mean()
+    # Where columns of a row's id are left out, the other view comes back.
+    own = torch.cat([z1, z0]) if duplicates == "ignore" else None
+    options = {"scale": scale, "ids": ids.repeat(2), "own": own, "normalize": normalize}
+    return mean_loss(problem((z0, z1), **options))[0]
 
 
 def dcl(

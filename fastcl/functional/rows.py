@@ -5,7 +5,7 @@ from torch import Tensor
 
 from .. import _check
 from ..reference import accumulate_dtype
-from ..unit_rows import unit_rows
+from .unit_rows import unit_rows
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:

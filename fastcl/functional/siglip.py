@@ -5,9 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..sigmoid_contrast import sigmoid_contrast
-from ..unit_rows import unit_rows
+from ..contrast.problem import problem
+from ..contrast.sigmoid import sigmoid_sum
 from .rows import row_products
+from .unit_rows import unit_rows
 
 
 def siglip(
@@ -49,19 +50,17 @@ def siglip(
     """
     _check.pairs("text", text, "image", image)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
-    if ids is not None and duplicates == "ignore":
-        rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
-        return _without_duplicates(*rows, logit_scale, logit_bias, ids)
+    ignore = ids is not None and duplicates == "ignore"
     if ids is None:
         ids = torch.arange(image.shape[0], device=image.device)
-    total = sigmoid_contrast(
-        image, text, scale=logit_scale, bias=logit_bias, ids=ids, normalize=normalize
-    )
+    if ignore and normalize:
+        image, text = unit_rows(image), unit_rows(text)
+    pairs = problem(
+        image, text, scale=logit_scale, ids=ids, positives_in=not ignore,
+        normalize=normalize and not ignore,
+    )  # fmt: skip
+    total = sigmoid_sum(pairs, logit_bias)
+    if ignore:  # pairs of equal id are left out of the sum, and the own pairs come back
+        own = logit_scale * row_products(image, text) + logit_bias
+        total = total + F.softplus(-own).sum()
     return total / image.shape[0]
-
-
-def _without_duplicates(image, text, scale, bias, ids):
-    """Pairs of equal id are left out of the sum, and the own pairs come back."""
-    others = sigmoid_contrast(image, text, scale=scale, bias=bias, ids=ids, positives_in=False)
-    own = scale * row_products(image, text) + bias
-    return (others + F.softplus(-own).sum()) / image.shape[0]

@@ -5,10 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast import contrast
-from ..unit_rows import unit_rows
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from .info_nce import info_nce
 from .rows import row_products
+from .unit_rows import unit_rows
 
 
 def sim_cse(
@@ -63,21 +64,22 @@ def sim_cse(
     q = unit_rows(z0) if normalize else z0
     if ids is not None:
         k, h = (unit_rows(z1), unit_rows(hard)) if normalize else (z1, hard)
-        own = row_products(q, k) if duplicates == "ignore" else None
+        own = k if duplicates == "ignore" else None
         return _with_duplicates(q, k, h, scale, hard_weight, ids, own)
     k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
     positive, own = row_products(q, k[:n]), row_products(q, k[n:])
     # A row's own two columns share its id and are left out; both come back one by one.
     ids = torch.arange(n, device=q.device)
-    loss = contrast(q, k, scale=scale, ids=(ids, ids.repeat(2)), extra=positive).loss
+    ids = ids, ids.repeat(2)
+    loss = row_losses(problem(q, k, own=k[:n], scale=scale, ids=ids, normalize=False)).loss
     return (loss + F.softplus(scale * (own - positive) + hard_weight - loss)).mean()
 
 
 def _with_duplicates(q, k, hard, scale, hard_weight, ids, own):
-    """The sum over positives and the sum over hard negatives, one pass each; own: the similarity
-    of the only positive where the others are ignored."""
-    near = contrast(q, k, scale=scale, ids=ids, extra=own)
+    """The sum over positives and the sum over hard negatives, one pass each; own: the only
+    positives where the others are ignored."""
+    near = row_losses(problem(q, k, own=own, scale=scale, ids=ids, normalize=False))
     rows = torch.arange(q.shape[0], device=q.device)
-    far = contrast(q, hard, scale=scale, ids=rows, positives_in=False)
+    far = row_losses(problem(q, hard, scale=scale, ids=rows, positives_in=False, normalize=False))
     lse = torch.logaddexp(far.loss + far.positive, far.positive + hard_weight)
     return (near.loss + F.softplus(lse - (near.loss + near.positive))).mean()

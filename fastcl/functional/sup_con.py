@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from .. import _check
-from ..self_contrast import self_contrast_mean
+from ..contrast.node import mean_loss
+from ..contrast.problem import problem
 
 
 def sup_con(
@@ -39,7 +40,7 @@ def sup_con(
     scale = 1 / _check.positive("temperature", temperature)
     _check.rows("z", z)
     _check.vector("labels", labels, z.shape[0], z.device, integer=True)
-    mean, _ = self_contrast_mean(z, scale=scale, ids=labels, normalize=normalize, paired=False)
+    mean, _ = mean_loss(problem(z, scale=scale, ids=labels, normalize=normalize, paired=False))
     if base_temperature is None:
         return mean
     return mean * (temperature / _check.positive("base_temperature", base_temperature))

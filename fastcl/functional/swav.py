@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from .. import _check, _ranks
-from ..soft_cross_entropy import soft_cross_entropy
 from .sinkhorn import assignments
+from .soft_cross_entropy import soft_cross_entropy
 
 
 def swav(

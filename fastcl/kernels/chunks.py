@@ -11,10 +11,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from . import info_nce_common as common
-from . import info_nce_config as config
-from .info_nce_common import Problem
-from .info_nce_tile import PITCH
+from . import contrast_common as common
+from . import contrast_config as config
+from .contrast_common import Operands
+from .contrast_tile import PITCH
 
 
 class Chunk(NamedTuple):
@@ -44,7 +44,7 @@ def pitch_of(x: Tensor | None) -> int:
 
 
 def chunk_gradients(
-    p: Problem,
+    p: Operands,
     fill: Callable[[Chunk], None],  # writes the weights
     need_q: bool,
     need_k: bool,

@@ -12,7 +12,7 @@ Positives may be left out: their t is that of a pair outside the matrix, -inf.
 import triton
 import triton.language as tl
 
-from .info_nce_tile import (
+from .contrast_tile import (
     LN2,
     LOG2E,
     cosines,

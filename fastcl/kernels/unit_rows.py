@@ -12,8 +12,8 @@ from torch import Tensor
 
 from .. import reference
 from ..reference.unit_rows import SHORTEST as _SHORTEST
-from . import info_nce_common as common
-from . import info_nce_config as config
+from . import contrast_common as common
+from . import contrast_config as config
 
 SHORTEST = tl.constexpr(_SHORTEST)
 BLOCK = 2048  # numbers a block reads: 16 per thread, two accesses of 16 bytes in flight

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import _check
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from ..distributed import mean, world_size
 from ..functional import row_products, unit_rows
 from ..momentum import Momentum
@@ -74,14 +75,9 @@ class MoCo(nn.Module):
         if self.training:
             remember(self._keys, k)
         with record_function("fastcl::loss"):
-            positive = row_products(q, k)
-            result = contrast(
-                q,
-                self.queue.rows.to(q.dtype),
-                scale=1 / self.temperature,
-                extra=positive,
-                pivot=positive,
-            )
+            columns, scale = self.queue.rows.to(q.dtype), 1 / self.temperature
+            pairs = problem(q, columns, own=k, scale=scale, normalize=False)
+            result = row_losses(pairs, pivot=row_products(q, k))
             self.rank = result.rank
             return mean(result.loss)
 

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 from torch.profiler import record_function
 
 from .. import _check, functional
-from ..contrast import contrast
+from ..contrast.node import row_losses
+from ..contrast.problem import problem
 from ..distributed import gather, gather_with_gradient
 from ..functional import row_products, unit_rows
 from .heads import batch_norm_head
@@ -80,7 +81,8 @@ class SimCLR(nn.Module):
         """`functional.nt_xent`, with the ranks of the positives."""
         ids = torch.arange(z1.shape[0], device=z1.device).repeat(2)
         pivot = row_products(z1.detach(), z2.detach()).repeat(2)
-        result = contrast(torch.cat([z1, z2]), scale=1 / self.temperature, ids=ids, pivot=pivot)
+        pairs = problem((z1, z2), scale=1 / self.temperature, ids=ids, normalize=False)
+        result = row_losses(pairs, pivot=pivot)
         self.rank = result.rank
         return result.loss.mean()
 

@@ -7,19 +7,19 @@ Rows are accumulated in float32, or in float64 for float64 rows.
 
 from .bank import bank_update_
 from .common import accumulate_dtype, no_autocast
-from .info_nce import info_nce_backward, info_nce_forward
-from .info_nce_sums import info_nce_sums_
+from .contrast import contrast_backward, contrast_forward, contrast_mean
+from .contrast_sums import contrast_sums_
 from .momentum import momentum_update_, stochastic_round
 from .nce import nce
 from .queue import queue_push_
 from .sigmoid_contrast import sigmoid_contrast
-from .sinkhorn import sinkhorn_assign, sinkhorn_columns, sinkhorn_masses
+from .sinkhorn import sinkhorn, sinkhorn_assign, sinkhorn_columns, sinkhorn_masses
 from .soft_cross_entropy import soft_cross_entropy
 from .unit_rows import unit_rows_backward, unit_rows_forward
 
 __all__ = [
-    "accumulate_dtype", "bank_update_", "info_nce_backward", "info_nce_forward", "info_nce_sums_",
-    "momentum_update_", "nce", "no_autocast", "queue_push_", "sigmoid_contrast",
-    "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "soft_cross_entropy",
+    "accumulate_dtype", "bank_update_", "contrast_backward", "contrast_forward", "contrast_mean",
+    "contrast_sums_", "momentum_update_", "nce", "no_autocast", "queue_push_", "sigmoid_contrast",
+    "sinkhorn", "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "soft_cross_entropy",
     "stochastic_round", "unit_rows_backward", "unit_rows_forward",
 ]  # fmt: skip

@@ -42,3 +42,21 @@ def sinkhorn_assign(
 ) -> Tensor:
     """The assignment [n, m]: softmax over the columns of s_ij + u_j, in the accumulation dtype."""
     return torch.softmax(_logits(scores, scale) + potential, dim=1)
+
+
+def sinkhorn(
+    scores: Tensor,  # [n, m]
+    older: Tensor | None,  # [r, m] rows that take part and are not assigned
+    scale: float,
+    iterations: int,  # 1 or more
+) -> Tensor:
+    """The assignment [n, m] of the scores, in the accumulation dtype, after so many rounds.
+
+    Made of the operators above, of which a device may have kernels where it has none for all.
+    """
+    known = scores if older is None else torch.cat([scores, older])
+    potential = -torch.ops.fastcl.sinkhorn_columns(known, scale)
+    for _ in range(iterations - 1):
+        masses = torch.ops.fastcl.sinkhorn_masses(known, scale, potential)
+        potential = potential - masses.log()
+    return torch.ops.fastcl.sinkhorn_assign(scores, scale, potential)

@@ -1,0 +1,79 @@
+// Tiles of bfloat16 rows on processors that multiply them. Rows go in as they are; what divides
+// them by their length is a factor of the sums (of similarities) or goes into the gradient before
+// its one rounding, positives already subtracted.
+#include <cstring>
+
+#include "cpu/contrast.h"
+
+namespace fastcl::cpu {
+namespace {
+
+// Pairs from .. from + pairs of the rows, in the squares of a.
+void pack_squares(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                  uint32_t* to) {
+  const int64_t depth = whole_squares(pairs);
+  for (int64_t i = 0; i < size; ++i) {
+    const uint32_t* row = static_cast<const uint32_t*>(rows[i]) + from;
+    uint32_t* line = to + i / kSide * kSide * depth + i % kSide * kSide;
+    int64_t k = 0;
+    for (; k + kSide <= pairs; k += kSide, line += kSquare) {
+      std::memcpy(line, row + k, kSide * sizeof(*line));
+    }
+    if (k == pairs) continue;
+    std::memset(line, 0, kSide * sizeof(*line));
+    std::memcpy(line, row + k, (pairs - k) * sizeof(*line));
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void Tiles<T>::pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch) {
+  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
+  const Block<T> q = q_.plain(row, tile.rows), k = k_.plain(col, tile.cols);
+  for (int64_t from = 0; from < x_.d; from += kPairSlice) {
+    const int64_t pairs = std::min(kPairSlice, x_.d - from) / 2;
+    pack_squares(q.rows, tile.rows, from / 2, pairs, scratch.a.data());
+    simd<T>().pack_pair_columns(k.rows, tile.cols, from / 2, pairs, scratch.b.data());
+    pairs_({scratch.a.data(), tile.rows, scratch.b.data(), pairs, tile.cols,
+            reinterpret_cast<const float*>(q_.factors(row)),
+            reinterpret_cast<const float*>(k_.factors(col)), tile.s, tile.stride, from > 0});
+  }
+}
+
+template <typename T>
+void Tiles<T>::pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out,
+                            int64_t first, int64_t last) {
+  const int64_t col = col_begin(pair.col), depth = (tile.cols + 1) / 2;
+  const Block<T> k = k_.plain(col, tile.cols);
+  simd<T>().narrow_rows(tile, reinterpret_cast<const float*>(k_.factors(col)), scratch.a.data());
+  for (int64_t from = first * kPairSlice; from < std::min(last * kPairSlice, x_.d);
+       from += kPairSlice) {
+    const int64_t width = std::min(kPairSlice, x_.d - from);
+    simd<T>().pack_pair_rows(k.rows, tile.cols, from, width, scratch.b.data());
+    pairs_({scratch.a.data(), tile.rows, scratch.b.data(), depth, width, nullptr, nullptr,
+            out + from, x_.d, true});
+  }
+}
+
+template <typename T>
+void Tiles<T>::pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch,
+                            float* out) {
+  const int64_t row = row_begin(pair.row), depth = (tile.rows + 1) / 2;
+  const Block<T> q = q_.plain(row, tile.rows);
+  simd<T>().narrow_columns(tile, reinterpret_cast<const float*>(q_.factors(row)),
+                           scratch.mixed.data(), scratch.a.data());
+  for (int64_t from = 0; from < x_.d; from += kPairSlice) {
+    const int64_t width = std::min(kPairSlice, x_.d - from);
+    simd<T>().pack_pair_rows(q.rows, tile.rows, from, width, scratch.b.data());
+    pairs_({scratch.a.data(), tile.cols, scratch.b.data(), depth, width, nullptr, nullptr,
+            out + from, x_.d, true});
+  }
+}
+
+template void Tiles<float>::pair_similarities(const Tile<float>&, const Pair&, Scratch&);
+template void Tiles<float>::pair_times_k(const Tile<float>&, const Pair&, Scratch&, float*, int64_t,
+                                         int64_t);
+template void Tiles<float>::pair_times_q(const Tile<float>&, const Pair&, Scratch&, float*);
+
+}  // namespace fastcl::cpu

@@ -1,0 +1,210 @@
+// Tiles of a contrast: products of packed rows, which are normalised and widened on the way, and
+// ids as codes.
+#include "cpu/contrast.h"
+
+namespace fastcl::cpu {
+
+template <typename T>
+RowTable<T>::RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n, int64_t d)
+    : dtype_(dtype), scaled_(lengths != nullptr) {
+  rows_.reserve(n);
+  for (const Rows::Part& part : rows.parts) {
+    for (int64_t i = 0; i < part.size; ++i) {
+      rows_.push_back(static_cast<const char*>(part.data) + i * d * size_of(dtype));
+    }
+  }
+  if (!scaled_) return;
+  factors_ = Buffer<T>(n);
+  for (int64_t i = 0; i < n; ++i) {
+    // As torch's normalize; a NaN passes on.
+    const T length = lengths[i];
+    factors_[i] = 1 / (length < T(kShortest) ? T(kShortest) : length);
+  }
+}
+
+template <typename T>
+const T* RowTable<T>::in_place(int64_t first, int64_t size, int64_t d) const {
+  constexpr Dtype native = sizeof(T) == 4 ? Dtype::kFloat32 : Dtype::kFloat64;
+  if (dtype_ != native) return nullptr;
+  const T* begin = static_cast<const T*>(rows_[first]);
+  for (int64_t i = 1; i < size; ++i) {
+    if (rows_[first + i] != begin + i * d) return nullptr;
+  }
+  return begin;
+}
+
+template class RowTable<float>;
+template class RowTable<double>;
+
+template <typename T>
+Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule)
+    : schedule(schedule),
+      workers(std::min<int64_t>(thread_count(), schedule.items(0))),
+      scale(scale_of<T>(x.scale)),
+      x_(x),
+      q_(x.dtype, x.q, x.q_lengths, x.n, x.d),
+      k_(x.dtype, x.k, x.k_lengths, x.m, x.d),
+      pairs_(x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
+      scratch_(workers) {
+  const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
+  const bool kept = schedule.order == Order::kChunks;  // the caller has memory for the tiles
+  const int64_t longer = std::max(rows, cols) + kPadding;
+  for (Scratch& scratch : scratch_) {
+    if (!kept) scratch.tile = Buffer<T>(tile_size());
+    if (pairs_ != nullptr) {
+      const int64_t wide = std::min(x.d, kPairSlice), most = std::max(rows, cols);
+      const int64_t depth = std::max(whole_squares(wide / 2), whole_squares((most + 1) / 2));
+      scratch.a = Buffer<uint32_t>((most + 2 * kSide) * depth);
+      scratch.b = Buffer<uint32_t>((std::max(cols, wide) + kPanel) * depth);
+      scratch.mixed = Buffer<uint32_t>(depth * cols);
+      continue;
+    }
+    scratch.panels = Buffer<T>(longer * (slice() + kPadding));
+    if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
+  }
+  encode();
+}
+
+namespace {
+
+// Ids as numbers from 0 that fit the lanes of T: by subtraction, or by rank where they are too far
+// apart. A row id that no column has becomes a number that no column has.
+template <typename C>
+void to_codes(const Problem& x, C* rows, C* cols) {
+  const auto [row_least, row_most] = std::minmax_element(x.row_ids, x.row_ids + x.n);
+  const auto [col_least, col_most] = std::minmax_element(x.col_ids, x.col_ids + x.m);
+  const uint64_t least = std::min(*row_least, *col_least), most = std::max(*row_most, *col_most);
+  if (most - least <= static_cast<uint64_t>(std::numeric_limits<C>::max())) {
+    for (int64_t i = 0; i < x.n; ++i) rows[i] = static_cast<C>(x.row_ids[i] - least);
+    for (int64_t j = 0; j < x.m; ++j) cols[j] = static_cast<C>(x.col_ids[j] - least);
+    return;
+  }
+  std::vector<int64_t> sorted(x.col_ids, x.col_ids + x.m);
+  std::sort(sorted.begin(), sorted.end());
+  const auto code = [&](int64_t id) {
+    const auto at = std::lower_bound(sorted.begin(), sorted.end(), id);
+    return static_cast<C>(at != sorted.end() && *at == id ? at - sorted.begin() : sorted.size());
+  };
+  for (int64_t i = 0; i < x.n; ++i) rows[i] = code(x.row_ids[i]);
+  for (int64_t j = 0; j < x.m; ++j) cols[j] = code(x.col_ids[j]);
+}
+
+}  // namespace
+
+template <typename T>
+void Tiles<T>::encode() {
+  row_codes_ = Buffer<Code<T>>(x_.n, 0);
+  col_codes_ = Buffer<Code<T>>(x_.m, -1);
+  if (x_.row_ids == nullptr) return;
+  to_codes(x_, row_codes_.data(), col_codes_.data());
+  const auto ranges = [](const Code<T>* codes, int64_t size, int64_t block) {
+    std::vector<Range> found;
+    for (int64_t i = 0; i < size; i += block) {
+      const auto [least, most] = std::minmax_element(codes + i, codes + std::min(size, i + block));
+      found.push_back({*least, *most});
+    }
+    return found;
+  };
+  row_ranges_ = ranges(row_codes_.data(), x_.n, schedule.rows_per_block);
+  col_ranges_ = ranges(col_codes_.data(), x_.m, schedule.cols_per_block);
+}
+
+template <typename T>
+bool Tiles<T>::may_match(const Pair& pair) const {
+  if (x_.symmetric && row_begin(pair.row) < col_begin(pair.col) + schedule.cols_per_block &&
+      col_begin(pair.col) < row_begin(pair.row) + schedule.rows_per_block) {
+    return true;
+  }
+  if (x_.row_ids == nullptr) return false;
+  const Range row = row_ranges_[pair.row], col = col_ranges_[pair.col];
+  return row.least <= col.most && col.least <= row.most;
+}
+
+template <typename T>
+Match<T> Tiles<T>::match(const Pair& pair) const {
+  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
+  const int64_t nowhere = -(int64_t{1} << 30);
+  // Blocks that are far apart must not wrap around in 32 bits.
+  const int64_t self = x_.symmetric ? std::clamp(row - col, nowhere, -nowhere) : nowhere;
+  return {row_codes_.data() + row, col_codes_.data() + col, self};
+}
+
+template <typename T>
+const T* Tiles<T>::left(int64_t block, int64_t from, int64_t cols, Scratch& scratch,
+                        int64_t* stride) {
+  const int64_t first = row_begin(block), rows = rows_of(block);
+  if (const T* in_place = q_.in_place(first, rows, x_.d)) {
+    *stride = x_.d;
+    return in_place + from;
+  }
+  if (scratch.block != block || cols < x_.d) {
+    simd<T>().copy_rows(q_.plain(first, rows), from, cols, scratch.copy.data());
+    scratch.block = block;
+  }
+  *stride = cols;
+  return scratch.copy.data();
+}
+
+template <typename T>
+Tile<T> Tiles<T>::tile(const Pair& pair, T* at) const {
+  return {at, rows_of(pair.row), cols_of(pair.col), schedule.cols_per_block + kPadding};
+}
+
+// Where k is q, s_ij and s_ji are the same bits: sums and factors are formed in one order for both.
+// A gradient that takes one for the other would not notice else than where p nearly cancels.
+template <typename T>
+Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker, T* to) {
+  Scratch& scratch = scratch_[worker];
+  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
+  const Tile<T> tile = this->tile(pair, to != nullptr ? to : scratch.tile.data());
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
+  }
+  for (int64_t from = 0; pairs_ == nullptr && from < x_.d; from += kSlice) {
+    const int64_t depth = std::min(kSlice, x_.d - from);
+    int64_t row_stride;
+    const T* q = left(pair.row, from, depth, scratch, &row_stride);
+    simd<T>().pack_columns(k_.plain(col, tile.cols), from, depth, scratch.panels.data());
+    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
+                      q_.factors(row), k_.factors(col), tile.s, tile.stride, from > 0, true);
+  }
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    T* end = tile.s + i * tile.stride + tile.cols;
+    std::fill_n(end, kPadding, -std::numeric_limits<T>::infinity());
+  }
+  return tile;
+}
+
+template <typename T>
+void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, int64_t first,
+                       int64_t last) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out, first, last);
+  }
+  T* panels = scratch_[worker].panels.data();
+  for (int64_t from = first * kSlice; from < std::min(last * kSlice, x_.d); from += kSlice) {
+    const int64_t width = std::min(kSlice, x_.d - from);
+    simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), from, width, panels);
+    simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr, nullptr,
+                      out + from, x_.d, true, false);
+  }
+}
+
+template <typename T>
+void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out);
+  }
+  T* panels = scratch_[worker].panels.data();
+  for (int64_t from = 0; from < x_.d; from += kSlice) {
+    const int64_t width = std::min(kSlice, x_.d - from);
+    simd<T>().pack_rows(q_.block(row_begin(pair.row), tile.rows), from, width, panels);
+    simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr, nullptr,
+                      out + from, x_.d, true, false);
+  }
+}
+
+template class Tiles<float>;
+template class Tiles<double>;
+
+}  // namespace fastcl::cpu

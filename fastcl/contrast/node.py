@@ -1,0 +1,187 @@
+"""The softmax contrast, differentiable: a loss per row, and its mean with gradients at once.
+
+The n x m matrix is never formed. What a device makes of the problem, by triangles, chunks or
+strips, with similarities kept or formed again, is decided behind the operators.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _check
+from .._library import ops
+from .gradients import handed_over, needs_gradient, refuse_second_derivative
+from .problem import Problem, joined, unflat
+
+
+class Contrast(NamedTuple):
+    """What `row_losses` returns; loss, positive and their column twins carry gradients."""
+
+    loss: Tensor  # [n] lse over the denominator minus the mean positive logit
+    positive: Tensor  # [n] mean positive logit, 0 where a row has none
+    count: Tensor  # [n] number of positives
+    rank: Tensor  # [n] int64 negatives that score above the pivot, or [0]
+    col_loss: Tensor | None  # [m] the same down the columns where both
+    col_positive: Tensor | None  # [m]
+    col_count: Tensor | None  # [m]
+
+
+class Needs(NamedTuple):
+    """Which gradients an operator finds; that of the scale takes that of q."""
+
+    q: bool
+    k: bool
+    own: bool
+    scale: bool
+
+
+class Layout(NamedTuple):
+    """What the backward has to know of `Problem.flat`."""
+
+    q: tuple[int, ...]  # rows of each part
+    k: tuple[int, ...]
+    dtype: torch.dtype
+
+    @classmethod
+    def of(cls, p: Problem) -> "Layout":
+        return cls(tuple(len(x) for x in p.q), tuple(len(x) for x in p.k), p.q[0].dtype)
+
+    def needs(self, inputs: tuple[bool, ...]) -> Needs:
+        """From what the entries of `Problem.flat` need."""
+        _, own, scale = inputs[:3]
+        parts = inputs[len(inputs) - len(self.q) - len(self.k) :]
+        return Needs(any(parts[: len(self.q)]) or scale, any(parts[len(self.q) :]), own, scale)
+
+    def gradients(self, inputs: tuple[bool, ...], dq, dk, d_own, d_scale, grad=None) -> tuple:
+        """One per entry of `Problem.flat`. grad: of a loss whose dq, dk and d_own were found with
+        it; None where it is in them. d_scale has its shape and dtype."""
+        head = [None] * (len(inputs) - len(self.q) - len(self.k))
+        need_q, needs = any(inputs[len(head) :][: len(self.q)]), self.needs(inputs)
+
+        def times(x: Tensor) -> Tensor:
+            return x.to(self.dtype) if grad is None else handed_over(x, grad, self.dtype)
+
+        head[1], head[2] = times(d_own) if needs.own else None, d_scale
+        dq = times(dq).split(self.q) if need_q else [None] * len(self.q)
+        dk = times(dk).split(self.k) if needs.k else [None] * len(self.k)
+        return *head, *dq, *dk
+
+
+def like(x: Tensor, scalar: Tensor) -> Tensor:
+    """x in the dtype and the shape of a tensor of one element."""
+    return x.to(scalar.dtype).reshape(scalar.shape)
+
+
+NOTHING = Needs(False, False, False, False)
+
+
+def _own(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [4, n] -> three of [n]
+    """Loss, mean positive and count, not as views of one tensor: autograd lets nobody write those,
+    and the backward reads that one."""
+    loss, _, positive, count = statistics.unbind()
+    return loss.clone(), positive.clone(), count.clone()
+
+
+class _Rows(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, pivot, *flat):
+        p = unflat(*flat)
+        layout = Layout.of(p)
+        needs = layout.needs(ctx.needs_input_grad[1:])
+        rows, cols, rank, weighted = ops.contrast_forward(*p, pivot, needs.q, needs.k)
+        if p.finishes(needs.q, needs.k):
+            # The columns are needed no more: MoCo may push to its queue before the backward.
+            p = p._replace(k=(p.k[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
+        tensors, options = p.apart()
+        ctx.save_for_backward(rows, cols, weighted, *tensors)
+        ctx.options, ctx.layout = options, layout
+        ctx.set_materialize_grads(False)
+        loss, positive, count = _own(rows)
+        ctx.mark_non_differentiable(count, rank)
+        if not p.both:
+            return loss, positive, count, rank, None, None, None
+        col_loss, col_positive, col_count = _own(cols)
+        ctx.mark_non_differentiable(col_count)
+        return loss, positive, count, rank, col_loss, col_positive, col_count
+
+    @staticmethod
+    def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
+        refuse_second_derivative()
+        rows, cols, weighted, *tensors = ctx.saved_tensors
+        p, inputs = joined(tensors, ctx.options), ctx.needs_input_grad[1:]
+        grads = [
+            None if g is None else g.contiguous()  # .sum() delivers a stride-0 gradient
+            for g in (g_loss, g_positive, g_col_loss, g_col_positive)
+        ]
+        needs = ctx.layout.needs(inputs)
+        *found, slope = ops.contrast_backward(*p, rows, cols, weighted, *grads, *needs)
+        d_scale = like(slope / p.logit_scale, p.logit_scale) if needs.scale else None
+        return None, *ctx.layout.gradients(inputs, *found, d_scale)
+
+
+class _Mean(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, *flat):
+        p = unflat(*flat)
+        ctx.layout = Layout.of(p)
+        loss, losses, *found = ops.contrast_mean(*p, *ctx.layout.needs(ctx.needs_input_grad))
+        ctx.save_for_backward(p.logit_scale, *found)
+        ctx.mark_non_differentiable(losses)
+        ctx.set_materialize_grads(False)  # zeros for the constant losses would be a launch
+        return loss, losses
+
+    @staticmethod
+    def backward(ctx, grad, _losses):
+        refuse_second_derivative()
+        if grad is None:
+            return (None,) * len(ctx.needs_input_grad)
+        logit_scale, *found, slope = ctx.saved_tensors
+        d_scale = None
+        if ctx.layout.needs(ctx.needs_input_grad).scale:
+            d_scale = like(grad * slope / logit_scale, logit_scale)
+        return ctx.layout.gradients(ctx.needs_input_grad, *found, d_scale, grad)
+
+
+def row_losses(
+    p: Problem,
+    pivot: Tensor | None = None,  # [n]
+) -> Contrast:
+    """The contrast of every row, and of every column where both, in linear memory.
+
+    Equal to ``F.cross_entropy(scale * q @ k.T, arange(n), reduction="none")`` for
+    ``problem(q, k, scale=scale, ids=arange(n), normalize=False)``.
+
+    Args:
+        p: See `problem.problem`.
+        pivot: Similarity `[n]` (before the scale) that `rank` counts the negatives above, usually
+            the positive's.
+
+    Returns:
+        A `Contrast`; all of it float32 (float64 for float64 rows).
+    """
+    if pivot is not None:
+        _check.vector("pivot", pivot, p.rows, p.q[0].device)
+        pivot = pivot.detach().contiguous()
+    if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
+        return Contrast(*_Rows.apply(pivot, *p.flat()))
+    rows, cols, rank, _ = ops.contrast_forward(*p, pivot, False, False)
+    columns = _own(cols) if p.both else (None,) * 3
+    loss, positive, count = _own(rows)
+    return Contrast(loss, positive, count, rank, *columns)
+
+
+def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:
+    """The mean over the rows of their contrast, in linear memory; its gradients come with it.
+
+    Equal to ``row_losses(p).loss.mean()``; where both, to the mean of that and of the same down
+    the columns.
+
+    Returns:
+        The mean, a scalar, and the loss of every row `[n]`, which is a constant; float32 (float64
+        for float64 rows).
+    """
+    if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
+        return _Mean.apply(*p.flat())
+    loss, losses, *_ = ops.contrast_mean(*p, *NOTHING)
+    return loss, losses

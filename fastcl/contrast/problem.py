@@ -1,0 +1,180 @@
+"""The one problem under every contrast: rows, columns, and who is a positive of whom."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .. import _check
+
+
+class Problem(NamedTuple):
+    """Rows q against columns k with s_ij = scale * logit_scale * <q_i, k_j>.
+
+    The fields are the first arguments of the raw operators, in this order, and those of the
+    problem in csrc/kernels.h.
+    """
+
+    q: tuple[Tensor, ...]  # [n, d] in parts below each other
+    k: tuple[Tensor, ...]  # [m, d] in parts; (): the rows themselves, and no row meets itself
+    own: Tensor | None  # [n, d] one more positive per row; columns of the row's id are left out
+    logit_scale: Tensor | None  # [] multiplies scale
+    row_ids: Tensor | None  # [n] int64; None: no column is a positive
+    col_ids: Tensor | None  # [m] int64; None: those of the rows
+    scale: float
+    both: bool  # every column is contrasted with the rows too
+    positives_in: bool  # positives are part of the denominator
+    unit: bool  # all rows have length one at most, as they are or divided
+    normalize_q: bool  # divide the rows by their length on their way into the products
+    normalize_k: bool
+    normalize_own: bool
+    paired: bool  # every row has a positive; else one without counts as zero in the mean
+
+    @property
+    def symmetric(self) -> bool:
+        return not self.k
+
+    @property
+    def rows(self) -> int:
+        return sum(len(x) for x in self.q)
+
+    @property
+    def columns(self) -> int:
+        return sum(len(x) for x in self.k or self.q)
+
+    @property
+    def width(self) -> int:
+        return self.q[0].shape[1]
+
+    @property
+    def aside(self) -> bool:
+        """No positive is among the columns."""
+        return self.row_ids is None or self.own is not None
+
+    @property
+    def ids(self) -> tuple[Tensor | None, Tensor | None]:
+        """Of the rows and of the columns."""
+        return self.row_ids, self.row_ids if self.col_ids is None else self.col_ids
+
+    def finishes(self, need_q: bool, need_k: bool) -> bool:
+        """Whether the forward leaves no more of the gradient than a multiplication: constant
+        columns, none of them a positive."""
+        return need_q and self.aside and not (need_k or self.symmetric or self.both)
+
+    def flat(self) -> tuple:
+        """For a function that takes tensors one by one: own and logit_scale at 1 and 2, the parts
+        of q and k at the end."""
+        return len(self.q), *self[2:], *self.q, *self.k
+
+    def apart(self) -> tuple[tuple[Tensor | None, ...], tuple]:
+        """The tensors, and all else."""
+        return (*self[2:TENSORS], *self.q, *self.k), (len(self.q), *self[TENSORS:])
+
+
+TENSORS = Problem._fields.index("scale")  # the fields before hold tensors
+_KINDS = {
+    tuple[Tensor, ...]: "Tensor[]", Tensor | None: "Tensor?", float: "float", bool: "bool"
+}  # fmt: skip
+# The arguments of a raw operator, as its schema has them.
+SCHEMA = ", ".join(f"{_KINDS[kind]} {name}" for name, kind in Problem.__annotations__.items())
+
+
+def unflat(count: int, *rest) -> Problem:
+    """The problem of `Problem.flat`."""
+    head = len(Problem._fields) - 2
+    parts = rest[head:]
+    return Problem(parts[:count], parts[count:], *rest[:head])
+
+
+def joined(tensors: tuple[Tensor | None, ...], options: tuple) -> Problem:
+    """The problem of `Problem.apart`."""
+    count, *options = options
+    return unflat(count, *tensors[: TENSORS - 2], *options, *tensors[TENSORS - 2 :])
+
+
+def problem(
+    q: Tensor | tuple[Tensor, ...],  # [n, d], or matrices below each other
+    k: Tensor | None = None,  # [m, d]
+    *,
+    scale: float | Tensor,
+    ids: tuple[Tensor, Tensor] | Tensor | None = None,
+    diagonal: bool = False,
+    own: Tensor | None = None,  # [n, d]
+    both: bool = False,
+    positives_in: bool = True,
+    unit: bool = True,
+    normalize: bool = True,
+    normalize_k: bool | None = None,
+    normalize_own: bool | None = None,
+    paired: bool = True,
+) -> Problem:
+    """A problem whose fields fit each other.
+
+    Args:
+        q: Rows `[n, d]`, or several matrices of the same width and dtype.
+        k: Columns `[m, d]`. None contrasts the rows with each other, a row never with itself.
+        scale: One over the temperature: a float, or a tensor of one element that receives a
+            gradient.
+        ids: int64 of the rows and of the columns, `([n], [m])`, or one `[n]` for both; equal ids
+            make a column a positive of the row. None: no column is a positive.
+        diagonal: In place of ids: column i is the positive of row i.
+        own: `[n, d]`, one more positive per row, which is in the denominator. Columns with the
+            row's id are then left out.
+        both: Also contrast every column with all rows (CLIP).
+        positives_in: False takes the positives out of the denominator (decoupled contrastive
+            learning).
+        unit: All rows have length one at most, as they are or divided. False costs a running
+            maximum.
+        normalize: Divide the rows by their length on the way in; False uses them as they are.
+        normalize_k, normalize_own: The same of columns and own; None: as the rows.
+        paired: Every row has a positive. False: a row may have none, and then counts as zero in
+            the mean.
+
+    Raises:
+        ValueError: Shapes, devices or ids do not fit, or the scale is not finite and positive.
+        TypeError: A dtype does not fit.
+    """
+    parts = (q,) if isinstance(q, Tensor) else tuple(q)
+    if diagonal:
+        ids, own, normalize_own = _diagonal(parts, k, both, normalize_k)
+    row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
+    _checked(parts, k, own, scale, row_ids, col_ids, both)
+    learned = isinstance(scale, Tensor)
+    # Dynamo takes no tensor twice; None stands for ids given already.
+    col_ids = None if col_ids is row_ids else col_ids
+    own = own.view_as(own) if own is k and own is not None else own
+    return Problem(
+        tuple(x.contiguous() for x in parts), () if k is None else (k.contiguous(),),
+        *(None if x is None else x.contiguous() for x in (own, scale if learned else None)),
+        *(None if x is None else x.contiguous() for x in (row_ids, col_ids)),
+        1.0 if learned else float(scale), both, positives_in, unit, normalize,
+        normalize if normalize_k is None or k is None else normalize_k,
+        normalize if normalize_own is None else normalize_own, paired,
+    )  # fmt: skip
+
+
+def _diagonal(parts, k, both, normalize_k):
+    """Ids of the rows and columns; of constant columns, own as well: with the positive apart, one
+    pass yields loss and gradient."""
+    ids = torch.arange(sum(len(x) for x in parts), device=parts[0].device)
+    constant = not (both or (k.requires_grad and torch.is_grad_enabled()))
+    return ids, k.detach() if constant else None, normalize_k
+
+
+def _checked(parts, k, own, scale, row_ids, col_ids, both) -> None:
+    _check.no_transform()
+    names = ["q"] if len(parts) == 1 else [f"q[{i}]" for i in range(len(parts))]
+    _check.rows(names[0], parts[0])
+    for name, x in zip(names[1:], parts[1:], strict=True):
+        _check.rows(name, x, (names[0], parts[0]))
+    if k is not None:
+        _check.rows("k", k, (names[0], parts[0]))
+    n = sum(len(x) for x in parts)
+    if own is not None:
+        _check.rows("own", own, (names[0], parts[0]))
+        if len(own) != n:
+            raise ValueError(f"own must have as many rows as q, {n}, got {len(own)}")
+    _check.scale(scale, parts[0].device)
+    _check.ids(row_ids, col_ids, n, n if k is None else len(k), parts[0].device)
+    if both and (k is None or own is not None):
+        raise ValueError("both must be False where k is None or own is given")
