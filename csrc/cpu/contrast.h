@@ -92,7 +92,8 @@ constexpr int64_t kPairSlice = 512;
 template <typename T>
 class RowTable {
  public:
-  RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n, int64_t d);
+  // lengths may be null; scaled: there are factors all the same, of 1 then.
+  RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n, int64_t d, bool scaled);
   // Unit rows, or rows as they lie.
   Block<T> block(int64_t first, int64_t size) const {
     return {dtype_, rows_.data() + first, factors(first), size};
@@ -117,6 +118,9 @@ struct Divided : Problem {
   const T* q_lengths;  // [n], or null: as they are
   const T* k_lengths;  // [m]
   const T* extra;      // [n] similarity, or null
+
+  // A product has factors for its rows and its columns, or for neither.
+  bool divided() const { return q_lengths != nullptr || k_lengths != nullptr; }
 };
 
 template <typename T>

@@ -5,8 +5,9 @@
 namespace fastcl::cpu {
 
 template <typename T>
-RowTable<T>::RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n, int64_t d)
-    : dtype_(dtype), scaled_(lengths != nullptr) {
+RowTable<T>::RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n, int64_t d,
+                      bool scaled)
+    : dtype_(dtype), scaled_(scaled) {
   rows_.reserve(n);
   for (const Rows::Part& part : rows.parts) {
     for (int64_t i = 0; i < part.size; ++i) {
@@ -17,7 +18,7 @@ RowTable<T>::RowTable(Dtype dtype, const Rows& rows, const T* lengths, int64_t n
   factors_ = Buffer<T>(n);
   for (int64_t i = 0; i < n; ++i) {
     // As torch's normalize; a NaN passes on.
-    const T length = lengths[i];
+    const T length = lengths != nullptr ? lengths[i] : T(1);
     factors_[i] = 1 / (length < T(kShortest) ? T(kShortest) : length);
   }
 }
@@ -42,8 +43,8 @@ Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule)
       workers(std::min<int64_t>(thread_count(), schedule.items(0))),
       scale(scale_of<T>(x.scale)),
       x_(x),
-      q_(x.dtype, x.q, x.q_lengths, x.n, x.d),
-      k_(x.dtype, x.k, x.k_lengths, x.m, x.d),
+      q_(x.dtype, x.q, x.q_lengths, x.n, x.d, x.divided()),
+      k_(x.dtype, x.k, x.k_lengths, x.m, x.d, x.divided()),
       pairs_(x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;

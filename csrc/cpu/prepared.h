@@ -72,9 +72,9 @@ class Prepared {
   // f(i, row i of q, row i of own), both of length d, as they go into the products.
   template <typename F>
   void beside(const F& f) const {
-    const RowTable<T> q(x_.dtype, x_.q, x_.q_lengths, x_.n, x_.d);
+    const RowTable<T> q(x_.dtype, x_.q, x_.q_lengths, x_.n, x_.d, x_.normalize_q);
     const RowTable<T> own(x_.dtype, x_.own, x_.normalize_own ? own_lengths_.data() : nullptr, x_.n,
-                          x_.d);
+                          x_.d, x_.normalize_own);
     const int64_t items = ceil_div(x_.n, kSome), workers = std::min<int64_t>(thread_count(), items);
     const Buffer<T> memory(workers * 2 * kSome * x_.d);
     run_items(items, workers, [&](int64_t item, int64_t worker) {
@@ -89,7 +89,7 @@ class Prepared {
 
   // The sum of <q_i, dq_i> of rows that were not divided.
   double product_with(const T* dq) const {
-    const RowTable<T> q(x_.dtype, x_.q, nullptr, x_.n, x_.d);
+    const RowTable<T> q(x_.dtype, x_.q, nullptr, x_.n, x_.d, false);
     const Buffer<T> row(x_.d);
     return sum_of(0, x_.n, [&](int64_t i) {
       simd<T>().copy_rows(q.block(i, 1), 0, x_.d, row.data());
