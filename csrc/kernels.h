@@ -25,6 +25,13 @@ struct Problem {
   Rows k;       // [m, d]; q itself where symmetric
   Rows own;     // [n, d] one more positive per row, or no part
   int64_t n, m, d;
+  const double* row_weight;  // [n] of the losses in the mean, or null
+  const double* col_weight;  // [m], or null
+  const double* limit;       // [n] similarity above which a column is no negative, or null
+  Dtype guide_dtype;
+  Rows guide_q;  // [n, guide_d] whose cosines are held to the limit; no part: q and k themselves
+  Rows guide_k;  // [m, guide_d]
+  int64_t guide_d;
   double scale;            // of the logits, logit_scale included
   const int64_t* row_ids;  // [n], or null: no column is a positive
   const int64_t* col_ids;  // [m], or null
@@ -37,6 +44,7 @@ struct Problem {
   bool normalize_own;
   bool paired;  // every row has a positive; else one without counts as zero in the mean
 
+  bool has_guide() const { return !guide_q.parts.empty(); }
   bool has_own() const { return !own.parts.empty(); }
   // No positive is among the columns.
   bool aside() const { return row_ids == nullptr || has_own(); }

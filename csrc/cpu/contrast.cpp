@@ -27,7 +27,10 @@ void in_passes(const Divided<T>& x, T* rows, T* cols, T* dq, T* dk) {
     }
     return;
   }
-  const Buffer<T> col_grad(x.both ? x.m : 0, static_cast<T>(share(x) / x.m));
+  Buffer<T> col_grad(x.both ? x.m : 0);
+  for (int64_t j = 0; x.both && j < x.m; ++j) {
+    col_grad[j] = static_cast<T>(upstream_of_column(x, j));
+  }
   const ContrastBackward<T> given{
       x,       rows, cols, nullptr, grad.data(), nullptr, x.both ? col_grad.data() : nullptr,
       nullptr, {}};
@@ -80,17 +83,15 @@ void contrast_mean(const ContrastMean<T>& x) {
   } else {
     in_passes(problem, rows.data(), to_cols, dq, dk);
   }
-  for (int64_t i = 0; i < n; ++i) {
-    x.losses[i] = upstream(problem, rows.data(), i) == 0 ? T(0) : rows[i];
+  std::copy_n(rows.data(), n, x.losses);
+  // What has weight zero takes no part, whatever its loss.
+  const auto part = [](double weight, T loss) { return weight == 0 ? 0 : weight * loss; };
+  *x.loss =
+      sum_of(0, n, [&](int64_t i) { return part(upstream(problem, rows.data(), i), rows[i]); });
+  if (problem.both) {
+    *x.loss +=
+        sum_of(0, m, [&](int64_t j) { return part(upstream_of_column(problem, j), cols[j]); });
   }
-  *x.loss = sum_of(0, n,
-                   [&](int64_t i) {
-                     const double weight = upstream(problem, rows.data(), i);
-                     return weight == 0 ? 0 : weight * n * rows.data()[i];
-                   }) /
-            n;
-  if (problem.both)
-    *x.loss += share(problem) * sum_of(0, m, [&](int64_t j) { return cols[j]; }) / m;
   prepared.finish(
       [&](int64_t i) {
         return upstream(problem, rows.data(), i) * std::expm1(-double{rows.data()[i]});

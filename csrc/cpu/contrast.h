@@ -159,6 +159,7 @@ class Tiles {
     Buffer<T> panels;              // a slice of a block, packed
     Buffer<T> copy;                // a slice of the block of q, end to end
     int64_t block = -1;            // whose slice it is, where one slice is the whole width
+    Buffer<T> judge;               // of the tile, by the guide
     Buffer<uint32_t> a, b, mixed;  // operands of pair products
   };
 
@@ -178,11 +179,14 @@ class Tiles {
   // A slice of a block of q as it lies, [rows, *stride].
   const T* left(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
   void encode();
+  void leave_out(const Tile<T>& tile, const Pair& pair, int64_t worker);
 
   const Divided<T> x_;
   const RowTable<T> q_, k_;
   const PairKernel pairs_;  // null: float products
   std::vector<Scratch> scratch_;
+  Buffer<T> limit_;
+  std::unique_ptr<Tiles<T>> guide_;        // null: a limit of the similarities themselves
   Buffer<Code<T>> row_codes_, col_codes_;  // ids as small numbers
   struct Range {
     Code<T> least, most;
@@ -229,10 +233,16 @@ void in_triangle(const Divided<T>& x, T* rows, T* dz);
 // Of the rows' mean in the loss.
 inline double share(const Problem& x) { return x.both ? 0.5 : 1; }
 
+// The gradient of the mean to the loss of a column.
+inline double upstream_of_column(const Problem& x, int64_t j) {
+  return (x.col_weight != nullptr ? x.col_weight[j] : 1) * share(x) / x.m;
+}
+
 // The gradient of the mean to the loss of a row, of which these are the statistics.
 template <typename T>
 double upstream(const Problem& x, const T* rows, int64_t i) {
-  return x.paired || !(rows[3 * x.n + i] == 0) ? share(x) / x.n : 0;
+  const double weight = x.row_weight != nullptr ? x.row_weight[i] : 1;
+  return x.paired || !(rows[3 * x.n + i] == 0) ? weight * share(x) / x.n : 0;
 }
 
 }  // namespace fastcl::cpu

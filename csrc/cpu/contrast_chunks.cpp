@@ -139,7 +139,10 @@ void Chunks<T>::weigh() {
   const Side<T> side{grad_.data(), nullptr, to_rows_, x_.n};
   Spread spread;
   spread.add(side, begin_, begin_ + size_);
-  const Buffer<T> col_grad(x_.both ? x_.m : 0, static_cast<T>(share(x_) / x_.m));
+  const Buffer<T> col_grad(x_.both ? x_.m : 0);
+  for (int64_t j = 0; x_.both && j < x_.m; ++j) {
+    col_grad[j] = static_cast<T>(upstream_of_column(x_, j));
+  }
   const Side<T> col_side{col_grad.data(), nullptr, to_cols_, x_.m};
   if (x_.both) spread.add(col_side, 0, x_.m);
   common_ = Common::of<T>(spread, x_.scale);

@@ -64,6 +64,25 @@ Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule)
     if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
   }
   encode();
+  if (x.limit == nullptr) return;
+  limit_ = Buffer<T>(x.n);
+  for (int64_t i = 0; i < x.n; ++i) limit_[i] = static_cast<T>(x.limit[i]);
+  if (!x.has_guide()) return;
+  Divided<T> guide{};
+  guide.dtype = x.guide_dtype;
+  guide.q = x.guide_q;
+  guide.k = x.guide_k;
+  guide.n = x.n;
+  guide.m = x.m;
+  guide.d = x.guide_d;
+  guide.scale = 1;
+  std::vector<T> q_lengths(x.n), k_lengths(x.m);
+  row_lengths<T>(guide.dtype, guide.q, guide.d, q_lengths.data());
+  row_lengths<T>(guide.dtype, guide.k, guide.d, k_lengths.data());
+  guide.q_lengths = q_lengths.data();
+  guide.k_lengths = k_lengths.data();
+  guide_ = std::make_unique<Tiles<T>>(guide, schedule);
+  for (Scratch& scratch : scratch_) scratch.judge = Buffer<T>(tile_size());
 }
 
 namespace {
@@ -173,7 +192,17 @@ Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker, T* to) {
     T* end = tile.s + i * tile.stride + tile.cols;
     std::fill_n(end, kPadding, -std::numeric_limits<T>::infinity());
   }
+  if (x_.limit != nullptr) leave_out(tile, pair, worker);
   return tile;
+}
+
+template <typename T>
+void Tiles<T>::leave_out(const Tile<T>& tile, const Pair& pair, int64_t worker) {
+  Tile<T> judge = tile;
+  if (guide_ != nullptr) {
+    judge = guide_->similarities(pair, worker, scratch_[worker].judge.data());
+  }
+  simd<T>().leave_out(tile, match(pair), judge, limit_.data() + row_begin(pair.row));
 }
 
 template <typename T>

@@ -95,6 +95,9 @@ struct Simd {
   // Negatives above the pivot of their row, or of their column.
   void (*above)(Tile<T>, Match<T>, const T* row_pivot, const T* col_pivot, int64_t* rows,
                 int64_t* cols);
+  // Minus infinity over the negatives whose entry in judge, a tile of the same shape, is above the
+  // limit of their row.
+  void (*leave_out)(Tile<T>, Match<T>, Tile<T> judge, const T* limit);
   // Gradient of the tile written over it, with one shift for all.
   void (*gradient)(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
   void (*gradient_matching)(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);

@@ -48,8 +48,10 @@ template <typename Result, typename... Rest, Result (*f)(const Given&, Rest...)>
 struct OnProblem<f> {
   static Result call(std::vector<Tensor> q, std::vector<Tensor> k, OptionalTensor own,
                      OptionalTensor logit_scale, OptionalTensor row_ids, OptionalTensor col_ids,
-                     double scale, bool both, bool positives_in, bool unit, bool normalize_q,
-                     bool normalize_k, bool normalize_own, bool paired, Rest... rest) {
+                     OptionalTensor row_weight, OptionalTensor col_weight, OptionalTensor limit,
+                     OptionalTensor guide_q, OptionalTensor guide_k, double scale, bool both,
+                     bool positives_in, bool unit, bool normalize_q, bool normalize_k,
+                     bool normalize_own, bool paired, Rest... rest) {
     check(!q.empty(), "fastcl: the contrast needs rows");
     check_matrix(q[0], "rows");
     Problem x{};
@@ -66,6 +68,28 @@ struct OnProblem<f> {
     }
     if (!col_ids.has_value()) col_ids = row_ids;
     check_ids(row_ids, col_ids, x.n, x.m);
+    const std::vector<double> row_weights = values<double>(row_weight, x.n, "row_weight");
+    const std::vector<double> col_weights = values<double>(col_weight, x.m, "col_weight");
+    const std::vector<double> limits = values<double>(limit, x.n, "limit");
+    const auto begin = [](const std::vector<double>& y) { return y.empty() ? nullptr : y.data(); };
+    x.row_weight = begin(row_weights);
+    x.col_weight = begin(col_weights);
+    x.limit = begin(limits);
+    check(!limit.has_value() || !(x.symmetric || both),
+          "fastcl: a limit takes columns of their own, in one direction");
+    check(guide_q.has_value() == guide_k.has_value() && (!guide_q.has_value() || limit.has_value()),
+          "fastcl: a guide has rows and columns, and a limit");
+    if (guide_q.has_value()) {
+      check_matrix(*guide_q, "guide_q");
+      x.guide_dtype = rows_dtype(*guide_q);
+      x.guide_d = guide_q->size(1);
+      int64_t rows = 0, columns = 0;
+      x.guide_q = rows_of({*guide_q}, *guide_q, &rows);
+      x.guide_k = rows_of({*guide_k}, *guide_q, &columns);
+      check(rows == x.n && columns == x.m, "fastcl: a guide must have as many rows as q and k");
+      check((x.guide_dtype == Dtype::kFloat64) == (x.dtype == Dtype::kFloat64),
+            "fastcl: a guide must accumulate in the dtype of the rows");
+    }
     x.scale = whole_scale(scale, logit_scale);
     x.row_ids = data<int64_t>(row_ids, "row_ids");
     x.col_ids = data<int64_t>(col_ids, "col_ids");

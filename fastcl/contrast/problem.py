@@ -21,6 +21,11 @@ class Problem(NamedTuple):
     logit_scale: Tensor | None  # [] multiplies scale
     row_ids: Tensor | None  # [n] int64; None: no column is a positive
     col_ids: Tensor | None  # [m] int64; None: those of the rows
+    row_weight: Tensor | None  # [n] of the rows' losses in the mean
+    col_weight: Tensor | None  # [m] of the columns' losses, where both
+    limit: Tensor | None  # [n] similarity above which a column is no negative of the row
+    guide_q: Tensor | None  # [n, g] whose cosines with guide_k are held to the limit; None: q and k
+    guide_k: Tensor | None  # [m, g]
     scale: float
     both: bool  # every column is contrasted with the rows too
     positives_in: bool  # positives are part of the denominator
@@ -107,6 +112,10 @@ def problem(
     normalize_k: bool | None = None,
     normalize_own: bool | None = None,
     paired: bool = True,
+    row_weight: Tensor | None = None,  # [n]
+    col_weight: Tensor | None = None,  # [m]
+    limit: Tensor | None = None,  # [n]
+    guide: tuple[Tensor, Tensor] | None = None,  # [n, g], [m, g]
 ) -> Problem:
     """A problem whose fields fit each other.
 
@@ -129,6 +138,12 @@ def problem(
         normalize_k, normalize_own: The same of columns and own; None: as the rows.
         paired: Every row has a positive. False: a row may have none, and then counts as zero in
             the mean.
+        row_weight, col_weight: Constants `[n]` and `[m]` that multiply the losses in the means;
+            what has weight zero takes no part, whatever its loss.
+        limit: A constant `[n]` for rows and columns of different kinds, in one direction: columns
+            that are more similar to the row, and no positives, are left out.
+        guide: Rows `[n, g]` and `[m, g]` of another model, constants, whose cosines take the place
+            of the similarities that are held to the limit.
 
     Raises:
         ValueError: Shapes, devices or ids do not fit, or the scale is not finite and positive.
@@ -139,6 +154,7 @@ def problem(
         ids, own, normalize_own = _diagonal(parts, k, both, normalize_k)
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
     _checked(parts, k, own, scale, row_ids, col_ids, both)
+    weights = _constants(parts, k, both, row_weight, col_weight, limit, guide)
     learned = isinstance(scale, Tensor)
     # Dynamo takes no tensor twice; None stands for ids given already.
     col_ids = None if col_ids is row_ids else col_ids
@@ -147,7 +163,7 @@ def problem(
         tuple(x.contiguous() for x in parts), () if k is None else (k.contiguous(),),
         *(None if x is None else x.contiguous() for x in (own, scale if learned else None)),
         *(None if x is None else x.contiguous() for x in (row_ids, col_ids)),
-        1.0 if learned else float(scale), both, positives_in, unit, normalize,
+        *weights, 1.0 if learned else float(scale), both, positives_in, unit, normalize,
         normalize if normalize_k is None or k is None else normalize_k,
         normalize if normalize_own is None else normalize_own, paired,
     )  # fmt: skip
@@ -178,3 +194,32 @@ def _checked(parts, k, own, scale, row_ids, col_ids, both) -> None:
     _check.ids(row_ids, col_ids, n, n if k is None else len(k), parts[0].device)
     if both and (k is None or own is not None):
         raise ValueError("both must be False where k is None or own is given")
+
+
+def _constants(parts, k, both, row_weight, col_weight, limit, guide):
+    """Weights and the limit in the accumulation dtype; a guide narrower than that as it is."""
+    n, device = sum(len(x) for x in parts), parts[0].device
+    m = n if k is None else len(k)
+    given = [("row_weight", row_weight, n), ("col_weight", col_weight, m), ("limit", limit, n)]
+    for name, x, size in given:
+        if x is not None:
+            _check.vector(name, x, size, device)
+    if col_weight is not None and not both:
+        raise ValueError("col_weight must be None where columns have no loss of their own")
+    if limit is not None and (k is None or both):
+        raise ValueError("limit must be None where k is None or both")
+    if guide is not None and limit is None:
+        raise ValueError("guide must be None where there is no limit")
+    wide = torch.float64 if parts[0].dtype == torch.float64 else torch.float32
+    constants = [None if x is None else x.detach().to(wide).contiguous() for _, x, _ in given]
+    if guide is None:
+        return *constants, None, None
+    for name, x, size in zip(("guide[0]", "guide[1]"), guide, (n, m), strict=True):
+        _check.rows(name, x, ("guide[0]", guide[0]))
+        if len(x) != size or x.device != device:
+            raise ValueError(
+                f"{name} must have {size} rows on {device}, got {list(x.shape)} on {x.device}"
+            )
+    if torch.float64 in (wide, guide[0].dtype):
+        guide = [x.to(wide) for x in guide]
+    return *constants, *(x.detach().contiguous() for x in guide)

@@ -43,6 +43,18 @@ def _matches(s: Tensor, p: Problem):
     return (row_ids[:, None] == col_ids[None, :]) & ~self_, self_
 
 
+def _sets(s: Tensor, p: Problem, q: Tensor, k: Tensor):
+    """Positives, denominator and negatives of every row: three [n, m] masks."""
+    matches, self_ = _matches(s, p)
+    negatives = ~(matches | self_)
+    if p.limit is not None:
+        if p.guide_q is not None:
+            q, k = (unit_rows_forward([x.to(s.dtype)])[0] for x in (p.guide_q, p.guide_k))
+        negatives = negatives & ~(q.to(s.dtype) @ k.to(s.dtype).T > p.limit[:, None])
+    inside = p.positives_in and p.own is None
+    return matches, negatives | matches if inside else negatives, negatives
+
+
 def _statistics(s, denominator, positives, extra=None):
     """Loss, rest of lse, mean positive logit and number of positives of every row: [4, n].
 
@@ -92,9 +104,7 @@ def contrast_forward(
     dtype = accumulate_dtype(q.dtype)
     with no_autocast(q):
         s = logits(q, k, p.scale, p.logit_scale)
-        matches, self_ = _matches(s, p)
-        negatives = ~(matches | self_)
-        denominator = negatives | matches if p.positives_in and own is None else negatives
+        matches, denominator, negatives = _sets(s, p, q, k)
         extra = None if own is None else (q.to(dtype) * own.to(dtype)).sum(1)
         rows = _statistics(s, denominator, matches, scaled(extra, p.scale, p.logit_scale, dtype))
         cols = s.new_empty(4, 0)
@@ -188,9 +198,7 @@ def contrast_backward(
 def _logit_gradient(p, q, k, own, rows, cols, grads) -> Tensor:
     """dS [n, m]."""
     s = logits(q, k, p.scale, p.logit_scale)
-    matches, self_ = _matches(s, p)
-    negatives = ~(matches | self_)
-    denominator = negatives | matches if p.positives_in and own is None else negatives
+    matches, denominator, _ = _sets(s, p, q, k)
     positives = matches if own is None else torch.zeros_like(matches)
     g = _weights(s, denominator, positives, rows, *grads[:2])
     if any(x is not None for x in grads[2:]):
@@ -198,11 +206,16 @@ def _logit_gradient(p, q, k, own, rows, cols, grads) -> Tensor:
     return g
 
 
+def _mean(losses: Tensor, weight: Tensor) -> Tensor:  # [n] each -> []
+    """Weighted; what has weight zero takes no part, whatever its loss."""
+    return torch.where(weight == 0, 0, weight * losses).mean()
+
+
 def contrast_mean(
     p: Problem, need_q: bool, need_k: bool, need_own: bool, need_scale: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The mean of the losses of contrast_forward, where both of the rows' mean and the columns',
-    and its gradients. A row without a positive counts as zero where paired is False.
+    """The mean of the losses of contrast_forward, weighted, where both of the rows' mean and the
+    columns', and its gradients. A row without a positive counts as zero where paired is False.
 
     Returns:
         loss [], the losses of the rows [n], and the four of contrast_backward.
@@ -210,13 +223,15 @@ def contrast_mean(
     need = need_q or need_k or need_own or need_scale
     rows, cols, _, weighted = contrast_forward(p, None, need_q, need_k)
     share = 0.5 if p.both else 1.0
-    losses, grad = rows[0].clone(), torch.full_like(rows[0], share / p.rows)
+    losses, weight = rows[0].clone(), torch.ones_like(rows[0])
+    weight = weight if p.row_weight is None else p.row_weight
     if not p.paired:
-        losses, grad = (torch.where(rows[3] == 0, 0, x) for x in (losses, grad))
-    loss = losses.mean()
+        weight = torch.where(rows[3] == 0, 0, weight)
+    loss, grad = _mean(losses, weight), weight * (share / p.rows)
     col_grad = None
     if p.both:
-        loss, col_grad = (loss + cols[0].mean()) / 2, torch.full_like(cols[0], share / p.columns)
+        weight = torch.ones_like(cols[0]) if p.col_weight is None else p.col_weight
+        loss, col_grad = (loss + _mean(cols[0], weight)) / 2, weight * (share / p.columns)
     if not need:
         nothing = (rows.new_empty(0, p.width) for _ in range(3))
         return loss, losses.clone(), *nothing, rows.new_empty(0)

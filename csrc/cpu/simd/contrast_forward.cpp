@@ -205,11 +205,26 @@ void above(Tile<T> tile, Match<T> match, const T* row_pivot, const T* col_pivot,
   for (int64_t j = 0; j < tile.cols; ++j) cols[j] += column[j];
 }
 
+template <typename T>
+void leave_out(Tile<T> tile, Match<T> match, Tile<T> judge, const T* limit) {
+  using V = Vector<T>;
+  const V none = splat<T>(-__builtin_inf());
+  for (int64_t i = 0; i < tile.rows; ++i) {
+    T* at = tile.s + i * tile.stride;
+    for (int64_t j = 0; j < tile.cols; j += kWidth<T>) {
+      const V s = load<V>(judge.s + i * judge.stride + j);
+      const Integer<T> out = Lane<T>(match, i, j).negative & (s > limit[i]);
+      store(at + j, out ? none : load<V>(at + j));
+    }
+  }
+}
+
 #define FASTCL_INSTANCE(T)                                                             \
   template void fold(Tile<T>, Scale<T>, T, Sums<T>, Sums<T>, bool);                    \
   template void fold_matching(Tile<T>, Match<T>, Scale<T>, T, Sums<T>, Sums<T>, bool); \
   template void fold_online(Tile<T>, Match<T>, Scale<T>, bool, Sums<T>, Sums<T>);      \
-  template void above(Tile<T>, Match<T>, const T*, const T*, int64_t*, int64_t*);
+  template void above(Tile<T>, Match<T>, const T*, const T*, int64_t*, int64_t*);      \
+  template void leave_out(Tile<T>, Match<T>, Tile<T>, const T*);
 FASTCL_INSTANCE(float)
 FASTCL_INSTANCE(double)
 #undef FASTCL_INSTANCE

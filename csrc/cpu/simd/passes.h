@@ -43,6 +43,8 @@ void fold_online(Tile<T>, Match<T>, Scale<T>, bool positives_in, Sums<T> rows, S
 template <typename T>
 void above(Tile<T>, Match<T>, const T* row_pivot, const T* col_pivot, int64_t* rows, int64_t* cols);
 template <typename T>
+void leave_out(Tile<T>, Match<T>, Tile<T> judge, const T* limit);
+template <typename T>
 void gradient(Tile<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
 template <typename T>
 void gradient_matching(Tile<T>, Match<T>, Scale<T>, T shift, Weights<T> rows, Weights<T> cols);
