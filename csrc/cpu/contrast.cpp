@@ -19,7 +19,7 @@ void in_passes(const Divided<T>& x, T* rows, T* cols, T* dq, T* dk) {
   forward<T>(x, nullptr, rows, cols, nullptr, finishes ? dq : nullptr);
   if (dq == nullptr && dk == nullptr) return;
   Buffer<T> grad(x.n);
-  for (int64_t i = 0; i < x.n; ++i) grad[i] = static_cast<T>(upstream(x, rows, i));
+  for (int64_t i = 0; i < x.n; ++i) grad[i] = static_cast<T>(upstream_of_row(x, rows, i));
   if (finishes) {
     for (int64_t i = 0; i < x.n; ++i) {
       const T factor = static_cast<T>(x.scale * grad[i]);
@@ -29,7 +29,7 @@ void in_passes(const Divided<T>& x, T* rows, T* cols, T* dq, T* dk) {
   }
   Buffer<T> col_grad(x.both ? x.m : 0);
   for (int64_t j = 0; x.both && j < x.m; ++j) {
-    col_grad[j] = static_cast<T>(upstream_of_column(x, j));
+    col_grad[j] = static_cast<T>(upstream_of_column(x, cols, j));
   }
   const ContrastBackward<T> given{
       x,       rows, cols, nullptr, grad.data(), nullptr, x.both ? col_grad.data() : nullptr,
@@ -86,15 +86,16 @@ void contrast_mean(const ContrastMean<T>& x) {
   std::copy_n(rows.data(), n, x.losses);
   // What has weight zero takes no part, whatever its loss.
   const auto part = [](double weight, T loss) { return weight == 0 ? 0 : weight * loss; };
-  *x.loss =
-      sum_of(0, n, [&](int64_t i) { return part(upstream(problem, rows.data(), i), rows[i]); });
+  *x.loss = sum_of(
+      0, n, [&](int64_t i) { return part(upstream_of_row(problem, rows.data(), i), rows[i]); });
   if (problem.both) {
-    *x.loss +=
-        sum_of(0, m, [&](int64_t j) { return part(upstream_of_column(problem, j), cols[j]); });
+    *x.loss += sum_of(0, m, [&](int64_t j) {
+      return part(upstream_of_column(problem, cols.data(), j), cols[j]);
+    });
   }
   prepared.finish(
       [&](int64_t i) {
-        return upstream(problem, rows.data(), i) * std::expm1(-double{rows.data()[i]});
+        return upstream_of_row(problem, rows.data(), i) * std::expm1(-double{rows.data()[i]});
       },
       x.to);
 }

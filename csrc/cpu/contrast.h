@@ -233,16 +233,23 @@ void in_triangle(const Divided<T>& x, T* rows, T* dz);
 // Of the rows' mean in the loss.
 inline double share(const Problem& x) { return x.both ? 0.5 : 1; }
 
-// The gradient of the mean to the loss of a column.
-inline double upstream_of_column(const Problem& x, int64_t j) {
-  return (x.col_weight != nullptr ? x.col_weight[j] : 1) * share(x) / x.m;
+// The gradient of the mean to the loss of a row or a column, of which there are `size`, with these
+// weights, or none, and statistics.
+template <typename T>
+double upstream(const Problem& x, const double* weights, const T* statistics, int64_t size,
+                int64_t i) {
+  const double weight = weights != nullptr ? weights[i] : 1;
+  return x.paired || !(statistics[3 * size + i] == 0) ? weight * share(x) / size : 0;
 }
 
-// The gradient of the mean to the loss of a row, of which these are the statistics.
 template <typename T>
-double upstream(const Problem& x, const T* rows, int64_t i) {
-  const double weight = x.row_weight != nullptr ? x.row_weight[i] : 1;
-  return x.paired || !(rows[3 * x.n + i] == 0) ? weight * share(x) / x.n : 0;
+double upstream_of_row(const Problem& x, const T* rows, int64_t i) {
+  return upstream(x, x.row_weight, rows, x.n, i);
+}
+
+template <typename T>
+double upstream_of_column(const Problem& x, const T* cols, int64_t j) {
+  return upstream(x, x.col_weight, cols, x.m, j);
 }
 
 }  // namespace fastcl::cpu

@@ -134,14 +134,14 @@ void Chunks<T>::sum() {
 template <typename T>
 void Chunks<T>::weigh() {
   for (int64_t i = begin_; i < begin_ + size_; ++i) {
-    grad_[i] = static_cast<T>(upstream(x_, to_rows_, i));
+    grad_[i] = static_cast<T>(upstream_of_row(x_, to_rows_, i));
   }
   const Side<T> side{grad_.data(), nullptr, to_rows_, x_.n};
   Spread spread;
   spread.add(side, begin_, begin_ + size_);
   const Buffer<T> col_grad(x_.both ? x_.m : 0);
   for (int64_t j = 0; x_.both && j < x_.m; ++j) {
-    col_grad[j] = static_cast<T>(upstream_of_column(x_, j));
+    col_grad[j] = static_cast<T>(upstream_of_column(x_, to_cols_, j));
   }
   const Side<T> col_side{col_grad.data(), nullptr, to_cols_, x_.m};
   if (x_.both) spread.add(col_side, 0, x_.m);

@@ -80,7 +80,7 @@ void Triangle<T>::forward() {
 template <typename T>
 void Triangle<T>::backward() {
   Buffer<T> grad(x_.n);
-  for (int64_t i = 0; i < x_.n; ++i) grad[i] = static_cast<T>(upstream(x_, rows_, i));
+  for (int64_t i = 0; i < x_.n; ++i) grad[i] = static_cast<T>(upstream_of_row(x_, rows_, i));
   const Side<T> side{grad.data(), nullptr, rows_, x_.n};
   Spread spread;
   spread.add(side, 0, x_.n);

@@ -18,8 +18,8 @@ from torch import Tensor
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..functional import unit_rows
+from ..functional.pairs import log_sum_by_row, matching_pairs, pair_products
 from ._common import hooked, log_sum, replaced, several, signed_inverse
-from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 
 __all__ = ["CrossBatchMemory", "NTXentLoss", "SupConLoss"]
 

@@ -15,11 +15,11 @@ from .. import distributed
 from ..contrast.node import mean_loss
 from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
+from ..functional.pairs import log_sum_by_row, matching_pairs, pair_products
 from ..functional.swav import predicted
 from ..momentum import momentum_update_
 from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
 from ._lightly_swav import cross_entropy, sinkhorn
-from ._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 from .info_nce import info_nce
 
 __all__ = [

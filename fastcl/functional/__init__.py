@@ -14,6 +14,7 @@ from .barlow_twins import barlow_twins
 from .byol import byol
 from .clip import clip
 from .cmc import cmc
+from .contrast import contrast, false_negatives
 from .cpc import cpc
 from .dclw import dclw
 from .dim import dim_dv, dim_jsd, dim_nce
@@ -35,9 +36,9 @@ from .swav import swav
 from .unit_rows import unit_rows
 
 __all__ = [
-    "bank_update_", "barlow_twins", "byol", "clip", "cmc", "cpc", "dcl",
-    "dclw", "dim_dv", "dim_jsd", "dim_nce", "flat_nce", "info_nce", "inst_disc", "inva_spread",
-    "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer", "negative_sampling",
-    "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip", 
+    "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl", "dclw",
+    "dim_dv", "dim_jsd", "dim_nce", "false_negatives", "flat_nce", "info_nce", "inst_disc",
+    "inva_spread", "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer",
+    "negative_sampling", "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip",
     "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

@@ -206,6 +206,12 @@ def _logit_gradient(p, q, k, own, rows, cols, grads) -> Tensor:
     return g
 
 
+def _weight(statistics: Tensor, given: Tensor | None, paired: bool) -> Tensor:  # [4, n] -> [n]
+    """Of the losses in the mean."""
+    weight = torch.ones_like(statistics[0]) if given is None else given
+    return weight if paired else torch.where(statistics[3] == 0, 0, weight)
+
+
 def _mean(losses: Tensor, weight: Tensor) -> Tensor:  # [n] each -> []
     """Weighted; what has weight zero takes no part, whatever its loss."""
     return torch.where(weight == 0, 0, weight * losses).mean()
@@ -223,19 +229,15 @@ def contrast_mean(
     need = need_q or need_k or need_own or need_scale
     rows, cols, _, weighted = contrast_forward(p, None, need_q, need_k)
     share = 0.5 if p.both else 1.0
-    losses, weight = rows[0].clone(), torch.ones_like(rows[0])
-    weight = weight if p.row_weight is None else p.row_weight
-    if not p.paired:
-        weight = torch.where(rows[3] == 0, 0, weight)
-    loss, grad = _mean(losses, weight), weight * (share / p.rows)
-    col_grad = None
+    weight, col_grad = _weight(rows, p.row_weight, p.paired), None
+    loss, grad = _mean(rows[0], weight), weight * (share / p.rows)
     if p.both:
-        weight = torch.ones_like(cols[0]) if p.col_weight is None else p.col_weight
+        weight = _weight(cols, p.col_weight, p.paired)
         loss, col_grad = (loss + _mean(cols[0], weight)) / 2, weight * (share / p.columns)
     if not need:
         nothing = (rows.new_empty(0, p.width) for _ in range(3))
-        return loss, losses.clone(), *nothing, rows.new_empty(0)
+        return loss, rows[0].clone(), *nothing, rows.new_empty(0)
     found = contrast_backward(
         p, rows, cols, weighted, grad, None, col_grad, None, need_q, need_k, need_own, need_scale
     )
-    return loss, losses, *found
+    return loss, rows[0].clone(), *found

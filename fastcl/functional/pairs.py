@@ -14,6 +14,17 @@ from ..reference import accumulate_dtype
 CHUNK = 1 << 22
 
 
+def added(
+    to: Tensor,  # [n, ...]
+    index: Tensor,  # [P] int64
+    values: Tensor,  # [P, ...]
+) -> Tensor:
+    """``to.index_add(0, index, values)`` in the same order every time."""
+    if to.is_cuda:  # sorts the rows, where index_add would add by atomics
+        return to.index_put((index,), values, accumulate=True)
+    return to.index_add(0, index, values)
+
+
 def matching_pairs(
     row_ids: Tensor,  # [n]
     col_ids: Tensor,  # [m]
@@ -51,9 +62,9 @@ class _PairProducts(torch.autograd.Function):
         for piece in _pieces(a.shape[0], q.shape[1]):
             g = grad[piece, None]
             if dq is not None:
-                dq.index_add_(0, a[piece], g * k[p[piece]].to(grad.dtype))
+                dq = added(dq, a[piece], g * k[p[piece]].to(grad.dtype))
             if dk is not None:
-                dk.index_add_(0, p[piece], g * q[a[piece]].to(grad.dtype))
+                dk = added(dk, p[piece], g * q[a[piece]].to(grad.dtype))
         return (
             None if dq is None else dq.to(q.dtype),
             None if dk is None else dk.to(k.dtype),
@@ -85,7 +96,7 @@ def log_sum_by_row(
     """The log of the sum of exp(s) over the pairs of every row, `[n]`; -inf without a pair."""
     top = s.new_full((n,), -torch.inf).scatter_reduce(0, a, s.detach(), "amax")
     top = torch.where(top.isfinite(), top, 0)
-    total = s.new_zeros(n).index_add(0, a, (s - top[a]).exp())
+    total = added(s.new_zeros(n), a, (s - top[a]).exp())
     # The double where keeps the gradient of a row without pairs at zero and not 0 / 0.
     some = total != 0
     return torch.where(some, torch.where(some, total, 1).log() + top, -torch.inf)

@@ -1,0 +1,199 @@
+"""The ways of `contrast`: what the operators know by themselves, and what goes beside them."""
+
+import torch
+from torch import Tensor
+
+from ..contrast.node import mean_loss, row_losses
+from ..contrast.problem import Problem, problem
+from ..reference import accumulate_dtype
+from . import positives
+from .asked import Asked
+from .pairs import log_sum_by_row, pair_products
+from .positives import Rows
+from .rows import reduced, row_products
+from .unit_rows import unit_rows
+
+# Rows are filled up to a multiple: whole vectors, and what a bulk copy is aligned to.
+WIDTH_STEP = 8
+
+
+def _of_mean(mean: Tensor, rows: Tensor, reduction: str) -> Tensor:
+    return mean * len(rows) if reduction == "sum" else mean
+
+
+def joined(x: Asked, losses: list[Tensor]) -> Tensor:
+    """The result, from the loss of every row [n] and, where both, of every column [m]."""
+    if len({len(loss) for loss in losses}) > 1:
+        mean = sum(loss.mean() for loss in losses) / len(losses)
+        return mean * len(losses[0]) if x.reduction == "sum" else mean
+    return reduced(_weighted(sum(losses) / len(losses), x.row_weight), x.reduction)
+
+
+def _weighted(loss: Tensor, weight: Tensor | None) -> Tensor:
+    """What has weight zero takes no part, whatever its loss, but for the gradient of the weight."""
+    if weight is None or weight.requires_grad:
+        return loss if weight is None else weight * loss
+    return torch.where(weight == 0, 0, weight * loss)
+
+
+def _row_by_row(x: Asked) -> bool:
+    """Whether the loss of every row is wanted, by the caller or by the gradient of its weight."""
+    return x.reduction == "none" or (x.row_weight is not None and x.row_weight.requires_grad)
+
+
+def by_ids(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tensor:
+    """One positive per row, or those of one label: what the operators know by themselves."""
+    options = {"scale": x.scale, "both": x.both, "normalize": normalize}
+    if x.diagonal:
+        options["diagonal"] = True
+    else:
+        row_ids, col_ids = (labels[:, 0] for labels in x.labels)
+        options |= {"ids": row_ids if key is None else (row_ids, col_ids), "paired": False}
+    if _row_by_row(x):
+        found = row_losses(problem(query, key, **options))
+        losses = [torch.where(found.count > 0, found.loss, 0)]
+        if x.both:
+            losses.append(torch.where(found.col_count > 0, found.col_loss, 0))
+        loss = joined(x, losses)
+    else:
+        weights = {"row_weight": x.row_weight, "col_weight": x.row_weight if x.both else None}
+        loss = _of_mean(mean_loss(problem(query, key, **options, **weights))[0], query, x.reduction)
+    return loss if x.level_weights is None else loss * x.level_weights
+
+
+def _matrices(x: Asked, query: Tensor, key: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Rows and columns whose products times the scale are the logits."""
+    q, k = query, query if key is None else key
+    if x.row_scale is not None:
+        q = (q * x.row_scale[:, None]).to(query.dtype)
+    if x.column_bias is None:
+        return q, k
+    # A feature of ones meets the bias; of 16 bits three, that hold as many digits as float32.
+    rest, parts = x.column_bias / x.scale, []
+    for _ in range(3 if query.dtype.itemsize == 2 else 1):
+        parts.append(rest.to(query.dtype))
+        rest = rest - parts[-1].to(rest.dtype)
+    width = q.shape[1] + len(parts)
+    empty = -width % WIDTH_STEP
+    ones = q.new_ones(len(q), len(parts))
+    q = torch.cat([q, ones, q.new_zeros(len(q), empty)], 1)
+    return q, torch.cat([k, torch.stack(parts, 1), k.new_zeros(len(k), empty)], 1)
+
+
+def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
+    """The log-sum-exp over all columns from one pass without positives, and these beside it."""
+    q, k = _matrices(x, query, key)
+    itself, dtype = key is None, accumulate_dtype(q.dtype)
+    rows = Rows(q.to(dtype), k.to(dtype), itself)
+    options = {"scale": x.scale, "unit": x.plain, "normalize": False, "both": x.both}
+    triangle = itself and x.plain
+    if itself and not triangle:  # a row leaves out itself as its positive, which then comes back
+        options |= {"ids": torch.arange(len(q), device=q.device), "positives_in": False}
+    sides = [_side(x, rows, False)] + ([_side(x, rows.turned(), True)] if x.both else [])
+    columns = None if triangle else k
+    if _row_by_row(x) or any(count.requires_grad for count, _ in sides):
+        found = row_losses(problem(q, columns, **options))
+        lse = [found.loss + found.positive, found.col_loss][: len(sides)]
+        return joined(x, [
+            _weighted(sums, count) - positive
+            for sums, (count, positive) in zip(lse, sides, strict=True)
+        ])  # fmt: skip
+    weights = [count if x.row_weight is None else count * x.row_weight for count, _ in sides]
+    row_weight, col_weight = (*weights, None)[:2]
+    p = problem(q, columns, row_weight=row_weight, col_weight=col_weight, **options)
+    loss, _ = mean_loss(p)
+    if itself and not triangle:
+        loss = loss + (row_weight * x.scale * rows.own).mean()
+    positive = sum(_weighted(side, x.row_weight).mean() for _, side in sides) / len(sides)
+    return _of_mean(loss - positive, query, x.reduction)
+
+
+def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
+    """How often lse counts in the loss of every row, and what is subtracted, both [n]."""
+
+    def way(pair):
+        return pair[::-1] if turned else pair
+
+    if x.summed and x.pairs is not None:
+        row, column = way(x.pairs[:2])
+        return _summed_pairs(x, rows, row, column)
+    if x.diagonal:
+        found = [positives.diagonal(rows)]
+    elif x.labels is not None:
+        levels = zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True)
+        found = [positives.of_labels(rows, *level) for level in levels]
+    elif x.targets is not None:
+        found = [positives.of_targets(rows, *way(x.targets))]
+    else:
+        found = [positives.of_pairs(rows, *way(x.pairs[:2]), x.pairs[2])]
+    shares = [1 / len(found)] * len(found) if x.level_weights is None else x.level_weights
+    counts = mean = 0
+    for share, (weight, total) in zip(shares, found, strict=True):
+        some = weight > 0
+        counts = counts + share * some.to(total.dtype)
+        mean = mean + share * torch.where(some, total / torch.where(some, weight, 1), 0)
+    if x.smoothing:
+        size, total = positives.all_columns(rows)
+        mean = (1 - x.smoothing) * mean + x.smoothing * counts * (total / size)
+    return counts, x.scale * mean
+
+
+def _summed_pairs(x: Asked, rows: Rows, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:
+    """The logarithm of the sum over the pairs of every row."""
+    weight = x.pairs[2]
+    if rows.itself:
+        weight = torch.where(row == column, 0, weight)
+    s = x.scale * pair_products(rows.q, rows.k, row, column)
+    s = torch.where(weight > 0, s + torch.where(weight > 0, weight, 1).log(), -torch.inf)
+    sums = log_sum_by_row(s, row, len(rows.q))
+    some = sums > -torch.inf
+    return some.to(sums.dtype), torch.where(some, sums, 0)
+
+
+def limited_to_margin(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
+    """With one positive per row, apart from the columns, which are held to its cosine."""
+    itself, guide = key is None, x.guide
+    if guide is None and not x.plain:  # the logits are no cosines
+        guide = query, query if itself else key
+    q, k = _matrices(x, query, key)
+    sides = [(q, k, guide, False)]
+    if x.both:
+        sides.append((k, q, None if guide is None else guide[::-1], True))
+    problems = [_held(x, *side, itself) for side in sides]
+    if _row_by_row(x):
+        return joined(x, [row_losses(p).loss for p in problems])
+    loss = sum(mean_loss(p)[0] for p in problems) / len(problems)
+    return _of_mean(loss, query, x.reduction)
+
+
+def _held(x: Asked, q, k, guide, turned: bool, itself: bool) -> Problem:
+    """One direction of it."""
+    ids, partner = _partners(x, q, turned, itself)
+    own, judges = (k, (q, k)) if guide is None else (k, [unit_rows(rows) for rows in guide])
+    a, b = judges
+    if partner is not None:
+        own, b = own[partner], b[partner]
+    limit = row_products(a.detach(), b.detach()) + x.margin
+    weight = None if _row_by_row(x) else x.row_weight
+    return problem(
+        q, k, own=own, ids=ids, scale=x.scale, limit=limit, guide=guide, unit=x.plain,
+        normalize=False, row_weight=weight,
+    )  # fmt: skip
+
+
+def _partners(x: Asked, q: Tensor, turned: bool, itself: bool):
+    """Ids of rows and columns, and the column that is the positive of each row; None: its own."""
+    if x.diagonal:
+        return torch.arange(len(q), device=q.device), None
+    rows, columns = (labels[:, 0] for labels in (x.labels[::-1] if turned else x.labels))
+    by_label, order = columns.sort(stable=True)
+    first = torch.searchsorted(by_label, rows.contiguous())
+    last = torch.searchsorted(by_label, rows.contiguous(), right=True) - 1
+    one = (last - first == int(itself)).all()
+    if not torch.compiler.is_compiling() and q.device.type == "cpu" and not one:
+        raise ValueError("margin and guide take one positive per row, labels name more or none")
+    first, last = (order[at.clamp(0, len(order) - 1)] for at in (first, last))
+    if not itself:
+        return (rows, columns), first
+    own = torch.arange(len(q), device=q.device)
+    return rows, torch.where(first == own, last, first)

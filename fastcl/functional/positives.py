@@ -1,0 +1,105 @@
+"""Who is a positive of whom, as sums over the columns that need no matrix.
+
+With y_ij how much column j is a positive of row i, a loss takes of the positives no more than
+    weight_i = sum_j y_ij,   mean_i = sum_j y_ij <q_i, k_j> / weight_i
+and all kinds of y here have sums that are thin products: columns of one label are added up before
+they meet a row, y_ij = <a_i, b_j> makes them a_i (B^T K), a list names its pairs.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .pairs import added, pair_products
+
+
+class Rows(NamedTuple):
+    """Both sides as they go into the products, in the accumulation dtype."""
+
+    q: Tensor  # [n, d]
+    k: Tensor  # [m, d]
+    itself: bool  # columns are the rows, and none is its own positive
+
+    def turned(self) -> "Rows":
+        return Rows(self.k, self.q, self.itself)
+
+    @property
+    def own(self) -> Tensor:
+        """Similarity of every row with its own column, [n]."""
+        return (self.q * self.k).sum(1)
+
+
+Sums = tuple[Tensor, Tensor]  # weight [n] and weight * mean [n]
+
+
+def diagonal(rows: Rows) -> Sums:
+    """Column i is the positive of row i."""
+    return rows.q.new_ones(len(rows.q)), rows.own
+
+
+def of_labels(
+    rows: Rows,
+    row_labels: Tensor,  # [n] int64
+    col_labels: Tensor,  # [m] int64
+) -> Sums:
+    """Columns of the row's label."""
+    by_label, order = col_labels.sort(stable=True)
+    first = torch.ones_like(by_label, dtype=torch.bool)
+    first[1:] = by_label[1:] != by_label[:-1]
+    group = first.cumsum(0) - 1  # of every column in the order of labels
+    sums = added(torch.zeros_like(rows.k), group, rows.k[order])
+    sizes = added(rows.k.new_zeros(len(rows.k)), group, rows.k.new_ones(len(rows.k)))
+    at = torch.searchsorted(by_label, row_labels.contiguous()).clamp(max=len(by_label) - 1)
+    found, at = by_label[at] == row_labels, group[at]
+    count = torch.where(found, sizes[at], 0)
+    total = torch.where(found, (rows.q * sums[at]).sum(1), 0)
+    if rows.itself:
+        count, total = count - 1, total - rows.own
+    # What is left of the row's own square is no positive.
+    return count, torch.where(count > 0, total, 0)
+
+
+def of_targets(
+    rows: Rows,
+    a: Tensor,  # [n, c]
+    b: Tensor,  # [m, c]
+) -> Sums:
+    """y = a b^T."""
+    weight = (a.double() * b.double().sum(0)).sum(1)  # of which the own may be nearly all
+    total = ((a @ (b.T @ rows.k)) * rows.q).sum(1)
+    if rows.itself:
+        own = (a.double() * b.double()).sum(1)
+        # Of a row that shares nothing with another one, rounding would leave a positive.
+        weight = torch.where(_alone(a, b), 0, weight - own)
+        total = total - own.to(total.dtype) * rows.own
+    weight = weight.to(total.dtype)
+    return weight, torch.where(weight > 0, total, 0)
+
+
+def _alone(a: Tensor, b: Tensor) -> Tensor:
+    """Rows whose own targets nobody else has, [n]."""
+    others = (b != 0).to(a.dtype).sum(0) - (b != 0).to(a.dtype)
+    return ((a != 0) & (others > 0)).sum(1) == 0
+
+
+def of_pairs(
+    rows: Rows,
+    row: Tensor,  # [p] int64
+    column: Tensor,  # [p] int64
+    weight: Tensor,  # [p]
+) -> Sums:
+    """y from a list; a pair that is named twice counts twice."""
+    if rows.itself:
+        weight = torch.where(row == column, 0, weight)
+    none = rows.q.new_zeros(len(rows.q))
+    total = added(none, row, weight * pair_products(rows.q, rows.k, row, column))
+    return added(none, row, weight), total
+
+
+def all_columns(rows: Rows) -> Sums:
+    """Every column but the row itself, as label smoothing has it."""
+    count, total = len(rows.k), (rows.q * rows.k.sum(0)).sum(1)
+    if rows.itself:
+        count, total = count - 1, total - rows.own
+    return torch.full_like(total, count), total
