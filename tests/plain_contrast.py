@@ -1,5 +1,7 @@
 """The general contrast as one would write it with the matrix, in the dtype of its inputs."""
 
+import math
+
 import plain
 import torch
 
@@ -74,3 +76,74 @@ def contrast(
     else:
         loss = weight * loss
     return {"mean": loss.mean(), "sum": loss.sum(), "none": loss}[reduction]
+
+
+def mil_nce(query, keys, *, temperature):
+    n, p, d = keys.shape
+    s = plain.unit(query) @ plain.unit(keys.reshape(n * p, d)).T / temperature
+    own = torch.arange(n).repeat_interleave(p) == torch.arange(n)[:, None]
+    return (s.logsumexp(1) - torch.where(own, s, -torch.inf).logsumexp(1)).mean()
+
+
+def _views(z0, z1, temperature):
+    n, z = len(z0), plain.unit(torch.cat([z0, z1]))
+    s = z @ z.T / temperature
+    index = torch.arange(2 * n)
+    negative = (index[:, None] % n) != (index % n)
+    return s[index, index.roll(n)].exp(), s.exp()[negative].view(2 * n, -1)
+
+
+def hcl(z0, z1, *, temperature, tau_plus, beta):
+    pos, neg = _views(z0, z1, temperature)
+    count = neg.shape[1]
+    weight = (beta * neg.log()).exp()
+    hard = (weight * neg).sum(1) / weight.mean(1)
+    g = (hard - tau_plus * count * pos) / (1 - tau_plus)
+    g = g.clamp(min=count * math.exp(-1 / temperature))
+    return -(pos / (pos + g)).log().mean()
+
+
+def debiased(z0, z1, *, temperature, tau_plus):
+    return hcl(z0, z1, temperature=temperature, tau_plus=tau_plus, beta=0.0)
+
+
+def rince(z0, z1, *, temperature, q, lam):
+    pos, neg = _views(z0, z1, temperature)
+    return (((lam * (pos + neg.sum(1))) ** q) / q - pos**q / q).mean()
+
+
+def retrieval(
+    query, document, hard=None, *, temperature, query_query=True, document_document=True,
+    margin=None, guide=None,
+):  # fmt: skip
+    q, d = plain.unit(query), plain.unit(document)
+    n, g = len(q), (q, d) if guide is None else [plain.unit(x) for x in guide[:2]]
+    margin = 0.0 if guide is not None and margin is None else margin
+    own, limit = (q * d).sum(1), (g[0] * g[1]).sum(1, keepdim=True)
+    blocks = [(q, d, g[0], g[1])]
+    blocks += [(q, q, g[0], g[0])] * query_query + [(d, d, g[1], g[1])] * document_document
+    total = (own / temperature).exp()
+    for a, b, u, v in blocks:
+        inside = ~torch.eye(n, dtype=torch.bool)
+        if margin is not None:
+            inside = inside & ~((u @ v.T).detach() > limit.detach() + margin)
+        total = total + torch.where(inside, (a @ b.T / temperature).exp(), 0).sum(1)
+    if hard is not None:
+        h = plain.F.normalize(hard, dim=2)
+        s = torch.einsum("nd,nhd->nh", q, h)
+        judge = s.detach()
+        if guide is not None:
+            judge = torch.einsum("ng,nhg->nh", g[0], plain.F.normalize(guide[2], dim=2))
+        inside = torch.ones_like(s, dtype=torch.bool)
+        if margin is not None:
+            inside = ~(judge > limit.detach() + margin)
+        total = total + torch.where(inside, (s / temperature).exp(), 0).sum(1)
+    return (total.log() - own / temperature).mean()
+
+
+def matryoshka(query, key, *, widths, weights=None, temperature):
+    weights = [1.0] * len(widths) if weights is None else weights
+    return sum(
+        weight * plain.info_nce(query[:, :w], key[:, :w], temperature=temperature)
+        for w, weight in zip(widths, weights, strict=True)
+    )

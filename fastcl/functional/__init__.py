@@ -17,15 +17,20 @@ from .cmc import cmc
 from .contrast import contrast, false_negatives
 from .cpc import cpc
 from .dclw import dclw
+from .debiased import debiased, hcl
 from .dim import dim_dv, dim_jsd, dim_nce
 from .info_nce import info_nce
 from .inst_disc import inst_disc
 from .inva_spread import inva_spread
+from .matryoshka import matryoshka
+from .mil_nce import mil_nce
 from .moco import moco
 from .moco_v3 import moco_v3
 from .nce import nce, nce_normalizer
 from .negative_sampling import negative_sampling
 from .nt_xent import dcl, flat_nce, nt_xent
+from .retrieval import retrieval
+from .rince import rince
 from .rows import row_products
 from .siglip import siglip
 from .sim_cse import sim_cse
@@ -37,8 +42,9 @@ from .unit_rows import unit_rows
 
 __all__ = [
     "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl", "dclw",
-    "dim_dv", "dim_jsd", "dim_nce", "false_negatives", "flat_nce", "info_nce", "inst_disc",
-    "inva_spread", "moco", "moco_v3", "momentum_update_", "nce", "nce_normalizer",
-    "negative_sampling", "noise_indices", "nt_xent", "queue_push_", "row_products", "siglip",
-    "sim_cse", "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
+    "debiased", "dim_dv", "dim_jsd", "dim_nce", "false_negatives", "flat_nce", "hcl", "info_nce",
+    "inst_disc", "inva_spread", "matryoshka", "mil_nce", "moco", "moco_v3", "momentum_update_",
+    "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent", "queue_push_",
+    "retrieval", "rince", "row_products", "siglip", "sim_cse", "simsiam", "sinkhorn", "sup_con",
+    "swav", "unit_rows",
 ]  # fmt: skip

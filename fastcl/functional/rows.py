@@ -46,3 +46,10 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return loss.mean()
     return loss.sum() if reduction == "sum" else loss
+
+
+def log_sum(s: Tensor, dim: int) -> Tensor:
+    """``s.logsumexp(dim)``, without a gradient where everything is minus infinity."""
+    some = ~(s == -torch.inf).all(dim, keepdim=True)
+    sums = torch.where(some, s, 0).logsumexp(dim, keepdim=True)
+    return torch.where(some, sums, -torch.inf).squeeze(dim)
