@@ -50,7 +50,9 @@ $(PEERS)/.installed: benchmarks/peers.txt
 
 test-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
-		tests/test_examples.py tests/test_migration_benchmark.py $(ARGS)
+		tests/test_examples.py tests/test_migration_benchmark.py \
+		tests/test_benchmarks.py::test_library_is_right \
+		tests/test_benchmarks.py::test_library_for_gpus_is_imported_and_refused_on_the_cpu $(ARGS)
 
 # csrc against the headers of the oldest torch that the package names. Those of every wheel of a
 # release are the same files; that for macOS is the smallest (80 MB).
