@@ -42,8 +42,6 @@ from .variants import OURS
 
 SOURCE = Path(__file__).with_name("idle_driver.c")
 BUILT = report.ROOT / "build" / "idle_driver"
-# Operators that are others of fastcl's, one after another.
-COMPOSED = ("raw_info_nce_forward", "raw_sigmoid_contrast")
 # Operators whose "meta" side is in C++ too.
 QUICK = ("empty.", "empty_strided", "new_empty", "detach")
 STEPS = 200  # of a case, within SECONDS; at least 10
@@ -123,8 +121,9 @@ def _again(function, outputs: list[Tensor]) -> Callable[..., Tensor]:
 @contextlib.contextmanager
 def _operators(step: Callable[[], object]) -> Iterator[None]:
     """On "meta", fastcl's operators launch, and PyTorch's return what they do in this step."""
-    launchers = {name: _library._triton(name, x) for name, x in _library.TRITON.items()}
-    launchers |= {name: getattr(composite, name) for name in COMPOSED}
+    # Some are others of fastcl's, one after another.
+    launchers = {name: f for name, f in vars(composite).items() if hasattr(_library.ops, name)}
+    launchers |= {name: _library._triton(name, x) for name, x in _library.TRITON.items()}
     with _Recorder(launchers) as recorder:
         step()
     ours = torch.library.Library("fastcl", "IMPL", "Meta")
