@@ -12,6 +12,7 @@ import argparse
 import contextlib
 import ctypes
 import gc
+import inspect
 import itertools
 import os
 import subprocess
@@ -122,7 +123,8 @@ def _again(function, outputs: list[Tensor]) -> Callable[..., Tensor]:
 def _operators(step: Callable[[], object]) -> Iterator[None]:
     """On "meta", fastcl's operators launch, and PyTorch's return what they do in this step."""
     # Some are others of fastcl's, one after another.
-    launchers = {name: f for name, f in vars(composite).items() if hasattr(_library.ops, name)}
+    composed = {name: f for name, f in vars(composite).items() if inspect.isfunction(f)}
+    launchers = {name: f for name, f in composed.items() if hasattr(_library.ops, name)}
     launchers |= {name: _library._triton(name, x) for name, x in _library.TRITON.items()}
     with _Recorder(launchers) as recorder:
         step()
