@@ -5,7 +5,9 @@ Arithmetic Instructions" the results per clock. Tuning guides: "Occupancy" and "
 the NVIDIA Ampere and Hopper tuning guides.
 """
 
+import csv
 from dataclasses import dataclass
+from pathlib import Path
 
 WARP = 32
 
@@ -82,10 +84,10 @@ class Processor:
     # Bytes per clock and multiprocessor from L2. Assumed: 5120 per clock in all, as A100's white
     # paper has it (Hopper's is not published), at four fifths, like the product rate of its peak.
     l2: float = 0.8 * 5120 / 132
-    # Assumed seconds: between the starts of dependent kernels on the device, and of the host for
-    # each of them outside a CUDA graph (dispatch and Python).
+    # Seconds between the starts of dependent kernels on the device: assumed, or `measured`.
     launch: float = 2.5e-6
-    host: float = 8e-6
+    # Of the host until a launch of Triton's returns, where it was measured on the card.
+    host: float | None = None
 
     @property
     def multiplications(self) -> float:
@@ -93,7 +95,24 @@ class Processor:
         return self.product_rate / 2 / self.multiprocessors / self.clock
 
 
-H200 = Processor()
+RESULTS_FOLDER = Path(__file__).parent / "results"
+# Rows of `python -m benchmarks.ceilings`, in microseconds.
+MEASURED = {
+    "launch": "Triton kernel of 13 arguments: in a graph",
+    "host": "Triton kernel of 13 arguments: until it returns",
+}
+
+
+def measured(path: Path = RESULTS_FOLDER / "ceilings.csv") -> dict[str, float]:
+    """Seconds of launches in the committed ceilings of a GPU, if there are any."""
+    if not path.exists():
+        return {}
+    with path.open(newline="") as file:
+        found = {row["what"]: float(row["value"]) * 1e-6 for row in csv.DictReader(file)}
+    return {name: found[what] for name, what in MEASURED.items() if what in found}
+
+
+H200 = Processor(**measured())
 
 # Results per clock and multiprocessor, compute capability 9.0 (Guide); `issue`: four schedulers,
 # one instruction of 32 threads each. Shared memory: 32 banks. Unnamed opcodes only issue.

@@ -133,7 +133,7 @@ class _Notes(TorchDispatchMode):
         name = function.name().removeprefix("aten::")
         # Products into another dtype have no "meta" side in torch 2.11.
         out = kwargs["out"] if name in WIDENING else function(*args, **kwargs)
-        if not name.startswith(("empty", "new_empty")) and not _is_view(function, args, out):
+        if not name.startswith(("empty", "new_empty")) and not is_view(function, args, out):
             self.notes.append(_operation(name, args, kwargs, out))
         return out
 
@@ -150,7 +150,7 @@ class _Notes(TorchDispatchMode):
         self.notes.append(Launch(kernel, tuple(grid), ordered, options))
 
 
-def _is_view(function, args, out) -> bool:
+def is_view(function, args, out) -> bool:
     """Whether nothing was computed: the result is a view of, or is, an argument."""
     results = out if isinstance(out, (tuple, list)) else [out]
     storages = {x.untyped_storage()._cdata for x in _flat(args)}

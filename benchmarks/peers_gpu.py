@@ -4,7 +4,10 @@ None has the gradient of a scale inside its kernel or a mask of the row itself, 
 losses of two sets of rows. Where one covers a single direction it is called once per direction.
 """
 
+import importlib.util
+import site
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
@@ -85,6 +88,28 @@ def _memeff_range(case: Case) -> str:
     return "" if case.d >= 16 else "needs a width of 16 at least"
 
 
+def _quack(case: Case) -> Function:
+    # cutlass lies deeper in the folder of all, which a path of its own (*.pth) says.
+    site.addsitedir(str(Path(importlib.util.find_spec("quack").origin).parents[1]))
+    from quack.linear_cross_entropy import chunked_linear_cross_entropy
+
+    return _directions(
+        case,
+        lambda q, k: chunked_linear_cross_entropy(
+            q / TEMPERATURE, k, torch.arange(len(q), device=q.device)
+        ),
+    )
+
+
+def _quack_range(case: Case) -> str:
+    if case.dtype == torch.float32:
+        return "its products take no float32 rows"
+    # What else it takes goes its older way, several kernels for what is one here.
+    if case.n % 128 or case.d % 8:
+        return "its fused kernels take columns by 128 and widths by 8"
+    return ""
+
+
 def _siglip_kernel(case: Case) -> Function:
     from siglip_kernel import fused_siglip_loss
 
@@ -115,6 +140,10 @@ GPU_PEERS = (
     Variant(
         "memeff", PAIRS, _memeff, 0, "memeff", "memeff", gpu=True, outside=_memeff_range,
         remark="with stable=False; the temperature gets no gradient",
+    ),
+    Variant(
+        "QuACK", PAIRS, _quack, 0, "quack-kernels", "quack", gpu=True, outside=_quack_range,
+        remark="chunked linear cross-entropy; both directions apart",
     ),
     Variant(
         "siglip-kernel", ("siglip",), _siglip_kernel, 0, "siglip-kernel", "siglip_kernel",

@@ -8,6 +8,7 @@ import csv
 import sys
 from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import torch
 import triton
@@ -21,6 +22,7 @@ from .suites import SUITES
 from .variants import OURS
 
 ROWS = report.RESULTS / "predicted.csv"
+HOST = report.RESULTS / "host.csv"  # by `python -m benchmarks.host`
 KERNELS = report.RESULTS / "predicted_kernels.csv"
 # Milliseconds to reach on an H200, forward and backward.
 WANTED = {
@@ -66,19 +68,31 @@ def launches(case: Case | Update) -> list[Prediction]:
     return [predict(x) for x in of_step(lambda: case.step(function, tensors))]
 
 
+def host_seconds(case: str, path: Path = HOST) -> float | str:
+    """Of the host for a step without a CUDA graph: measured over a driver that does nothing, but
+    a launch of Triton's as long as on the card, where that was measured. "" if it never was."""
+    found = {r["case"]: r for r in report.read(path)} if path.exists() else {}
+    if case not in found:
+        return ""
+    kernels, step, launch = (float(found[case][k]) for k in ("kernels", "step_us", "launch_us"))
+    more = kernels * (H200.host - launch * 1e-6) if H200.host is not None else 0.0
+    return step * 1e-6 + more
+
+
 def row(case: Case | Update) -> dict:
     parts = launches(case)
     total = sum(x.seconds for x in parts)
     by_name = Counter()
     for x in parts:
         by_name[f"{x.name} ({x.bound})"] += x.seconds
+    host = host_seconds(case.name)
     limit = case.work / (H200.copy_rate if case.measure == "B" else H200.product_rate)
     return {
         "case": case.name, "loss": case.loss, "n": case.n, "m": case.m, "d": case.d,
         "dtype": str(case.dtype).removeprefix("torch."), "units": getattr(case, "units", ""),
         "limit_ms": limit * 1e3, "predicted_ms": total * 1e3, "fraction": limit / total,
         "wanted_ms": WANTED.get(case.name, ""), "launches": len(parts),
-        "host_ms": len(parts) * H200.host * 1e3,
+        "host_ms": host and host * 1e3,
         "longest": "; ".join(f"{k} {v / total:.0%}" for k, v in by_name.most_common(3)),
     }  # fmt: skip
 
@@ -93,11 +107,13 @@ def table(rows: list[dict[str, str]]) -> str:
          _shown(r["host_ms"]), r["longest"]]
         for r in rows
     ]  # fmt: skip
-    first = rows[0]
+    first, host = rows[0], report.read(HOST)[0]
     return (
         f"{tables.grid(heads, lines)}\n\nPredicted for an H200 from machine code, nothing "
         f"measured: commit {first['commit']}, Triton {first['triton']}, {first['date']}. Forward "
-        "and backward on the device; the model is described in benchmarks/predict.py.\n"
+        "and backward on the device; the model is described in benchmarks/model.py. The time of "
+        "the host is measured without a GPU (benchmarks/host.py): "
+        f"{host['machine']}, Triton {host['triton']}.\n"
     )
 
 

@@ -1,5 +1,8 @@
 """The model of the static report on inputs whose answer is known: a guide, or a pencil."""
 
+import functools
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
@@ -8,8 +11,8 @@ import torch
 pytest.importorskip("triton")
 
 from benchmarks import model, predict, report  # noqa: E402
-from benchmarks.cases import Case  # noqa: E402
-from benchmarks.hardware import H200, LIMITS, occupancy  # noqa: E402
+from benchmarks.cases import Case, Update  # noqa: E402
+from benchmarks.hardware import H200, LIMITS, Processor, measured, occupancy  # noqa: E402
 from benchmarks.launches import Launch, Operation, of_step  # noqa: E402
 from benchmarks.machine_code import Code, Tile, multiplications  # noqa: E402
 
@@ -136,3 +139,53 @@ def test_every_case_is_predicted_and_none_below_its_limit():
     for row in rows:
         assert float(row["predicted_ms"]) > float(row["limit_ms"]), row
     assert predict.ROWS.with_suffix(".md").read_text() == predict.table(rows)
+
+
+def test_launches_take_what_they_took_on_the_card(tmp_path):
+    """Rows as `python -m benchmarks.ceilings` writes them."""
+    path = tmp_path / "ceilings.csv"
+    assert measured(path) == {}
+    for what, value in (
+        ("empty Triton kernel: in a graph", 1.0),
+        ("Triton kernel of 13 arguments: until it returns", 30.0),
+        ("Triton kernel of 13 arguments: in a graph", 3.5),
+    ):
+        report.append({"what": what, "value": value, "unit": "us", "assumed": ""}, path)
+    card = Processor(**measured(path))
+    assert card.launch == pytest.approx(3.5e-6) and card.host == pytest.approx(30e-6)
+
+
+def test_the_time_of_the_host_is_measured(tmp_path, monkeypatch):
+    path = tmp_path / "host.csv"
+    report.append({"case": "x", "kernels": 10, "step_us": 500.0, "launch_us": 20.0}, path)
+    assert predict.host_seconds("y", path) == ""
+    monkeypatch.setattr(predict, "H200", Processor(host=None))
+    assert predict.host_seconds("x", path) == pytest.approx(500e-6)
+    monkeypatch.setattr(predict, "H200", Processor(host=30e-6))
+    assert predict.host_seconds("x", path) == pytest.approx(600e-6)
+
+
+def test_every_contrast_has_its_host_time():
+    rows = {row["case"]: row for row in report.read(predict.ROWS)}
+    for case in predict.cases():
+        seconds = predict.host_seconds(case.name)
+        if isinstance(case, Update):  # one launch of CUDA C++
+            assert seconds == "" == rows[case.name]["host_ms"]
+        else:
+            assert float(rows[case.name]["host_ms"]) == pytest.approx(seconds * 1e3, rel=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(torch.cuda.is_available(), reason="Triton has a driver that runs")
+def test_the_host_is_measured_over_a_driver_that_does_nothing(tmp_path):
+    """As many launches as the launchers make; in another process, whose operators it changes."""
+    command = [sys.executable, "-m", "benchmarks.host", "--rows", "64", "--out", tmp_path / "rows"]
+    subprocess.run([*command, "--only", "CLIP 32"], check=True, cwd=report.ROOT)
+    rows = report.read(tmp_path / "rows")
+    cases = [case.smaller(64) for case in predict.cases() if case.name.startswith("CLIP 32")]
+    assert [row["case"] for row in rows] == [case.name for case in cases]
+    for row, case in zip(rows, cases, strict=True):
+        step = functools.partial(case.step, predict.OURS.build(case), predict.inputs(case))
+        kernels = sum(isinstance(x, Launch) for x in of_step(step))
+        assert int(row["kernels"]) == kernels
+        assert float(row["step_us"]) > kernels * float(row["launch_us"]) > 0
