@@ -251,3 +251,18 @@ def ids(row_ids, col_ids, n: int, m: int, device: torch.device) -> None:
     if row_ids is not None:
         vector("ids of the rows", row_ids, n, device, integer=True)
         vector("ids of the columns", col_ids, m, device, integer=True)
+
+
+def seen(x: Tensor) -> bool:
+    """Whether values may be looked at: where that costs no wait."""
+    return x.device.type == "cpu" and not torch.compiler.is_compiling()
+
+
+def not_negative(name: str, x: Tensor) -> None:
+    if seen(x) and (x < 0).any():
+        raise ValueError(f"{name} must not be negative, got {x.min().item()}")
+
+
+def above_zero(name: str, x: Tensor) -> None:
+    if seen(x) and not (x > 0).all():
+        raise ValueError(f"{name} must be above 0, got {x.min().item()}")

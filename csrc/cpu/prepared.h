@@ -39,8 +39,9 @@ class Prepared {
     if (x_.has_own() && (to.dq != nullptr || to.d_own != nullptr)) {
       beside([&](int64_t i, const T* q, const T* own) {
         const T weight = static_cast<T>(x_.scale * pull(i));
-        for (int64_t c = 0; to.dq != nullptr && c < x_.d; ++c)
+        for (int64_t c = 0; to.dq != nullptr && c < x_.d; ++c) {
           to.dq[i * x_.d + c] += weight * own[c];
+        }
         for (int64_t c = 0; to.d_own != nullptr && c < x_.d; ++c) {
           to.d_own[i * x_.d + c] = weight * q[c];
         }
@@ -58,8 +59,11 @@ class Prepared {
     if (to.d_own != nullptr && x_.normalize_own) {
       project(x_.dtype, x_.own, own_lengths_.data(), x_.d, to.d_own);
     }
-    // Each logit is linear in the scale, and a symmetric one counted twice.
-    if (to.slope != nullptr) *to.slope = x_.symmetric ? slope / 2 : slope;
+    if (to.slope == nullptr) return;
+    // Each logit is linear in the scale; in a symmetric dq all but those of own are there twice.
+    const double own = sum_of(0, static_cast<int64_t>(extra_.size()),
+                              [&](int64_t i) { return x_.scale * pull(i) * extra_[i]; });
+    *to.slope = x_.symmetric ? (slope + own) / 2 : slope;
   }
 
  private:

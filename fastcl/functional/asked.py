@@ -7,6 +7,7 @@ from torch import Tensor
 
 from .. import _check
 from ..reference import accumulate_dtype
+from .rows import inverse_temperature
 
 
 class Asked(NamedTuple):
@@ -70,7 +71,7 @@ def asked(
             f"both takes as many columns as rows with row_weight or reduction "
             f"'none', got {n} and {m}"
         )
-    scale, row_scale = _temperature(temperature, n, device)
+    scale, row_scale = inverse_temperature(temperature, n, device)
     if labels is not None:
         labels = _two("labels", labels, itself)
         labels = _labels(labels, (n, m), device)
@@ -78,7 +79,7 @@ def asked(
         if labels is None:
             raise ValueError("level_weights must be None where no labels are given")
         _check.vector("level_weights", level_weights, labels[0].shape[1], device)
-        _not_negative("level_weights", level_weights)
+        _check.not_negative("level_weights", level_weights)
     if targets is not None:
         targets = _targets(_two("targets", targets, itself), query, (n, m))
     if pairs is not None:
@@ -87,7 +88,7 @@ def asked(
         if x is not None:
             _check.vector(name, x, size, device)
     if row_weight is not None:
-        _not_negative("row_weight", row_weight)
+        _check.not_negative("row_weight", row_weight)
         row_weight = row_weight.to(dtype)
     smoothing = _check.finite("label_smoothing", label_smoothing)
     if not 0 <= smoothing <= 1:
@@ -129,16 +130,6 @@ def _two(name: str, x, itself: bool) -> tuple[Tensor, Tensor]:
     return tuple(x)
 
 
-def _temperature(temperature, n: int, device: torch.device):
-    """One over it: of all rows, or of each."""
-    several = isinstance(temperature, Tensor) and temperature.numel() != 1
-    if not several:
-        return _check.inverse("temperature", temperature, device), None
-    _check.vector("temperature", temperature, n, device)
-    _positive("temperature", temperature)
-    return 1.0, 1 / temperature
-
-
 def _labels(labels, sizes, device):
     found = []
     for name, x, size in zip(("labels", "labels[1]"), labels, sizes, strict=True):
@@ -165,11 +156,11 @@ def _targets(targets, query, sizes):
             raise ValueError(f"{name} must be on {query.device}, got {x.device}")
         if x.is_complex():
             raise TypeError(f"{name} must be real, got {x.dtype}")
-        _not_negative(name, x)
+        _check.not_negative(name, x)
         found.append(x.to(accumulate_dtype(query.dtype)))
     a, b = found
     others = b.sum(0) - (b if targets[0] is targets[1] else 0)
-    if _seen(a) and not ((a > 0) & (others > 0)).any():
+    if _check.seen(a) and not ((a > 0) & (others > 0)).any():
         raise ValueError("targets must share something with a column in one row at least")
     return a, b
 
@@ -183,7 +174,7 @@ def _pairs(pairs, n: int, m: int, device, dtype):
         _check.state(name, x, device, tuple(row.shape))
         if x.dim() != 1:
             raise ValueError(f"{name} must have shape [p], got {list(x.shape)}")
-        if _seen(x) and len(x) and not 0 <= int(x.min()) <= int(x.max()) < size:
+        if _check.seen(x) and len(x) and not 0 <= int(x.min()) <= int(x.max()) < size:
             raise ValueError(f"{name} must be from 0 to {size - 1}, "
                              f"got {int(x.min())} to {int(x.max())}")  # fmt: skip
     if len(row) == 0:
@@ -192,7 +183,7 @@ def _pairs(pairs, n: int, m: int, device, dtype):
     if weight is None:
         return row, column, torch.ones(len(row), dtype=dtype, device=device)
     _check.vector("pairs[2]", weight, len(row), device)
-    _not_negative("pairs[2]", weight)
+    _check.not_negative("pairs[2]", weight)
     return row, column, weight.to(dtype)
 
 
@@ -203,18 +194,3 @@ def _guide(guide, sizes, device):
             raise ValueError(f"{name} must have {size} rows on {device}, "
                              f"got {len(x)} on {x.device}")  # fmt: skip
     return tuple(x.detach() for x in guide)
-
-
-def _seen(x: Tensor) -> bool:
-    """Values are looked at where that costs no wait."""
-    return x.device.type == "cpu" and not torch.compiler.is_compiling()
-
-
-def _not_negative(name: str, x: Tensor) -> None:
-    if _seen(x) and (x < 0).any():
-        raise ValueError(f"{name} must not be negative, got {x.min().item()}")
-
-
-def _positive(name: str, x: Tensor) -> None:
-    if _seen(x) and not (x > 0).all():
-        raise ValueError(f"{name} must be above 0, got {x.min().item()}")

@@ -13,7 +13,7 @@ def cmc(
     bank_ab: Tensor,  # [n, d]
     index: Tensor,  # [b, 1 + K] int64
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # [] or [b]
     normalizer_l: float | Tensor,  # []
     normalizer_ab: float | Tensor,  # []
     normalize: bool = True,
@@ -29,7 +29,8 @@ def cmc(
         bank_l: `[n, d]`, the samples' rows of the first view; receives no gradient.
         bank_ab: `[n, d]`, the same of the second view.
         index: `[b, 1 + K]` int64 in [0, n): the row's own sample, then K noise samples.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per row
+            `[b]`, receives a gradient.
         normalizer_l: The constant of the rows l, positive: a number or a tensor of one element.
         normalizer_ab: The constant of the rows ab.
         normalize: False where l and ab have unit length already.

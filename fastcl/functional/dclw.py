@@ -14,7 +14,7 @@ def dclw(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,
     sigma: float = 0.5,
     normalize: bool = True,
 ) -> Tensor:
@@ -26,7 +26,8 @@ def dclw(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element receives a
+            gradient.
         sigma: Positive; divides the similarities in the weights: the smaller, the more they
             differ.
         normalize: False where all rows have unit length already.
@@ -43,7 +44,7 @@ def dclw(
     of a von Mises-Fisher distribution.
     """
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale = _check.inverse("temperature", temperature, z0.device)
     _check.positive("sigma", sigma)
     _check.at_least("z0", z0, 2, "a single pair has no negative")
     n = z0.shape[0]

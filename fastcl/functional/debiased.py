@@ -17,7 +17,7 @@ def debiased(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
     normalize: bool = True,
 ) -> Tensor:
@@ -30,7 +30,8 @@ def debiased(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element receives a
+            gradient.
         tau_plus: From 0 to below 1, the share of negatives that are positives in truth.
         normalize: False where all rows have unit length already.
 
@@ -52,7 +53,7 @@ def hcl(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     tau_plus: float = 0.1,
     beta: float = 1.0,
     normalize: bool = True,
@@ -66,7 +67,8 @@ def hcl(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element receives a
+            gradient.
         tau_plus: From 0 to below 1, the share of negatives that are positives in truth.
         beta: Not negative: 0 is `debiased`.
         normalize: False where all rows have unit length already.
@@ -88,7 +90,7 @@ def hcl(
 
 def _weighted(z0, z1, temperature, tau_plus, beta, normalize) -> Tensor:
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale = _check.inverse("temperature", temperature, z0.device)
     if not 0 <= _check.finite("tau_plus", tau_plus) < 1:
         raise ValueError(f"tau_plus must be from 0 to below 1, got {tau_plus}")
     _check.at_least("z0", z0, 2, "a single pair has no negative")

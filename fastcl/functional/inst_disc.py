@@ -6,6 +6,8 @@ from torch import Tensor
 from .. import _check
 from ..contrast.node import mean_loss
 from ..contrast.problem import problem
+from .rows import inverse_temperature, times_scale
+from .unit_rows import unit_rows
 
 
 def inst_disc(
@@ -13,7 +15,7 @@ def inst_disc(
     bank: Tensor,  # [n, d]
     target: Tensor,  # [b] int64
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # [] or [b]
     normalize: bool = True,
 ) -> Tensor:
     """Instance discrimination: every row against the bank's entries of all samples.
@@ -25,7 +27,8 @@ def inst_disc(
         bank: `[n, d]`, one row per sample, about unit length; receives no gradient. Rows of
             another dtype are converted.
         target: `[b]` int64 in [0, n): the sample that row i of x shows.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per row
+            `[b]`, receives a gradient.
         normalize: False where the rows of x have unit length already.
 
     Returns:
@@ -43,13 +46,16 @@ def inst_disc(
     _check.rows("x", x)
     _check.bank("bank", bank, x)
     _check.indices("target", target, (x.shape[0],), "bank", bank)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale, row_scale = inverse_temperature(temperature, len(x), x.device)
     columns = bank.to(x.dtype)
     # The positive apart from the columns: loss and gradient come from one pass over the bank.
     ids = target, torch.arange(bank.shape[0], device=x.device)
+    if row_scale is not None:
+        x, normalize = times_scale(unit_rows(x) if normalize else x, row_scale), False
     return mean_loss(
         problem(
             x, columns, own=columns[target], scale=scale, ids=ids, normalize=normalize,
+            unit=row_scale is None,
             normalize_k=False, normalize_own=False,
         )
     )[0]  # fmt: skip

@@ -9,6 +9,7 @@ from torch import Tensor
 from .. import _check
 from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
+from .rows import inverse_temperature, times_scale
 from .unit_rows import unit_rows
 
 # Logits formed at once: 8 MB of float32, a few dozen of which live at the same time.
@@ -19,7 +20,7 @@ def inva_spread(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # [] or [n]
     negative_weight: float = 1.0,
     normalize: bool = True,
 ) -> Tensor:
@@ -37,7 +38,8 @@ def inva_spread(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per pair
+            `[n]`, receives a gradient.
         negative_weight: Above 0. Below 1, p of a near negative may be above one: then the loss is
             NaN, as the authors'.
         normalize: False where all rows have unit length already.
@@ -55,32 +57,32 @@ def inva_spread(
     """
     _check.no_transform()
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale, row_scale = inverse_temperature(temperature, len(z0), z0.device)
     weight = _check.positive("negative_weight", negative_weight)
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
-    return _InvaSpread.apply(z, scale, weight).mean()
+    rows = z.to(accumulate_dtype(z.dtype))
+    q = rows * scale if row_scale is None else times_scale(rows, row_scale.repeat(2))
+    return _InvaSpread.apply(q, rows.detach(), weight).mean()
 
 
 class _InvaSpread(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, z, scale, weight):
-        rows = z.to(accumulate_dtype(z.dtype))
-        n = rows.shape[0]
+    def forward(ctx, q, k, weight):
+        n = q.shape[0]
         losses, grads = [], []
-        with no_autocast(z):
-            for part in torch.arange(n, device=z.device).split(max(1, CHUNK // n)):
-                loss, g = _rows(rows[part] @ rows.T * scale, part, n, weight)
+        with no_autocast(q):
+            for part in torch.arange(n, device=q.device).split(max(1, CHUNK // n)):
+                loss, g = _rows(q[part] @ k.T, part, n, weight)
                 losses.append(loss)
-                grads.append(g @ rows * scale)
+                grads.append(g @ k)
         ctx.save_for_backward(torch.cat(grads))
-        ctx.dtype = z.dtype
         return torch.cat(losses)
 
     @staticmethod
     def backward(ctx, grad):
         refuse_second_derivative()
-        (dz,) = ctx.saved_tensors
-        return (grad[:, None] * dz).to(ctx.dtype), None, None
+        (dq,) = ctx.saved_tensors
+        return grad[:, None] * dq, None, None
 
 
 def _rows(

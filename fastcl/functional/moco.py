@@ -6,7 +6,7 @@ from torch import Tensor
 from .. import _check
 from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
-from .rows import row_products
+from .rows import inverse_temperature, row_products, times_scale
 from .unit_rows import unit_rows
 
 
@@ -15,7 +15,7 @@ def moco(
     key: Tensor,  # [n, d]
     queue: Tensor,  # [K, d] unit rows
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # [] or [n]
     ids: Tensor | None = None,  # [n] int64
     queue_ids: Tensor | None = None,  # [K] int64
     duplicates: str = "positive",
@@ -30,7 +30,8 @@ def moco(
         query: `[n, d]`.
         key: `[n, d]`; receives no gradient.
         queue: `[K, d]` unit rows; receives no gradient. Rows of another dtype are converted.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per row
+            `[n]`, receives a gradient.
         ids: Optional integers `[n]` of the samples, with queue_ids: older keys of a row's id are
             duplicates.
         queue_ids: `[K]`, in the order of the queue; -1, say, where there is no sample yet.
@@ -51,14 +52,17 @@ def moco(
     equation 1.
     """
     check_moco(query, key, queue, temperature, ids, queue_ids, duplicates)
-    scale = 1 / temperature
+    scale, row_scale = inverse_temperature(temperature, len(query), query.device)
     both = None if ids is None else (ids, queue_ids)
     key, columns = key.detach(), queue.to(query.dtype)
+    options = {"scale": scale, "ids": both, "unit": row_scale is None, "normalize_k": False}
+    if row_scale is not None:
+        query = times_scale(unit_rows(query) if normalize else query, row_scale)
+        key, normalize = unit_rows(key) if normalize else key, False
     if both is None or duplicates == "ignore":
-        options = {"scale": scale, "ids": both, "normalize": normalize, "normalize_k": False}
-        return mean_loss(problem(query, columns, own=key, **options))[0]
+        return mean_loss(problem(query, columns, own=key, normalize=normalize, **options))[0]
     q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
-    older = row_losses(problem(q, columns, scale=scale, ids=both, normalize=False))
+    older = row_losses(problem(q, columns, normalize=False, **options))
     own = scale * row_products(q, k)
     positive = (older.count * older.positive + own) / (older.count + 1)
     return (torch.logaddexp(older.loss + older.positive, own) - positive).mean()
@@ -70,7 +74,7 @@ def check_moco(query, key, queue, temperature, ids, queue_ids, duplicates) -> No
     _check.rows("queue", queue)
     if queue.requires_grad:
         raise ValueError("queue must not require a gradient")
-    _check.positive("temperature", temperature)
+    inverse_temperature(temperature, len(query), query.device)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if (ids is None) != (queue_ids is None):
         raise ValueError("ids and queue_ids must both be given, or neither")

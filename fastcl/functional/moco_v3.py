@@ -12,7 +12,7 @@ def moco_v3(
     k1: Tensor,  # [n, d]
     k2: Tensor,  # [n, d]
     *,
-    temperature: float = 0.2,
+    temperature: float | Tensor = 0.2,  # [] or [n]
     normalize: bool = True,
 ) -> Tensor:
     """MoCo v3 loss: the queries of each view against the momentum keys of the other.
@@ -26,6 +26,7 @@ def moco_v3(
         k1: Momentum projections of the first view `[n, d]`; receive no gradient.
         k2: Momentum projections of the second view `[n, d]`; receive no gradient.
         temperature: Positive; divides the similarities, and the loss is multiplied by twice of it.
+            A tensor of one element, or of one per row `[n]`, receives a gradient.
         normalize: False where all rows have unit length already.
 
     Returns:
@@ -41,6 +42,8 @@ def moco_v3(
     _check.pairs("q2", q2, "q1", q1)
     _check.pairs("k1", k1, "q1", q1)
     _check.pairs("k2", k2, "q1", q1)
+    several = isinstance(temperature, Tensor) and temperature.numel() > 1
     options = {"temperature": temperature, "normalize": normalize}
+    options["reduction"] = "none" if several else "mean"
     loss = info_nce(q1, k2.detach(), **options) + info_nce(q2, k1.detach(), **options)
-    return 2 * temperature * loss
+    return (2 * temperature * loss).mean() if several else 2 * temperature * loss

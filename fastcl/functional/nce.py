@@ -11,6 +11,7 @@ from ..contrast.gradients import handed_over, refuse_second_derivative
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype
+from .rows import inverse_temperature, times_scale
 from .unit_rows import unit_rows
 
 EPS = 1e-7  # added to both denominators in the authors' code
@@ -37,7 +38,7 @@ def nce(
     bank: Tensor,  # [n, d]
     index: Tensor,  # [b, 1 + K] int64
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # [] or [b]
     normalizer: float | Tensor,  # []
     noise: Tensor | None = None,  # [n]
     normalize: bool = True,
@@ -53,7 +54,8 @@ def nce(
         bank: `[n, d]`, one row per sample, about unit length; receives no gradient.
         index: `[b, 1 + K]` int64 in [0, n): the row's own sample, then K noise samples
             (`noise_indices`, `AliasTable`).
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per row
+            `[b]`, receives a gradient.
         normalizer: The constant Z of the softmax, positive: a number, or a tensor of one element,
             whose value is not looked at (`nce_normalizer`).
         noise: Optional probabilities `[n]` the noise was drawn with; None: uniform.
@@ -74,7 +76,7 @@ def nce(
     _check.no_transform()
     _check.rows("x", x)
     _check.bank("bank", bank, x)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale, row_scale = inverse_temperature(temperature, len(x), x.device)
     k = _noise_count(index, x, bank)
     log_normalizer, bias = None, 0.0
     if isinstance(normalizer, Tensor):
@@ -93,6 +95,9 @@ def nce(
         offset = -(expected + EPS).log()
         rest = (EPS / expected)[index[:, 1:]].log1p().sum(1).mean()
     q = unit_rows(x) if normalize else x.contiguous()
+    if isinstance(scale, Tensor) or row_scale is not None:
+        row_scale = scale.reshape(1) if row_scale is None else row_scale
+        q, scale = times_scale(q, row_scale), 1.0
     loss = _Nce.apply(q, bank.contiguous(), index.contiguous(), log_normalizer, offset, scale, bias)
     return loss.mean() + rest
 

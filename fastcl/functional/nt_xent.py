@@ -5,33 +5,51 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
-from ..contrast.node import mean_loss
+from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
+from .contrast import contrast
+from .rows import inverse_temperature, row_products, times_scale
+from .unit_rows import unit_rows
 
 
 def _contrast(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
-    temperature: float,
+    temperature: float | Tensor,  # [] or [n]
     normalize: bool,
     positives_in: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """The mean over both views, and the loss of every row, [2n], a constant."""
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
     n = z0.shape[0]
+    scale, row_scale = inverse_temperature(temperature, n, z0.device)
     if n == 1 and not positives_in:
         raise ValueError("z0 must have 2 rows at least, got 1: a single pair has no negative")
     ids = torch.arange(2 * n, device=z0.device).remainder_(n)  # a row shares it with its other view
+    if row_scale is not None:
+        return _row_by_row(z0, z1, row_scale, ids, normalize, positives_in)
     options = {"scale": scale, "ids": ids, "normalize": normalize, "positives_in": positives_in}
     return mean_loss(problem((z0, z1), **options))
+
+
+def _row_by_row(z0, z1, row_scale, ids, normalize, positives_in=True) -> tuple[Tensor, Tensor]:
+    """The same with a temperature per pair: rows are no columns then, and a row shares its id with
+    itself and its other view, which comes back."""
+    z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
+    q, own = times_scale(z, row_scale.repeat(2)), z.roll(z0.shape[0], 0)
+    options = {"scale": 1.0, "ids": ids, "unit": False, "normalize": False}
+    if positives_in:
+        return mean_loss(problem(q, z, own=own, **options))
+    found = row_losses(problem(q, z, positives_in=False, **options))
+    losses = found.loss + found.positive - row_products(q, own)
+    return losses.mean(), losses.detach()
 
 
 def nt_xent(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,  # [] or [n]
     ids: Tensor | None = None,  # [n] int64
     duplicates: str = "positive",
     normalize: bool = True,
@@ -44,7 +62,8 @@ def nt_xent(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per
+            pair `[n]`, receives a gradient.
         ids: Optional integers `[n]` of the pairs: pairs of equal id are duplicates.
         duplicates: "positive": all their views are positives of each other, of which the mean
             counts; or "ignore": they are no negatives.
@@ -64,11 +83,17 @@ def nt_xent(
     if ids is None:
         return _contrast(z0, z1, temperature, normalize)[0]
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale, row_scale = inverse_temperature(temperature, z0.shape[0], z0.device)
     _check.vector("ids", ids, z0.shape[0], z0.device, integer=True)
+    ids = ids.repeat(2)
+    if row_scale is not None and duplicates == "ignore":
+        return _row_by_row(z0, z1, row_scale, ids, normalize)[0]
+    if row_scale is not None:
+        options = {"labels": ids, "temperature": temperature.repeat(2), "normalize": normalize}
+        return contrast(torch.cat([z0, z1]), **options)
     # Where columns of a row's id are left out, the other view comes back.
     own = torch.cat([z1, z0]) if duplicates == "ignore" else None
-    options = {"scale": scale, "ids": ids.repeat(2), "own": own, "normalize": normalize}
+    options = {"scale": scale, "ids": ids, "own": own, "normalize": normalize}
     return mean_loss(problem((z0, z1), **options))[0]
 
 
@@ -76,7 +101,7 @@ def dcl(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # [] or [n]
     normalize: bool = True,
 ) -> Tensor:
     """Decoupled contrastive loss: NT-Xent with the positive left out of the denominator.
@@ -96,7 +121,7 @@ def flat_nce(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # [] or [n]
     normalize: bool = True,
 ) -> Tensor:
     """FlatNCE: the value of NT-Xent with the gradient of the decoupled loss.

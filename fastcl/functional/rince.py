@@ -16,7 +16,7 @@ def rince(
     z0: Tensor,  # [n, d]
     z1: Tensor,  # [n, d]
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,
     q: float = 0.5,
     lam: float = 0.01,
     normalize: bool = True,
@@ -29,7 +29,8 @@ def rince(
     Args:
         z0: First view `[n, d]`.
         z1: Second view `[n, d]`; row i belongs to row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element receives a
+            gradient.
         q: Above 0, at most 1: towards 0 InfoNCE, at 1 the most robust.
         lam: Positive, the weight of all columns beside the positive.
         normalize: False where all rows have unit length already.
@@ -45,7 +46,7 @@ def rince(
     Source: Chuang et al. 2022, "Robust Contrastive Learning against Noisy Views", equation 4.
     """
     _check.pairs("z1", z1, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale = _check.inverse("temperature", temperature, z0.device)
     if _check.positive("q", q) > 1:
         raise ValueError(f"q must be 1 at most, got {q}")
     log_lam, n = math.log(_check.positive("lam", lam)), len(z0)

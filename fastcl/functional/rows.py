@@ -53,3 +53,24 @@ def log_sum(s: Tensor, dim: int) -> Tensor:
     some = ~(s == -torch.inf).all(dim, keepdim=True)
     sums = torch.where(some, s, 0).logsumexp(dim, keepdim=True)
     return torch.where(some, sums, -torch.inf).squeeze(dim)
+
+
+def inverse_temperature(
+    temperature: float | Tensor,  # [] or [n]
+    n: int,
+    device: torch.device,
+) -> tuple[float | Tensor, Tensor | None]:
+    """One over the temperature: of all rows, or 1 and that of each row, [n]."""
+    if not isinstance(temperature, Tensor) or temperature.numel() == 1:
+        return _check.inverse("temperature", temperature, device), None
+    _check.vector("temperature", temperature, n, device)
+    _check.above_zero("temperature", temperature)
+    return 1.0, 1 / temperature
+
+
+def times_scale(
+    x: Tensor,  # [n, d]
+    row_scale: Tensor | None,  # [n]
+) -> Tensor:
+    """Rows times one over their temperatures, in their dtype."""
+    return x if row_scale is None else (x * row_scale[:, None]).to(x.dtype)

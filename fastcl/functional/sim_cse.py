@@ -8,7 +8,7 @@ from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from .info_nce import info_nce
-from .rows import row_products
+from .rows import inverse_temperature, row_products, times_scale
 from .unit_rows import unit_rows
 
 
@@ -17,7 +17,7 @@ def sim_cse(
     z1: Tensor,  # [n, d]
     hard: Tensor | None = None,  # [n, d]
     *,
-    temperature: float = 0.05,
+    temperature: float | Tensor = 0.05,  # [] or [n]
     hard_weight: float = 0.0,
     ids: Tensor | None = None,  # [n] int64
     duplicates: str = "positive",
@@ -32,7 +32,8 @@ def sim_cse(
         z0: `[n, d]`.
         z1: `[n, d]`; row i is the positive of row i of z0.
         hard: Optional `[n, d]`; row i is a negative chosen for row i of z0.
-        temperature: Positive; divides the similarities.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per row
+            `[n]`, receives a gradient.
         hard_weight: Added to the logit of a row and its own hard negative.
         ids: Optional integers `[n]` of the pairs: rows of z1 of equal id are duplicates; hard
             negatives stay negatives of all.
@@ -57,29 +58,30 @@ def sim_cse(
         )
     _check.pairs("z1", z1, "z0", z0)
     _check.pairs("hard", hard, "z0", z0)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale, row_scale = inverse_temperature(temperature, len(z0), z0.device)
     _check.finite("hard_weight", hard_weight)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     n = z0.shape[0]
-    q = unit_rows(z0) if normalize else z0
+    q = times_scale(unit_rows(z0) if normalize else z0, row_scale)
+    options = {"scale": scale, "unit": row_scale is None, "normalize": False}
     if ids is not None:
         k, h = (unit_rows(z1), unit_rows(hard)) if normalize else (z1, hard)
         own = k if duplicates == "ignore" else None
-        return _with_duplicates(q, k, h, scale, hard_weight, ids, own)
+        return _with_duplicates(q, k, h, options, hard_weight, ids, own)
     k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
     positive, own = row_products(q, k[:n]), row_products(q, k[n:])
     # A row's own two columns share its id and are left out; both come back one by one.
     ids = torch.arange(n, device=q.device)
     ids = ids, ids.repeat(2)
-    loss = row_losses(problem(q, k, own=k[:n], scale=scale, ids=ids, normalize=False)).loss
+    loss = row_losses(problem(q, k, own=k[:n], ids=ids, **options)).loss
     return (loss + F.softplus(scale * (own - positive) + hard_weight - loss)).mean()
 
 
-def _with_duplicates(q, k, hard, scale, hard_weight, ids, own):
+def _with_duplicates(q, k, hard, options, hard_weight, ids, own):
     """The sum over positives and the sum over hard negatives, one pass each; own: the only
     positives where the others are ignored."""
-    near = row_losses(problem(q, k, own=own, scale=scale, ids=ids, normalize=False))
+    near = row_losses(problem(q, k, own=own, ids=ids, **options))
     rows = torch.arange(q.shape[0], device=q.device)
-    far = row_losses(problem(q, hard, scale=scale, ids=rows, positives_in=False, normalize=False))
+    far = row_losses(problem(q, hard, ids=rows, positives_in=False, **options))
     lse = torch.logaddexp(far.loss + far.positive, far.positive + hard_weight)
     return (near.loss + F.softplus(lse - (near.loss + near.positive))).mean()

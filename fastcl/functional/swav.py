@@ -15,7 +15,7 @@ def swav(
     scores: Sequence[Tensor],  # [n, m] each
     *,
     assign: int = 2,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # []
     epsilon: float = 0.05,
     iterations: int = 3,
     queue: Sequence[Tensor] | None = None,  # [r, m] each
@@ -28,7 +28,8 @@ def swav(
     Args:
         scores: Of every view, the cosines `[n, m]` of its n samples with m prototypes.
         assign: How many views, from the first on, are assigned; the others only predict.
-        temperature: Positive; divides the scores in the predictions.
+        temperature: Positive; divides the scores in the predictions. A tensor of one element
+            receives a gradient.
         epsilon: Positive; divides the scores in the assignments.
         iterations: Of `sinkhorn`, 1 or more.
         queue: Optional scores `[r, m]` of older samples for each of the assigned views: they
@@ -46,7 +47,7 @@ def swav(
     Assignments", equations 1 and 2.
     """
     views = _checked(scores, assign, queue)
-    scale = 1 / _check.positive("temperature", temperature)
+    scale = _check.inverse("temperature", temperature, views[0].device)
     inverse = 1 / _check.positive("epsilon", epsilon)
     _check.count("iterations", iterations)
     everywhere = _ranks.world_size() > 1
@@ -54,10 +55,14 @@ def swav(
         assignments(s, older, scale=inverse, iterations=iterations, everywhere=everywhere)
         for s, older in zip(views, [None] * assign if queue is None else queue, strict=False)
     ]
+    if isinstance(scale, Tensor):  # in the dtype of the scores, as these are
+        scale, predictions = 1.0, [(s * scale).to(s.dtype) for s in views]
+    else:
+        predictions = views
     weight = 1 / (assign * (len(views) - 1))
     loss = views[0].new_zeros((), dtype=targets[0].dtype)
     for v, target in predicted(targets, len(views)):
-        loss = loss + soft_cross_entropy(views[v], target, scale=scale, weight=weight)
+        loss = loss + soft_cross_entropy(predictions[v], target, scale=scale, weight=weight)
     return loss
 
 

@@ -167,6 +167,7 @@ def contrast_backward(
     dtype = accumulate_dtype(q.dtype)
     total = p.scale if p.logit_scale is None else p.scale * p.logit_scale.to(dtype)
     dq, dk, d_own = (rows.new_empty(0, p.width) for _ in range(3))
+    twice = dq.new_zeros(())
     with no_autocast(q):
         if len(weighted):
             dq = torch.zeros_like(weighted)
@@ -189,9 +190,13 @@ def contrast_backward(
             pull = (pull * total)[:, None]
             dq = dq + pull * own.to(dtype) if need_q else dq
             d_own = pull * q.to(dtype) if need_own else d_own
+            twice = (pull * q.to(dtype) * own.to(dtype)).sum()
         slope = dq.new_empty(0)
-        if need_scale:  # each logit is linear in the scale
-            slope = (q.to(dtype) * dq).sum()[None] * (0.5 if p.symmetric else 1.0)
+        if (
+            need_scale
+        ):  # each logit is linear in the scale; all but own's are in a symmetric dq twice
+            slope = (q.to(dtype) * dq).sum()[None]
+            slope = (slope + twice) / 2 if p.symmetric else slope
     return *undivided(((dq, p.q), (dk, p.k), (d_own, (p.own,))), lengths), slope
 
 
