@@ -38,6 +38,10 @@ class Asked(NamedTuple):
         levels = 1 if self.labels is None else self.labels[0].shape[1]
         return self.targets is None and self.pairs is None and levels == 1
 
+    def shares(self, levels: int):
+        """What every level counts in the loss."""
+        return [1 / levels] * levels if self.level_weights is None else self.level_weights
+
     @property
     def plain(self) -> bool:
         """Every logit is a similarity times one number."""

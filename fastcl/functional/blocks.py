@@ -110,7 +110,7 @@ def _targets(x: Asked, side: Side, rows: slice, inside: Tensor):
     else:
         index = torch.arange(rows.start, rows.stop, device=inside.device)
         found = [index[:, None] == torch.arange(len(side.k), device=inside.device)]
-    shares = [1 / len(found)] * len(found) if x.level_weights is None else x.level_weights
+    shares = x.shares(len(found))
     found = [torch.where(inside, y, 0).to(side.q.dtype) for y in found]
     return list(zip(shares, found, strict=True))
 

@@ -84,9 +84,8 @@ def contrast(
     if normalize:
         query = unit_rows(query)
         key = None if key is None else unit_rows(key)
-    # Of several positives, their sum under the logarithm is only known where they are listed.
-    listed = x.pairs is not None or x.diagonal or limited
-    if (limited and not x.by_ids) or (x.summed and not listed):
+    # Only where a pair of thin factors is known for y is its sum under the logarithm not.
+    if (limited and not x.by_ids) or (x.summed and x.targets is not None):
         return joined(x, blocks.losses(x, query, key))
     if limited:
         return limited_to_margin(x, query, key)

@@ -117,16 +117,19 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
     if x.summed and x.pairs is not None:
         row, column = way(x.pairs[:2])
         return _summed_pairs(x, rows, row, column)
+    if x.labels is not None:
+        levels = list(zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True))
+        if x.summed:
+            return _summed_levels(x, rows, levels)
     if x.diagonal:
         found = [positives.diagonal(rows)]
     elif x.labels is not None:
-        levels = zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True)
         found = [positives.of_labels(rows, *level) for level in levels]
     elif x.targets is not None:
         found = [positives.of_targets(rows, *way(x.targets))]
     else:
         found = [positives.of_pairs(rows, *way(x.pairs[:2]), x.pairs[2])]
-    shares = [1 / len(found)] * len(found) if x.level_weights is None else x.level_weights
+    shares = x.shares(len(found))
     counts = mean = 0
     for share, (weight, total) in zip(shares, found, strict=True):
         some = weight > 0
@@ -136,6 +139,17 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
         size, total = positives.all_columns(rows)
         mean = (1 - x.smoothing) * mean + x.smoothing * counts * (total / size)
     return counts, x.scale * mean
+
+
+def _summed_levels(x: Asked, rows: Rows, levels) -> tuple[Tensor, Tensor]:
+    """The same of the logarithm of the sum over the columns of a row's label, at every level."""
+    counts = total = 0
+    for share, level in zip(x.shares(len(levels)), levels, strict=True):
+        sums = positives.log_sums_of_labels(rows, *level, x.scale)
+        some = sums > -torch.inf
+        counts = counts + share * some.to(sums.dtype)
+        total = total + share * torch.where(some, sums, 0)
+    return counts, total
 
 
 def _summed_pairs(x: Asked, rows: Rows, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:

@@ -10,8 +10,13 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
+from ..reference import no_autocast
 from .pairs import added, pair_products
+from .rows import log_sum
+
+STRIP = 128  # rows whose positives are formed at once
 
 
 class Rows(NamedTuple):
@@ -103,3 +108,39 @@ def all_columns(rows: Rows) -> Sums:
     if rows.itself:
         count, total = count - 1, total - rows.own
     return torch.full_like(total, count), total
+
+
+def log_sums_of_labels(
+    rows: Rows,
+    row_labels: Tensor,  # [n] int64
+    col_labels: Tensor,  # [m] int64
+    scale: float | Tensor,  # []
+) -> Tensor:
+    """The logarithm of the sum over the row's positives of exp(scale * s), [n]; -inf where it has
+    none.
+
+    In the order of labels the positives of some rows lie side by side: a strip along a diagonal,
+    formed again in the backward.
+    """
+    by_row, row_order = row_labels.sort(stable=True)
+    by_col, col_order = col_labels.sort(stable=True)
+    q, k = rows.q[row_order], rows.k[col_order]
+    first = torch.searchsorted(by_col, by_row)
+    last = torch.searchsorted(by_col, by_row, right=True)
+    starts = range(0, len(q), STRIP)
+    ends = [min(start + STRIP, len(q)) for start in starts]
+    lows, highs = first[list(starts)].tolist(), last[[end - 1 for end in ends]].tolist()
+
+    def strip(start: int, end: int, low: int, high: int) -> Tensor:
+        with no_autocast(q):
+            s = scale * (q[start:end] @ k[low:high].T)
+        inside = by_row[start:end, None] == by_col[low:high]
+        if rows.itself:
+            inside = inside & (row_order[start:end, None] != col_order[low:high])
+        return log_sum(torch.where(inside, s, -torch.inf), 1)
+
+    found = [
+        checkpoint(strip, *block, use_reentrant=False)
+        for block in zip(starts, ends, lows, highs, strict=True)
+    ]
+    return torch.empty_like(row_order, dtype=q.dtype).index_copy(0, row_order, torch.cat(found))

@@ -50,6 +50,8 @@ def reduced(loss: Tensor, reduction: str) -> Tensor:
 
 def log_sum(s: Tensor, dim: int) -> Tensor:
     """``s.logsumexp(dim)``, without a gradient where everything is minus infinity."""
+    if s.shape[dim] == 0:
+        return s.new_full(s.sum(dim).shape, -torch.inf)
     some = ~(s == -torch.inf).all(dim, keepdim=True)
     sums = torch.where(some, s, 0).logsumexp(dim, keepdim=True)
     return torch.where(some, sums, -torch.inf).squeeze(dim)
