@@ -9,7 +9,6 @@ import torch
 import triton
 from torch import Tensor
 
-from .._library import ops
 from ..reference.contrast_sums import BLOCK, COLUMNS, TILE
 from . import contrast_common as common
 from . import contrast_config as config
@@ -56,7 +55,7 @@ def fixed_sums(p: Operands) -> tuple[Tensor, Tensor]:
     ranges = p.ranges(BLOCK, COLUMNS)
     for first in range(0, row_tiles, launch_tiles):
         count = min(launch_tiles, row_tiles - first)
-        ops.contrast_sums_(
+        torch.ops.fastcl.contrast_sums_(
             p.q, p.k, p.scale, scale, p.row_ids, p.col_ids, *ranges,
             first, count, strip, p.plan.processors, parts, down,
         )  # fmt: skip
