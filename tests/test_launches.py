@@ -18,7 +18,7 @@ from triton.runtime.jit import create_function_from_signature  # noqa: E402
 import fastcl.functional as F  # noqa: E402
 from benchmarks.launches import Launch, of_step  # noqa: E402
 from fastcl import _library  # noqa: E402
-from fastcl.kernels import info_nce_config as config  # noqa: E402
+from fastcl.kernels import contrast_config as config  # noqa: E402
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -118,7 +118,7 @@ def test_float32_products_round_as_asked(asked):
     """In either of PyTorch's ways, each in a process of its own: they exclude each other."""
     script = f"""
 import torch
-from fastcl.kernels import info_nce_config as config
+from fastcl.kernels import contrast_config as config
 products = torch.backends.cuda.matmul
 {asked}
 print(config.product_precision(torch.float32), config.product_precision(torch.bfloat16))
