@@ -18,6 +18,7 @@ from triton.runtime.jit import create_function_from_signature  # noqa: E402
 import fastcl.functional as F  # noqa: E402
 from benchmarks.launches import Launch, of_step  # noqa: E402
 from fastcl import _library  # noqa: E402
+from fastcl.contrast.problem import Problem  # noqa: E402
 from fastcl.kernels import contrast_config as config  # noqa: E402
 
 
@@ -53,7 +54,8 @@ def test_kernels_launch_on_the_device_of_their_tensors(name, before, listed, mon
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(_library, "import_module", lambda *_: SimpleNamespace(**{name: launcher}))
     launch = _library._triton(name, _library.TRITON[name])
-    assert launch(*before, [x] if listed else x, torch.empty(4)) == "launched" and not current
+    rest = torch.empty(4), *[None] * len(Problem._fields)
+    assert launch(*before, [x] if listed else x, *rest) == "launched" and not current
 
 
 def test_the_documented_step_can_be_captured(monkeypatch):
