@@ -95,7 +95,7 @@ def finished(x: Prepared, dq, dk, needs: tuple[bool, ...], upstream: tuple | Non
     if x.own is not None and (need_q or need_own):
         pull = _pull(x, *upstream)
         if pull is not None and need_q:
-            dq = torch.addcmul(dq, pull[:, None], x.own)
+            dq = dq.addcmul_(pull[:, None], x.own)
         if need_own:
             d_own = torch.zeros_like(dq) if pull is None else pull[:, None] * q
     if need_scale and q_lengths is None:
