@@ -31,7 +31,7 @@ CASES = SUITES["flagships"]
 
 def _cuda_sums(case: Case):
     """fastcl with the switch on; the backward has no such kernel."""
-    from fastcl.kernels.info_nce_hopper import use_cuda_sums
+    from fastcl.kernels.contrast_hopper import use_cuda_sums
 
     function = OURS.build(case)
 

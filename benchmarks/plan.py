@@ -20,8 +20,8 @@ import torch.multiprocessing as mp
 
 import fastcl
 from fastcl._ranks import Ranks
+from fastcl.contrast.problem import problem
 from fastcl.distributed import _blocks
-from fastcl.distributed._blocks import Problem
 
 from . import cost, report
 from .cost import Link, Machine
@@ -70,7 +70,8 @@ def _rows(n: int) -> torch.Tensor:
 def _block(n: int) -> None:
     """One block of CLIP, forward and backward."""
     q, k, ids = _rows(n), _rows(n), torch.arange(n)
-    x = Problem(q, k, ids, False, True, True, False, 10.0, None)
+    p = problem(q, k, scale=10.0, ids=ids, both=True, normalize=False)
+    x = _blocks.Shared(p, negatives_only=False)
     rows, cols = _blocks.statistics(x, q, k, ids, ids)
     one = torch.ones(n, 1, dtype=torch.float64)
     rows, cols = (torch.cat([s, one], dim=1) for s in (rows, cols))

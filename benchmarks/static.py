@@ -26,7 +26,8 @@ import torch
 import triton
 
 from fastcl._library import ops
-from fastcl.contrast import contrast
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
 
 from . import model, predict
 from .cases import Case
@@ -90,8 +91,9 @@ def _with_rank(n: int, m: int, d: int, both_trained: bool) -> torch.Tensor:
     q, k = _meta(n, d), _meta(m, d) if both_trained else _meta(m, d).detach()
     positive = torch.empty(n, device="meta")
     ids = torch.arange(n, device="meta") if both_trained else None
-    extra = None if both_trained else positive
-    return contrast(q, k, scale=10.0, ids=ids, extra=extra, pivot=positive).loss.sum()
+    own = None if both_trained else _meta(n, d).detach()
+    p = problem(q, k, scale=10.0, ids=ids, own=own, normalize=False)
+    return row_losses(p, pivot=positive).loss.sum()
 
 
 # A scale on the device: what repairs a shift that fails is launched as well. Width, whether text is
@@ -104,7 +106,7 @@ def _with_learnt_scale(d: int, text_trained: bool) -> torch.Tensor:
     q, k = _meta(4096, d), _meta(4096, d)
     ids, scale = torch.arange(4096, device="meta"), torch.empty((), device="meta")
     k = k if text_trained else k.detach()
-    result = contrast(q, k, scale=scale, ids=ids, both=True)
+    result = row_losses(problem(q, k, scale=scale, ids=ids, both=True, normalize=False))
     return result.loss.sum() + result.col_loss.sum()
 
 

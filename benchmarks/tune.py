@@ -1,8 +1,8 @@
 """Which tile is fastest: `python -m benchmarks.tune [--cases NAME] [--budget SECONDS]`.
 
-Every candidate takes the place of its tile in info_nce_config for a whole step, which is predicted
+Every candidate takes the place of its tile in contrast_config for a whole step, which is predicted
 from machine code and, where a GPU is, measured, all candidates of a case in turn. Rows go to
-results/tune.csv; what wins is written into info_nce_config.py by hand, with its row.
+results/tune.csv; what wins is written into contrast_config.py by hand, with its row.
 """
 
 import argparse
@@ -13,9 +13,9 @@ from pathlib import Path
 from unittest import mock
 
 import torch
-from fastcl.kernels.info_nce_config import Tile
 
-from fastcl.kernels import info_nce_config as config
+from fastcl.kernels import contrast_config as config
+from fastcl.kernels.contrast_config import Tile
 
 from . import report
 from .cases import Case

@@ -123,7 +123,7 @@ def momentum_update_(library, target, online, momentum, momentum_tensor=None, se
     _run(library, pairs, c_int64(len(target)), c_double(momentum), tensor, dtype, state)
 
 
-class _InfoNceSums(ctypes.Structure):  # csrc/info_nce_sums.h
+class _ContrastSums(ctypes.Structure):  # csrc/contrast_sums.h
     _fields_ = [
         ("q", c_void_p), ("k", c_void_p), ("n", c_int32), ("m", c_int32), ("d", c_int32),
         ("scale", c_double), ("logit_scale", c_void_p),
@@ -134,13 +134,13 @@ class _InfoNceSums(ctypes.Structure):  # csrc/info_nce_sums.h
     ]  # fmt: skip
 
 
-def info_nce_sums_(
+def contrast_sums_(
     library, q, k, scale, logit_scale, row_ids, col_ids, row_range, col_range, first, tiles, strip,
     processors, row_part, col_part, seed=1,
 ):  # fmt: skip
     """The arguments of the operator, and the seed of the order in which the GPU does things."""
     pointers = map(_data, (logit_scale, row_ids, col_ids, row_range, col_range))
-    sums = _InfoNceSums(
+    sums = _ContrastSums(
         q.data_ptr(), k.data_ptr(), len(q), len(k), q.shape[1], scale, *pointers,
         first, tiles, strip, row_part.data_ptr(), col_part.data_ptr(), processors,
     )  # fmt: skip

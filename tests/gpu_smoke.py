@@ -10,6 +10,8 @@ import torch
 
 import fastcl
 import fastcl.functional as F
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--device", default="cuda")
@@ -25,6 +27,7 @@ for dtype in (torch.bfloat16,) if options.few else (torch.bfloat16, torch.float1
         queue = torch.randn(203, d, device=device, dtype=dtype)
         scale = torch.tensor(10.0, device=device, requires_grad=True)
         own = F.row_products(image, text.detach())
+        raw = {"scale": 0.1, "unit": False, "normalize": False}
         losses = (
             F.nt_xent(image, text),
             F.sup_con(image, torch.arange(150, device=device) % 7),
@@ -32,11 +35,11 @@ for dtype in (torch.bfloat16,) if options.few else (torch.bfloat16, torch.float1
             F.siglip(image, text, scale, torch.tensor(-3.0, device=device, requires_grad=True)),
             F.info_nce(image, text),
             F.moco(image, text, queue),
-            fastcl.contrast.contrast(  # rows that are not unit: the running maximum
-                image, text, scale=0.1, ids=torch.arange(150, device=device), unit=False
+            row_losses(  # rows that are not unit: the running maximum
+                problem(image, text, ids=torch.arange(150, device=device), **raw)
             ).loss.sum(),
-            fastcl.contrast.contrast(  # constant columns, with the rank of the positive
-                image, queue, scale=0.1, extra=own, pivot=own, unit=False
+            row_losses(  # constant columns, with the rank of the positive
+                problem(image, queue, own=text.detach(), **raw), pivot=own
             ).loss.sum(),
         )
         for loss in losses:

@@ -10,10 +10,10 @@ import shutil
 import cuda_on_host as host
 import pytest
 import torch
-from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 from test_gpu_hopper import allowed, close, exact, ranges, unit
 
 from fastcl import reference
+from fastcl.reference.contrast_sums import BLOCK, COLUMNS, TILE
 
 pytestmark = [
     pytest.mark.slow,
@@ -131,7 +131,7 @@ def check_sums(library, n, m, d, scale=10.0, strip=1, with_ids=False, processors
         ids = torch.arange(n), torch.arange(m)
         ids[1][::97] = 0
         spans = ranges(ids[0], BLOCK), ranges(ids[1], COLUMNS)
-    host.info_nce_sums_(
+    host.contrast_sums_(
         library, q, k, scale, logit_scale, *ids, *spans, first, tiles, strip, processors, rows,
         cols, seed,
     )  # fmt: skip
@@ -167,13 +167,13 @@ SUMS = [
 
 @pytest.mark.parametrize("case", SUMS, ids=lambda case: "-".join(map(str, case.values())))
 def test_sums(library, case):
-    check_sums(library("info_nce_sums"), **case)
+    check_sums(library("contrast_sums"), **case)
 
 
 @pytest.mark.parametrize("seed", (2, 3, 4))
 def test_sums_in_another_order(library, seed):
     half = torch.tensor([0.5])
-    check_sums(library("info_nce_sums"), 300, 600, 320, 20.0, 2, processors=2, seed=seed,
+    check_sums(library("contrast_sums"), 300, 600, 320, 20.0, 2, processors=2, seed=seed,
                logit_scale=half)  # fmt: skip
 
 
@@ -181,8 +181,8 @@ def test_rows_that_the_copy_engine_refuses(library):
     x = torch.zeros(1 + 8 * 64, dtype=torch.bfloat16)[1:].view(8, 64)
     part = torch.zeros(2, 8)
     with pytest.raises(host.HostError, match="cannot be described to the bulk copy engine"):
-        host.info_nce_sums_(
-            library("info_nce_sums"), x, x, 1.0, *[None] * 5, 0, 1, 1, 2, part, part
+        host.contrast_sums_(
+            library("contrast_sums"), x, x, 1.0, *[None] * 5, 0, 1, 1, 2, part, part
         )
 
 
@@ -212,30 +212,30 @@ FAULTS = {
     "no barrier before the seed is read": (
         momentum_check, "momentum", "    __syncthreads();\n", ""),
     "a product does not wait for its rows": (
-        sums_check, "info_nce_sums",
+        sums_check, "contrast_sums",
         "    hopper::barrier_wait(&shared.full[ring.stage], ring.parity);\n", ""),
     "a load does not wait for the readers": (
-        sums_check, "info_nce_sums",
+        sums_check, "contrast_sums",
         "        hopper::barrier_wait(&shared.empty[ring.stage], ring.parity ^ 1);\n", ""),
     "the ring forgets its parity": (
-        sums_check, "info_nce_sums", "stage = 0, parity ^= 1", "stage = 0"),
+        sums_check, "contrast_sums", "stage = 0, parity ^= 1", "stage = 0"),
     "a stage is released under its product": (
-        sums_check, "info_nce_sums", "hopper::product_wait<1>()", "hopper::product_wait<2>()"),
+        sums_check, "contrast_sums", "hopper::product_wait<1>()", "hopper::product_wait<2>()"),
     "the logits are read before they are there": (
-        sums_check, "info_nce_sums", "hopper::product_wait<0>();", ""),
+        sums_check, "contrast_sums", "hopper::product_wait<0>();", ""),
     "one block's readers release for both": (
-        sums_check, "info_nce_sums", "empty[i], 2 * kBlocks)", "empty[i], kBlocks)"),
+        sums_check, "contrast_sums", "empty[i], 2 * kBlocks)", "empty[i], kBlocks)"),
     "a block leaves before the other has arrived at its barriers": (
-        sums_check, "info_nce_sums",
+        sums_check, "contrast_sums",
         "  hopper::cluster_meet();  // nor arrives at one that has gone\n", ""),
     "a tile too many is written": (
-        sums_check, "info_nce_sums", "r < p.n && !spare", "r < p.n"),
+        sums_check, "contrast_sums", "r < p.n && !spare", "r < p.n"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize(
     "kernel, check",
-    [("queue", queue_check), ("momentum", momentum_check), ("info_nce_sums", sums_check)],
+    [("queue", queue_check), ("momentum", momentum_check), ("contrast_sums", sums_check)],
 )
 def test_without_a_fault_the_checks_pass(library, kernel, check):
     check(library(kernel))

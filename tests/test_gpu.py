@@ -16,7 +16,8 @@ from test_losses import assert_within_budget
 
 import fastcl.functional as F
 from fastcl._library import ops
-from fastcl.contrast import contrast
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
 
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize("device", [GPU, "cpu"])
@@ -84,9 +85,8 @@ def test_all_logits_very_negative(scale, device):
     k = nnf.normalize(-torch.ones(90, 64) + 0.1 * torch.randn(90, 64), dim=1)
     for dtype in (torch.bfloat16, torch.float32):
         x, y = (z.to(device, dtype, copy=True).requires_grad_() for z in (q, k))
-        result = contrast(
-            x, y, scale=scale, ids=(torch.arange(70).to(device), torch.arange(90).to(device))
-        )
+        ids = torch.arange(70).to(device), torch.arange(90).to(device)
+        result = row_losses(problem(x, y, scale=scale, ids=ids, normalize=False))
         result.loss.sum().backward()
         a, b = (z.to(dtype).double().requires_grad_() for z in (q, k))
         loss = nnf.cross_entropy(scale * a @ b.T, torch.arange(70), reduction="none")
@@ -230,9 +230,12 @@ def test_poisoned_rows_give_nan_and_zero_rows_do_not(case, poison, device):
 def test_opcheck_and_compile(device, fresh_graphs):
     q, k = (unit(40, 24, dtype=torch.bfloat16).to(device) for _ in range(2))
     ids = torch.arange(40, device=device)
-    arguments = (q, k, 10.0, None, ids, ids, None, None, False, True, True, True, False)
+    p = problem(q, k, scale=10.0, ids=ids, both=True, normalize=False)
     checks = ("test_schema", "test_faketensor")
-    torch.library.opcheck(ops.info_nce_forward.default, arguments, test_utils=checks)
+    torch.library.opcheck(ops.contrast_forward.default, (*p, None, True, True), test_utils=checks)
+    torch.library.opcheck(
+        ops.contrast_mean.default, (*p, True, True, False, True), test_utils=checks
+    )
     queue, pointer = (
         torch.zeros(50, 24, device=device),
         torch.zeros((), dtype=torch.int64, device=device),
@@ -287,6 +290,6 @@ def test_more_than_2_31_elements(device):
     queue[-1, 0] = 1
     q = torch.zeros(1, 512, device=device, dtype=torch.bfloat16)
     q[0, 0] = 1
-    result = contrast(q, queue, scale=20.0, extra=torch.ones(1, device=device))
+    result = row_losses(problem(q, queue, scale=20.0, own=q.clone(), normalize=False))
     expected = math.log1p((size - 1) * math.exp(-20) + 1)
     torch.testing.assert_close(result.loss.cpu().item(), expected, rtol=1e-3, atol=1e-3)

@@ -1,6 +1,6 @@
 """The forward's sums in CUDA C++ on compute capability 9.0; the same lines on the CPU's reference.
 
-Until these have passed on a GPU the kernel stays off (fastcl/kernels/info_nce_hopper.py).
+Until these have passed on a GPU the kernel stays off (fastcl/kernels/contrast_hopper.py).
 """
 
 import math
@@ -8,10 +8,10 @@ import math
 import pytest
 import torch
 import torch.nn.functional as nnf
-from fastcl.reference.info_nce_sums import BLOCK, COLUMNS, TILE
 
 import fastcl.functional as F
 from fastcl._library import ops
+from fastcl.reference.contrast_sums import BLOCK, COLUMNS, TILE
 
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize("device", [GPU, "cpu"])
@@ -42,7 +42,7 @@ def run(q, k, ids, scale, logit_scale=None, first=0, tiles=None, strip=1):
     col_part = torch.full((2 * tiles, m), torch.nan, device=q.device)
     spans = (None, None) if ids is None else (ranges(ids[0], BLOCK), ranges(ids[1], COLUMNS))
     pair = (None, None) if ids is None else ids
-    ops.info_nce_sums_(
+    ops.contrast_sums_(
         q, k, scale, logit_scale, *pair, *spans, first, tiles, strip, 132, row_part, col_part
     )
     return row_part, col_part
@@ -144,7 +144,7 @@ def test_the_bound_sees_a_column_left_out():
 @DEVICES
 def test_clip_with_the_kernel_is_clip_without(device):
     pytest.importorskip("triton")
-    from fastcl.kernels.info_nce_hopper import use_cuda_sums
+    from fastcl.kernels.contrast_hopper import use_cuda_sums
 
     image, text = (unit(1500, 512, device).requires_grad_() for _ in range(2))
     results = []
@@ -161,8 +161,8 @@ def test_clip_with_the_kernel_is_clip_without(device):
 
 def test_the_switch_is_off_and_takes_a_truth_value():
     pytest.importorskip("triton")
-    from fastcl.kernels import info_nce_hopper
+    from fastcl.kernels import contrast_hopper
 
-    assert info_nce_hopper._enabled is False
+    assert contrast_hopper._enabled is False
     with pytest.raises(TypeError, match="enabled must be True or False, got 1"):
-        info_nce_hopper.use_cuda_sums(1)
+        contrast_hopper.use_cuda_sums(1)

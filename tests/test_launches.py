@@ -18,7 +18,8 @@ from triton.runtime.jit import create_function_from_signature  # noqa: E402
 import fastcl.functional as F  # noqa: E402
 from benchmarks.launches import Launch, of_step  # noqa: E402
 from fastcl import _library  # noqa: E402
-from fastcl.kernels import info_nce_config as config  # noqa: E402
+from fastcl.contrast.problem import Problem  # noqa: E402
+from fastcl.kernels import contrast_config as config  # noqa: E402
 
 
 def meta(*shape, dtype=torch.bfloat16):
@@ -53,7 +54,8 @@ def test_kernels_launch_on_the_device_of_their_tensors(name, before, listed, mon
     monkeypatch.setattr(torch.cuda, "device_of", device_of)
     monkeypatch.setattr(_library, "import_module", lambda *_: SimpleNamespace(**{name: launcher}))
     launch = _library._triton(name, _library.TRITON[name])
-    assert launch(*before, [x] if listed else x, torch.empty(4)) == "launched" and not current
+    rest = torch.empty(4), *[None] * len(Problem._fields)
+    assert launch(*before, [x] if listed else x, *rest) == "launched" and not current
 
 
 def test_the_documented_step_can_be_captured(monkeypatch):
@@ -118,7 +120,7 @@ def test_float32_products_round_as_asked(asked):
     """In either of PyTorch's ways, each in a process of its own: they exclude each other."""
     script = f"""
 import torch
-from fastcl.kernels import info_nce_config as config
+from fastcl.kernels import contrast_config as config
 products = torch.backends.cuda.matmul
 {asked}
 print(config.product_precision(torch.float32), config.product_precision(torch.bfloat16))

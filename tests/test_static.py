@@ -17,7 +17,7 @@ if os.environ.get("TRITON_INTERPRET") == "1":
 
 from benchmarks import static  # noqa: E402
 from benchmarks.machine_code import compile_kernel, tool  # noqa: E402
-from fastcl.kernels import info_nce_config as config  # noqa: E402
+from fastcl.kernels import contrast_config as config  # noqa: E402
 
 
 def check(rows):
@@ -77,7 +77,7 @@ def test_compiled_part():
 @pytest.mark.skipif(shutil.which("nvcc") is None, reason="needs nvcc")
 def test_barriers_do_not_fence_the_whole_gpu(tmp_path):
     """The two meetings of the cluster alone; at each step it would drop the first-level cache."""
-    source = Path(__file__).parent.parent / "csrc" / "cuda" / "info_nce_sums.cu"
+    source = Path(__file__).parent.parent / "csrc" / "cuda" / "contrast_sums.cu"
     binary = tmp_path / "sums.cubin"
     flags = ["-std=c++20", "-O3", "-cubin", "-gencode", "arch=compute_90a,code=sm_90a"]
     subprocess.run(["nvcc", *flags, "-o", binary, source], check=True, capture_output=True)

@@ -166,9 +166,9 @@ def row_losses(
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
         return Contrast(*_Rows.apply(pivot, *p.flat()))
     rows, cols, rank, _ = ops.contrast_forward(*p, pivot, False, False)
-    columns = _own(cols) if p.both else (None,) * 3
-    loss, positive, count = _own(rows)
-    return Contrast(loss, positive, count, rank, *columns)
+    loss, _, *others = rows.unbind()
+    columns = (cols[0], *cols[2:]) if p.both else (None,) * 3
+    return Contrast(loss, *others, rank, *columns)
 
 
 def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:

@@ -161,7 +161,7 @@ def problem(
     own = own.view_as(own) if own is k and own is not None else own
     return Problem(
         tuple(x.contiguous() for x in parts), () if k is None else (k.contiguous(),),
-        *(None if x is None else x.contiguous() for x in (own, scale if learned else None)),
+        None if own is None else own.contiguous(), scale.reshape(()) if learned else None,
         *(None if x is None else x.contiguous() for x in (row_ids, col_ids)),
         *weights, 1.0 if learned else float(scale), both, positives_in, unit, normalize,
         normalize if normalize_k is None or k is None else normalize_k,

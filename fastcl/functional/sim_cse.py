@@ -69,12 +69,12 @@ def sim_cse(
         own = k if duplicates == "ignore" else None
         return _with_duplicates(q, k, h, options, hard_weight, ids, own)
     k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
-    positive, own = row_products(q, k[:n]), row_products(q, k[n:])
     # A row's own two columns share its id and are left out; both come back one by one.
     ids = torch.arange(n, device=q.device)
     ids = ids, ids.repeat(2)
-    loss = row_losses(problem(q, k, own=k[:n], ids=ids, **options)).loss
-    return (loss + F.softplus(scale * (own - positive) + hard_weight - loss)).mean()
+    found = row_losses(problem(q, k, own=k[:n], ids=ids, **options))
+    away = scale * row_products(q, k[n:]) - found.positive
+    return (found.loss + F.softplus(away + hard_weight - found.loss)).mean()
 
 
 def _with_duplicates(q, k, hard, options, hard_weight, ids, own):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from .. import reference
 from ..contrast.problem import Problem
+from . import contrast_blocks as in_blocks
 from . import contrast_common as common
 from . import contrast_config as config
 from .contrast_common import Operands
@@ -22,7 +23,7 @@ from .contrast_frozen_mean import frozen_mean
 from .contrast_gradient import problem_gradients
 from .contrast_kept import unit_gradients
 from .contrast_statistics import statistics
-from .unit_rows import project, unit_rows_forward
+from .unit_rows import project, row_products, unit_rows_forward
 
 
 class Prepared(NamedTuple):
@@ -31,27 +32,38 @@ class Prepared(NamedTuple):
     p: Problem
     operands: Operands
     own: Tensor | None  # [n, d]
-    extra: Tensor | None  # [n]
     lengths: tuple[Tensor | None, Tensor | None, Tensor | None]  # of q, k and own
+
+    @property
+    def total(self) -> float | Tensor:
+        """The whole scale."""
+        scale, logit_scale = self.p.scale, self.p.logit_scale
+        return scale if logit_scale is None else scale * logit_scale.float()
+
+    def extra(self) -> Tensor | None:
+        """Similarity [n] of each row and its own."""
+        return None if self.own is None else row_products(self.operands.q, self.own)
+
+    def statistics(self, extra: Tensor | None, pivot: Tensor | None, finishes: bool):
+        p = self.p
+        return statistics(self.operands, extra, pivot, p.both, p.positives_in, p.unit, finishes)
 
 
 def prepared(p: Problem) -> Prepared:
     def of(parts, normalize):
         if normalize:
             return unit_rows_forward(parts)
-        return (parts[0] if len(parts) == 1 else torch.cat(list(parts))), None
+        return (parts[0] if len(parts) == 1 else torch.cat(parts)), None
 
     q, q_lengths = of(p.q, p.normalize_q)
     k, k_lengths = (q, None) if p.symmetric else of(p.k, p.normalize_k)
-    own, own_lengths, extra = None, None, None
-    if p.own is not None:
-        if _is(p.own, p.k) and p.normalize_own == p.normalize_k:
-            own, own_lengths = k, k_lengths
-        else:
-            own, own_lengths = of([p.own], p.normalize_own)
-        extra = (q.float() * own.float()).sum(1)
+    own, own_lengths = None, None
+    if p.own is not None and _is(p.own, p.k) and p.normalize_own == p.normalize_k:
+        own, own_lengths = k, k_lengths
+    elif p.own is not None:
+        own, own_lengths = of((p.own,), p.normalize_own)
     operands = common.operands(q, k, *p.ids, p.scale, p.logit_scale, p.symmetric)
-    return Prepared(p, operands, own, extra, (q_lengths, k_lengths, own_lengths))
+    return Prepared(p, operands, own, (q_lengths, k_lengths, own_lengths))
 
 
 def _is(x: Tensor, parts) -> bool:
@@ -62,40 +74,55 @@ def _is(x: Tensor, parts) -> bool:
     return a._cdata == b._cdata and x.storage_offset() == parts[0].storage_offset()
 
 
-def finished(x: Prepared, dq, dk, pull, need_q, need_k, need_own, need_scale):
-    """Gradients of the rows as they went into the products become those of the rows as they came;
-    pull() is the gradient of the similarities of own, before the scale."""
-    p, q = x.p, x.operands.q
-    d_own, slope = common.empty(q, 0, p.width), common.empty(q, 0)
+def _pull(x: Prepared, losses: Tensor, grad_loss, grad_positive) -> Tensor | None:
+    """Gradient [n] to the similarities of own; None: zero. grad_loss may be a number."""
+    pull = None
+    if grad_loss is not None:  # p - 1 of the positive, without cancellation
+        pull = torch.expm1(-losses) * (grad_loss * x.total)
+    if grad_positive is not None:
+        beside = grad_positive * x.total
+        pull = beside if pull is None else pull + beside
+    return pull
+
+
+def finished(x: Prepared, dq, dk, needs: tuple[bool, ...], upstream: tuple | None = None):
+    """Gradients of the rows as they went into the products become those of the rows as they came.
+
+    upstream: the losses and the gradients of loss and positive, from which own's follow.
+    """
+    p, q, (q_lengths, k_lengths, own_lengths) = x.p, x.operands.q, x.lengths
+    need_q, need_k, need_own, need_scale = needs
+    d_own, slope, pull = common.empty(q, 0, p.width), common.empty(q, 0), None
     if x.own is not None and (need_q or need_own):
-        weight = pull() * p.scale
-        weight = weight if p.logit_scale is None else weight * p.logit_scale.float()
-        if need_q:
-            dq = torch.addcmul(dq, weight[:, None], x.own.float())
+        pull = _pull(x, *upstream)
+        if pull is not None and need_q:
+            dq = dq.addcmul_(pull[:, None], x.own)
         if need_own:
-            d_own = weight[:, None] * q.float()
-    q_lengths, k_lengths, own_lengths = x.lengths
-    dots = common.empty(dq, len(dq)) if need_scale and q_lengths is not None else None
-    if need_scale and dots is None:
-        slope = (q.float() * dq).sum()[None]
-    if q_lengths is not None and len(dq):
+            d_own = torch.zeros_like(dq) if pull is None else pull[:, None] * q
+    if need_scale and q_lengths is None:
+        slope = (q * dq).sum()[None]
+    if need_q and q_lengths is not None:
+        dots = common.empty(dq, len(dq)) if need_scale else None
         dq = project(dq, p.q, q_lengths, dots)
-    if k_lengths is not None and len(dk):
+        slope = dots.sum()[None] if need_scale else slope
+    if need_k and k_lengths is not None:
         dk = project(dk, p.k, k_lengths, None)
-    if own_lengths is not None and need_own:
-        d_own = project(d_own, [p.own], own_lengths, None)
-    if dots is not None:
-        slope = dots.sum()[None]
-    # Each logit is linear in the scale, and a symmetric one counted twice.
-    return dq, dk, d_own, slope / 2 if need_scale and p.symmetric else slope
+    if need_own and own_lengths is not None:
+        d_own = project(d_own, (p.own,), own_lengths, None)
+    if need_scale and p.symmetric:  # all but the logits of own are in dq twice
+        own = 0 if pull is None else pull @ x.extra()
+        slope = (slope + own) / 2
+    return dq, dk, d_own, slope
 
 
 def contrast_forward(p: Problem, pivot, need_q: bool, need_k: bool):
     """`reference.contrast_forward` without the n x m matrix."""
     if not config.supported(p.q[0]):
         return reference.contrast_forward(p, pivot, need_q, need_k)
-    x, finishes = prepared(p), p.finishes(need_q, need_k)
-    return statistics(x.operands, x.extra, pivot, p.both, p.positives_in, p.unit, finishes)
+    if p.limit is not None:
+        return in_blocks.contrast_forward(p, pivot, need_q, need_k)
+    x = prepared(p)
+    return x.statistics(x.extra(), pivot, p.finishes(need_q, need_k))
 
 
 def contrast_backward(
@@ -107,30 +134,27 @@ def contrast_backward(
     needs = need_q or p.symmetric, need_k and not p.symmetric, need_own, need_scale
     if not config.supported(p.q[0]):
         return reference.contrast_backward(p, rows, cols, weighted, *grads, *needs)
+    if p.limit is not None:
+        return in_blocks.contrast_backward(p, rows, cols, weighted, *grads, *needs)
     x, grads = prepared(p), [None if g is None else g.contiguous() for g in grads]
-    if len(weighted):
-        total = p.scale if p.logit_scale is None else p.scale * p.logit_scale.float()
-        dq = torch.zeros_like(weighted) if grads[0] is None else None
-        dq = weighted * (grads[0] * total)[:, None] if dq is None else dq
-        dk = common.empty(weighted, 0, p.width)
-    else:
+    if len(weighted) == 0:
         dq, dk = _gradients(x, grads, rows, cols, *needs[:2])
-
-    def pull():
-        found = 0 if grads[0] is None else grads[0] * torch.expm1(-rows[0])
-        return found if grads[1] is None else found + grads[1]
-
-    return finished(x, dq, dk, pull, *needs)
+    else:
+        none = grads[0] is None
+        dq = torch.zeros_like(weighted) if none else weighted * (grads[0] * x.total)[:, None]
+        dk = common.empty(weighted, 0, p.width)
+    return finished(x, dq, dk, needs, (rows[0], *grads[:2]))
 
 
 def _gradients(x: Prepared, grads, rows, cols, need_q: bool, need_k: bool):
     """dq and dk of the rows as they went into the products."""
     p, (n, m, d) = x.p, x.operands.sizes
-    if n == 0 or m == 0 or all(g is None for g in grads) or not (need_q or need_k):
-        shapes = (n if need_q else 0, d), (m if need_k else 0, d)
-        return tuple(torch.zeros(shape, device=x.operands.q.device) for shape in shapes)
+    if not (need_q or need_k):
+        return common.empty(rows, 0, d), common.empty(rows, 0, d)
+    if n == 0 or m == 0 or all(g is None for g in grads):
+        return rows.new_zeros(n if need_q else 0, d), rows.new_zeros(m if need_k else 0, d)
     return problem_gradients(
-        x.operands, grads, rows, cols, p.positives_in, x.extra is not None, p.unit, need_q, need_k
+        x.operands, grads, rows, cols, p.positives_in, x.own is not None, p.unit, need_q, need_k
     )
 
 
@@ -139,40 +163,77 @@ def contrast_mean(p: Problem, need_q: bool, need_k: bool, need_own: bool, need_s
     needs = need_q, need_k and not p.symmetric, need_own, need_scale
     if not config.supported(p.q[0]):
         return reference.contrast_mean(p, *needs)
+    if p.limit is not None:
+        return in_blocks.contrast_mean(p, *needs)
     if _is_frozen(p, needs):
         return _frozen(p)
-    x, share, cols, col_grad = prepared(p), 0.5 if p.both else 1.0, None, None
-    finishes = p.finishes(*needs[:2])
-    if not (finishes or p.both or p.symmetric) and any(needs[:2]) and config.keeps(
-        x.operands.q, x.operands.k, p.scale, p.logit_scale, p.unit, needs[1]
-    ):  # fmt: skip
-        rows, dq, dk = unit_gradients(x.operands, x.extra, *needs[:2])
-        grad = None
+    x = prepared(p)
+    if _keeps(x, *needs[:2]):
+        rows, dq, dk = unit_gradients(x.operands, x.extra(), *needs[:2])
+        loss, losses = rows[0].mean(), rows[0]
     else:
-        rows, cols, _, weighted = statistics(
-            x.operands, x.extra, None, p.both, p.positives_in, p.unit, finishes
-        )
-        grad = torch.full_like(rows[0], share / p.rows)
-    losses = rows[0]
-    if not p.paired:
-        alone = rows[3] == 0
-        losses = torch.where(alone, 0, losses)
-        grad = None if grad is None else torch.where(alone, 0, grad)
-    loss = losses.mean()
+        loss, losses, dq, dk = _in_two_passes(x, *needs[:2])
+    grad = 1 / p.rows if p.row_weight is None else p.row_weight / p.rows
+    return loss, losses, *finished(x, dq, dk, needs, (losses, grad, None))
+
+
+def _keeps(x: Prepared, need_q: bool, need_k: bool) -> bool:
+    """Whether the exponentials of the forward become the gradient."""
+    p, one_way = x.p, not (x.p.symmetric or x.p.both)
+    plain = one_way and p.paired and (p.positives_in or p.aside) and (need_q or need_k)
+    return (
+        plain
+        and p.row_weight is None
+        and config.keeps(x.operands.q, x.operands.k, p.scale, p.logit_scale, p.unit, need_k)
+    )
+
+
+def _in_two_passes(x: Prepared, need_q: bool, need_k: bool):
+    """Mean, losses, and the gradients that are needed, of statistics that are known before."""
+    p, share = x.p, 0.5 if x.p.both else 1.0
+    # Without a positive, and without own, every row may be one that counts as zero.
+    finishes = p.finishes(need_q, need_k) and (p.paired or p.own is not None)
+    rows, cols, _, weighted = x.statistics(x.extra(), None, finishes)
+    losses, weight = rows[0], _weight(rows, p.row_weight, p.paired)
+    loss, col_weight = _mean(losses, weight), None
     if p.both:
-        loss, col_grad = (loss + cols[0].mean()) / 2, torch.full_like(cols[0], share / p.columns)
-    if grad is not None and finishes:
-        total = p.scale if p.logit_scale is None else p.scale * p.logit_scale.float()
-        dq, dk = weighted * (total / p.rows), common.empty(weighted, 0, p.width)
-    elif grad is not None:
-        dq, dk = _gradients(x, (grad, None, col_grad, None), rows, cols, *needs[:2])
-    return loss, losses, *finished(x, dq, dk, lambda: torch.expm1(-rows[0]) / p.rows, *needs)
+        col_weight = _weight(cols, p.col_weight, p.paired)
+        loss = (loss + _mean(cols[0], col_weight)) / 2
+    if finishes:
+        dq = weighted * (x.total / p.rows)
+        dq = dq if weight is None else dq.mul_(weight[:, None])
+        return loss, losses, dq, common.empty(rows, 0, p.width)
+    grad = col_grad = None
+    if need_q or need_k:
+        grad = _upstream(losses, weight, share)
+        col_grad = _upstream(cols[0], col_weight, share) if p.both else None
+    return loss, losses, *_gradients(x, (grad, None, col_grad, None), rows, cols, need_q, need_k)
+
+
+def _weight(statistics: Tensor, given: Tensor | None, paired: bool) -> Tensor | None:
+    """Of the losses in the mean, [n]; None: ones."""
+    if paired:
+        return given
+    return torch.where(statistics[3] == 0, 0, 1.0 if given is None else given)
+
+
+def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
+    """What has weight zero takes no part, whatever its loss."""
+    return (losses if weight is None else torch.where(weight == 0, 0, weight * losses)).mean()
+
+
+def _upstream(losses: Tensor, weight: Tensor | None, share: float) -> Tensor:
+    """The gradient of the mean to every loss."""
+    if weight is None:
+        return torch.full_like(losses, share / len(losses))
+    return weight * (share / len(losses))
 
 
 def _is_frozen(p: Problem, needs) -> bool:
     """Whether a small batch against constants takes its four launches."""
     known = p.finishes(*needs[:2]) and p.own is not None and p.logit_scale is None
     plain = len(p.q) == 1 == len(p.k) and not (p.normalize_k or needs[2]) and p.unit
+    plain = plain and p.row_weight is None
     if not (known and plain and len(p.q[0]) > 0 and len(p.k[0]) > 0):
         return False
     return config.plan(p.q[0], p.k[0]).frozen is not None

@@ -45,7 +45,7 @@ def sigmoid_contrast(problem: Problem, bias, logit_bias, need_q: bool, need_k: b
     dq, dk = chunk_gradients(p, fill, need_q, need_k, alpha=scale / lift)
     if logit_scale is not None:
         dq, dk = dq.mul_(logit_scale), dk.mul_(logit_scale)
-    dq, dk, _, _ = finished(x, dq, dk, None, need_q, need_k, False, False)
+    dq, dk, _, _ = finished(x, dq, dk, (need_q, need_k, False, False))
     sums = sums.sum((0, 1))
     slopes = sums[1:] if need_q or need_k else torch.zeros_like(sums[1:])
     return sums[0].float(), dq, dk, slopes.float()

@@ -6,6 +6,8 @@ The idea: a block of rows is read twice, the second time from the first-level ca
 in float32.
 """
 
+from collections.abc import Sequence
+
 import triton
 import triton.language as tl
 from torch import Tensor
@@ -81,6 +83,26 @@ def unit_backward_kernel(
         tl.store(dx + at, out.to(dx.dtype.element_ty), mask=inside)
 
 
+@triton.jit(do_not_specialize=["n"], do_not_specialize_on_alignment=["out"])
+def product_kernel(
+    a,  # [n, d]
+    b,  # [n, d]
+    out,  # [n]
+    n,
+    d,
+    ROWS: tl.constexpr,
+    WIDTH: tl.constexpr,
+):
+    """Products of the rows that belong together."""
+    i = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    total = tl.zeros([ROWS], tl.float32)
+    for start in range(0, d, WIDTH):
+        x, _, _ = load_rows(a, i, start + tl.arange(0, WIDTH), n, d)
+        y, _, _ = load_rows(b, i, start + tl.arange(0, WIDTH), n, d)
+        total += tl.sum(x * y, 1)
+    tl.store(out + i, total, mask=i < n)
+
+
 def _launch(kernel, block: int, n: int, d: int, *tensors: Tensor | None) -> None:
     if n > 0:
         width = min(triton.next_power_of_2(d), WIDEST)
@@ -107,7 +129,14 @@ def unit_rows_backward(grad, parts, lengths):
     return project(grad, parts, lengths, None)
 
 
-def project(grad: Tensor, parts: list[Tensor], lengths: Tensor, dots: Tensor | None) -> Tensor:
+def row_products(a: Tensor, b: Tensor) -> Tensor:
+    """Products [n] in float32 of the rows of two matrices that belong together."""
+    out = common.empty(a, len(a))
+    _launch(product_kernel, BLOCK // 2, *a.shape, a.contiguous(), b.contiguous(), out)
+    return out
+
+
+def project(grad: Tensor, parts: Sequence[Tensor], lengths: Tensor, dots: Tensor | None) -> Tensor:
     """dx [n, d] in the dtype of grad; dots [n] gets the products of unit rows and gradients."""
     sizes = [x.shape[0] for x in parts]
     grad = grad.contiguous()

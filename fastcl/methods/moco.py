@@ -77,7 +77,7 @@ class MoCo(nn.Module):
         with record_function("fastcl::loss"):
             columns, scale = self.queue.rows.to(q.dtype), 1 / self.temperature
             pairs = problem(q, columns, own=k, scale=scale, normalize=False)
-            result = row_losses(pairs, pivot=row_products(q, k))
+            result = row_losses(pairs, pivot=row_products(q.detach(), k))
             self.rank = result.rank
             return mean(result.loss)
 

@@ -1,9 +1,9 @@
 #define __CUDA_ARCH_FEAT_SM90_ALL
 #include "tensor_map_on_host.h"
 //
-#include "info_nce_sums.cu"  // as tests/cuda_on_host.py rewrote it
+#include "contrast_sums.cu"  // as tests/cuda_on_host.py rewrote it
 
-extern "C" const char* run(const fastcl::InfoNceSums* sums) {
+extern "C" const char* run(const fastcl::ContrastSums* sums) {
   emulated::cluster_size = fastcl::kBlocks;
-  return fastcl::info_nce_sums_cuda(*sums, nullptr);
+  return fastcl::contrast_sums_cuda(*sums, nullptr);
 }

@@ -27,11 +27,11 @@ def kernels(monkeypatch):
     """The launchers, with tiles that a small matrix has several of and poisoned buffers."""
     import device
 
-    from fastcl.kernels import info_nce, info_nce_common
+    from fastcl.kernels import contrast, contrast_common
 
     device.use_tiles(monkeypatch)
     device.repair_arithmetic(monkeypatch)
-    monkeypatch.setattr(info_nce_common, "empty", device.poisoned)
-    monkeypatch.setattr(info_nce_common, "BLOCK", 16)
-    monkeypatch.setattr(info_nce_common, "PARTS", 4)
-    return info_nce
+    monkeypatch.setattr(contrast_common, "empty", device.poisoned)
+    monkeypatch.setattr(contrast_common, "BLOCK", 16)
+    monkeypatch.setattr(contrast_common, "PARTS", 4)
+    return contrast

@@ -6,7 +6,7 @@ import torch
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
-from fastcl.kernels import info_nce_config as config
+from fastcl.kernels import contrast_config as config
 
 
 def repair_arithmetic(monkeypatch):

@@ -1,10 +1,11 @@
-"""Arguments of the raw operators by name, and how wrong a kernel may be."""
+"""Problems of the raw operators by name, and how wrong a kernel may be."""
 
 import torch
 
 from fastcl import reference
+from fastcl.contrast.problem import Problem
 
-NAMES = "q", "k", "scale", "logit_scale", "row_ids", "col_ids"
+ROWS = "q", "k", "own"
 
 
 def unit_rows(n, d, seed, dtype=torch.float32):
@@ -12,19 +13,55 @@ def unit_rows(n, d, seed, dtype=torch.float32):
     return torch.nn.functional.normalize(x, dim=1).to(dtype)
 
 
+def beside(q, cosines, seed=9):
+    """Unit rows at these cosines [n] from the unit rows q."""
+    noise, cosines = unit_rows(*q.shape, seed), cosines[:, None]
+    noise = torch.nn.functional.normalize(noise - (noise * q).sum(1, True) * q, dim=1)
+    return cosines * q + (1 - cosines**2).sqrt() * noise
+
+
 def case(
-    n=21, m=35, d=24, dtype=torch.float32, scale=10.0, symmetric=False, seed=0, **changes
+    n=21, m=35, d=24, dtype=torch.float32, scale=10.0, symmetric=False, seed=0, cosines=None,
+    **changes,
 ):  # fmt: skip
-    """Arguments of the forward by name."""
-    q = unit_rows(n, d, 2 * seed, dtype)
+    """A problem by name; cosines [n]: of own, from the rows. frozen: the columns are constant."""
+    q = unit_rows(n, d, 2 * seed)
     if symmetric:
         changes["col_ids"] = changes.get("row_ids")
-    k = q if symmetric else unit_rows(m, d, 2 * seed + 1, dtype)
+    k = q if symmetric else unit_rows(m, d, 2 * seed + 1)
+    own = None if cosines is None else beside(q, cosines)
     arguments = dict(
-        q=q, k=k, scale=scale, logit_scale=None, row_ids=None, col_ids=None, extra=None,
+        q=q, k=k, own=own, scale=scale, logit_scale=None, row_ids=None, col_ids=None,
         pivot=None, symmetric=symmetric, both=False, positives_in=True, unit=True, frozen=False,
     )  # fmt: skip
-    return {**arguments, **changes}
+    return in_dtype({**arguments, **changes}, dtype)
+
+
+def in_dtype(arguments, dtype):
+    """The same with rows of this dtype."""
+    rows = {x: arguments[x] for x in ROWS if arguments[x] is not None}
+    return arguments | {name: x.to(dtype) for name, x in rows.items()}
+
+
+def problem(arguments) -> Problem:
+    """Of unit rows, or of any as they are."""
+    x = arguments
+    k, col_ids = ((), None) if x["symmetric"] else ((x["k"],), x["col_ids"])
+    return Problem(
+        (x["q"],), k, x["own"], x["logit_scale"], x["row_ids"], col_ids, x["scale"], x["both"],
+        x["positives_in"], x["unit"], False, False, False, True,
+    )  # fmt: skip
+
+
+def wider(p: Problem, dtype=torch.float64) -> Problem:
+    """The same problem in another dtype."""
+
+    def to(x):
+        return None if x is None else x.to(dtype)
+
+    return p._replace(
+        q=tuple(map(to, p.q)), k=tuple(map(to, p.k)), own=to(p.own), logit_scale=to(p.logit_scale)
+    )
 
 
 def ids(n, m, groups=None):
@@ -74,35 +111,44 @@ def pick(statistics, part):
     return {"loss": loss, "lse": loss + positive + rest, "positive": positive, "count": count}[part]
 
 
+def forward(module, arguments):
+    """Statistics, rank and, of constant columns, their weighted sum."""
+    p = problem(arguments)
+    return module.contrast_forward(p, arguments["pivot"], True, not arguments["frozen"])
+
+
 def check_forward(kernels, *problems):
     """Statistics, rank and weighted sum; returns those of the last problem."""
     budget, eps = Budget(), torch.finfo(torch.float32).eps
     for arguments in problems:
-        ours = kernels.info_nce_forward(**arguments)
-        plain = reference.info_nce_forward(**arguments)
-        exact = reference.info_nce_forward(**in_float64(arguments))
+        ours = forward(kernels, arguments)
+        plain = forward(reference, arguments)
+        exact = forward(reference, in_float64(arguments))
         for name, index in (("rows", 0), ("cols", 1)):
             for part in ("loss", "lse", "positive", "count"):
                 three = (pick(x[index], part) for x in (ours, plain, exact))
                 budget.add(f"{name} {part}", *three, eps)
         assert torch.equal(ours[2], exact[2]), "rank"
-        if arguments["frozen"]:
-            narrow = torch.finfo(arguments["q"].dtype).eps
-            budget.add("weighted", ours[3], plain[3], exact[3], narrow)
+        narrow = torch.finfo(arguments["q"].dtype).eps
+        budget.add("weighted", ours[3], plain[3], exact[3], narrow)
     budget.check()
     return ours
 
 
 def run_backward(module, arguments, grads, need_q=True, need_k=True, plain=False):
-    """Gradients after the module's own forward; plain: lse is one number, as PyTorch has it."""
-    rows, cols, *_ = module.info_nce_forward(**arguments)
+    """Gradients after the module's own forward; plain: lse is one number, as PyTorch has it.
+
+    Columns that are constant are gone by then.
+    """
+    p, frozen = problem(arguments), arguments["frozen"]
+    rows, cols, _, weighted = module.contrast_forward(p, None, need_q, need_k and not frozen)
     if plain:
         rows[1], cols[1] = 0, 0
-    return module.info_nce_backward(
-        *grads, *(arguments[name] for name in NAMES), rows, cols,
-        arguments["symmetric"], arguments["positives_in"], arguments["extra"] is not None,
-        arguments["unit"], need_q, need_k,
-    )  # fmt: skip
+    if len(weighted) > 0:
+        p = p._replace(k=(p.q[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
+    return module.contrast_backward(
+        p, rows, cols, weighted, *grads, need_q, need_k and not frozen, p.own is not None, need_q
+    )
 
 
 def check_backward(kernels, *problems, losses=True, positives=True, need_q=True, need_k=True):
@@ -121,6 +167,6 @@ def check_backward(kernels, *problems, losses=True, positives=True, need_q=True,
         plain = run_backward(reference, arguments, grads, need_q, need_k, plain=True)
         exact = run_backward(reference, in_float64(arguments), wide, need_q, need_k)
         eps = torch.finfo(arguments["q"].dtype).eps
-        for name, *three in zip(("dq", "dk"), ours, plain, exact, strict=True):
+        for name, *three in zip(("dq", "dk", "d_own", "slope"), ours, plain, exact, strict=True):
             budget.add(name, *three, eps, floor=0.0)
     budget.check()

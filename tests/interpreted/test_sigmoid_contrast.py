@@ -6,14 +6,25 @@ import torch
 from problems import Budget, ids, in_float64, unit_rows
 
 from fastcl import reference
+from fastcl.contrast.problem import Problem
 
 
 @pytest.fixture
 def sigmoid_contrast(kernels):
-    """The launcher under the patches of `kernels`."""
-    from fastcl.kernels.sigmoid_contrast import sigmoid_contrast
+    """The launcher under the patches of `kernels`, by name."""
+    from fastcl.kernels import sigmoid_contrast
 
-    return sigmoid_contrast
+    return lambda **arguments: run(sigmoid_contrast, arguments)
+
+
+def run(module, arguments):
+    """Of rows as they are, or divided."""
+    x = {"positives_in": True, "divided": (False, False), **arguments}
+    p = Problem(
+        (x["q"],), (x["k"],), None, x["logit_scale"], x["row_ids"], x["col_ids"], x["scale"],
+        False, x["positives_in"], True, *x["divided"], False, True,
+    )  # fmt: skip
+    return module.sigmoid_contrast(p, x["bias"], x["logit_bias"], x["need_q"], x["need_k"])
 
 
 def case(n=21, m=35, d=24, dtype=torch.float32, **changes):
@@ -46,11 +57,14 @@ CASES = {
     "only dq": case(need_k=False),
     "only dk": case(need_q=False),
     "only the loss": case(need_q=False, need_k=False),
+    "divided": case(divided=(True, True), **SCALARS),
+    "only k divided": case(divided=(False, True)),
 }
 QUICK = {
     ("several positives", torch.float32), ("positives left out", torch.bfloat16),
     ("several chunks", torch.bfloat16), ("device scalars", torch.float16),
     ("only the loss", torch.float32), ("all logits zero", torch.float32),
+    ("divided", torch.bfloat16),
 }  # fmt: skip
 
 
@@ -63,8 +77,8 @@ def cases():
 
 
 def check(ours, arguments):
-    plain = reference.sigmoid_contrast(**arguments)
-    exact = reference.sigmoid_contrast(**in_float64(arguments))
+    plain = run(reference, arguments)
+    exact = run(reference, in_float64(arguments))
     budget, narrow = Budget(), torch.finfo(arguments["q"].dtype).eps
     for name, *three in zip(("loss", "dq", "dk", "sums"), ours, plain, exact, strict=True):
         gradient = name in ("dq", "dk")
@@ -87,7 +101,7 @@ def test_converged(sigmoid_contrast, dtype):
     q = unit_rows(20, 64, 0, dtype)
     arguments = case(n=20, m=20) | dict(q=q, k=q, scale=30.0, bias=-16.0)
     ours = sigmoid_contrast(**arguments)
-    exact = reference.sigmoid_contrast(**in_float64(arguments))
+    exact = run(reference, in_float64(arguments))
     # A logit of float32 is off by up to 2^-20 at 20 / log 2, and so is what it adds.
     torch.testing.assert_close(ours[0].double(), exact[0], rtol=4e-6, atol=0)
     for got, wanted in zip(ours[1:3], exact[1:3], strict=True):
@@ -98,7 +112,7 @@ def test_converged(sigmoid_contrast, dtype):
 def test_small_losses_add_up(sigmoid_contrast):
     """A product of 1 + e is not rounded to 1: the smallest losses of a row are all there."""
     arguments = case(n=16, m=64, bias=-24.0, row_ids=None, col_ids=None, need_q=False)
-    exact = reference.sigmoid_contrast(**in_float64(arguments))[0]
+    exact = run(reference, in_float64(arguments))[0]
     assert 1e-7 < exact < 1e-4
     ours = sigmoid_contrast(**arguments)[0]
     assert abs(ours.double() / exact - 1) < 2e-6
@@ -133,5 +147,5 @@ def test_same_bits_twice(sigmoid_contrast):
 
 def test_float64_goes_to_the_reference(sigmoid_contrast):
     arguments = in_float64(CASES["pairs"])
-    exact = reference.sigmoid_contrast(**arguments)
+    exact = run(reference, arguments)
     assert all(torch.equal(a, b) for a, b in zip(sigmoid_contrast(**arguments), exact, strict=True))

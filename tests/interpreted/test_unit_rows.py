@@ -68,3 +68,14 @@ def test_float64_goes_to_the_reference(unit_rows):
         unit_rows.unit_rows_backward(x, [x], lengths),
         reference.unit_rows_backward(x, [x], lengths),
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n, d", [(1, 1), (7, 31), (13, 33), (5, 100)])
+def test_row_products(unit_rows, n, d, dtype):
+    a, b = torch.randn(2, n, d, generator=torch.Generator().manual_seed(d)).to(dtype)
+    ours = unit_rows.row_products(a, b)
+    plain, exact = ((a.to(x) * b.to(x)).sum(1) for x in (torch.float32, torch.float64))
+    budget = Budget()
+    budget.add("products", ours, plain, exact, torch.finfo(torch.float32).eps)
+    budget.check()

@@ -6,8 +6,8 @@ import device
 import pytest
 import torch
 
-from fastcl.kernels import info_nce_common as common
-from fastcl.kernels import info_nce_hopper as hopper
+from fastcl.kernels import contrast_common as common
+from fastcl.kernels import contrast_hopper as hopper
 
 
 @pytest.mark.parametrize("with_ids", [False, True])
@@ -15,7 +15,7 @@ def test_sums_over_several_launches(kernels, monkeypatch, with_ids):
     monkeypatch.setattr(hopper, "LAUNCH_TILES", 1)
     q, k = (torch.nn.functional.normalize(torch.randn(n, 16), dim=1) for n in (300, 520))
     ids = (torch.arange(300) % 7, torch.arange(520) % 5) if with_ids else (None, None)
-    p = common.problem(q, k, *ids, 3.0, torch.tensor(4.0), False)
+    p = common.operands(q, k, *ids, 3.0, torch.tensor(4.0), False)
     rows, cols = hopper.fixed_sums(p)
     e = torch.exp2(12 * math.log2(math.e) * (q.double() @ k.double().T))
     if with_ids:
@@ -27,9 +27,9 @@ def test_sums_over_several_launches(kernels, monkeypatch, with_ids):
 def test_it_serves_only_where_asked_and_built(kernels, monkeypatch):
     q = torch.randn(20, 16, dtype=torch.bfloat16)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: device.hopper())
-    p = common.problem(q, q.clone(), None, None, 3.0, None, False)
+    p = common.operands(q, q.clone(), None, None, 3.0, None, False)
     p = p._replace(plan=p.plan._replace(bulk=True))
-    built = torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::info_nce_sums_", "CUDA")
+    built = torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::contrast_sums_", "CUDA")
     assert not hopper.serves(p, None, True)
     try:
         hopper.use_cuda_sums(True)

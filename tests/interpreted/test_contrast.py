@@ -3,7 +3,7 @@
 import device
 import pytest
 import torch
-from problems import case, check_backward, check_forward, ids
+from problems import case, check_backward, check_forward, ids, in_dtype
 
 CASES = {
     "one direction": case(**ids(21, 35)),
@@ -33,11 +33,11 @@ CASES = {
     "rank symmetric": case(
         n=33, symmetric=True, **ids(33, 33, 16), pivot=torch.linspace(-0.3, 0.6, 33)
     ),
-    "extra": case(**ids(21, 35), extra=torch.linspace(-1, 1, 21)),
-    "frozen": case(extra=torch.linspace(-1, 1, 21), pivot=torch.linspace(-1, 1, 21), frozen=True),
-    "frozen ids": case(**ids(21, 35, 9), extra=torch.linspace(-1, 1, 21), frozen=True),
+    "extra": case(**ids(21, 35), cosines=torch.linspace(-1, 1, 21)),
+    "frozen": case(cosines=torch.linspace(-1, 1, 21), pivot=torch.linspace(-1, 1, 21), frozen=True),
+    "frozen ids": case(**ids(21, 35, 9), cosines=torch.linspace(-1, 1, 21), frozen=True),
     "frozen alone": case(frozen=True, scale=100.0),
-    "frozen wide": case(n=17, m=20, d=320, extra=torch.linspace(-1, 1, 17), frozen=True),
+    "frozen wide": case(n=17, m=20, d=320, cosines=torch.linspace(-1, 1, 17), frozen=True),
     "frozen positives": case(**ids(21, 35, 9), both=True, frozen=True),
     "frozen symmetric": case(n=33, symmetric=True, frozen=True),
 }
@@ -78,7 +78,7 @@ def problems(name, dtype):
                 symmetric=arguments["symmetric"], seed=seed,
             )  # fmt: skip
             arguments |= {side: drawn[side] for side in ("q", "k")}
-        yield arguments | {side: arguments[side].to(dtype) for side in ("q", "k")}
+        yield in_dtype(arguments, dtype)
 
 
 @pytest.mark.parametrize("name,dtype", cases(CASES))
@@ -90,7 +90,7 @@ def test_forward(kernels, name, dtype):
     check_forward(kernels, *problems(name, dtype))
 
 
-@pytest.mark.parametrize("name,dtype", cases([name for name in CASES if "frozen" not in name]))
+@pytest.mark.parametrize("name,dtype", cases(CASES))
 def test_backward(kernels, name, dtype):
     check_backward(kernels, *problems(name, dtype))
 
