@@ -53,7 +53,7 @@ $(PEERS)/.installed: benchmarks/peers.txt
 
 test-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
-		tests/test_examples.py tests/test_migration_benchmark.py $(ARGS)
+		tests/test_docs.py tests/test_examples.py tests/test_migration_benchmark.py $(ARGS)
 
 # csrc against the headers of the oldest torch that the package names.
 OLDEST := build/oldest
