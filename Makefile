@@ -11,10 +11,13 @@ export PATH := $(CURDIR)/.venv/bin:$(PATH)
 build: .venv/installed
 
 .venv/installed: pyproject.toml setup.py CMakeLists.txt $(wildcard csrc/*.* csrc/*/*.* csrc/*/*/*.*)
-	test -x $(RUN)/python || $(PYTHON) -m venv .venv
-	$(RUN)/python -m pip install --quiet "$(TORCH)" numpy "setuptools>=77" wheel "pybind11>=2.13" cmake ninja
-	$(RUN)/python -m pip install --quiet --no-build-isolation -e ".[cli,plot,pretrain,dev]"
-	touch $@
+	@test -x $(RUN)/python || { echo "creating .venv"; $(PYTHON) -m venv .venv; }
+	@echo "installing $(TORCH) and what builds fastcl (a CPU's torch is 200 MB, one for CUDA 3 GB)"
+	@$(RUN)/python -m pip install --quiet "$(TORCH)" numpy "setuptools>=77" "pybind11>=2.13" cmake ninja
+	@echo "compiling csrc (2 to 4 minutes), then installing the libraries of the command line"
+	@$(RUN)/python -m pip install --quiet --no-build-isolation -e ".[all,dev]"
+	@touch $@
+	@echo "built: .venv/bin/fastcl --help"
 
 pretrain: build
 	$(RUN)/fastcl pretrain --method $(METHOD) $(if $(DATA),--data $(DATA)) $(if $(EPOCHS),--epochs $(EPOCHS)) $(ARGS)
@@ -50,7 +53,7 @@ $(PEERS)/.installed: benchmarks/peers.txt
 
 test-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
-		tests/test_examples.py tests/test_migration_benchmark.py \
+		tests/test_docs.py tests/test_examples.py tests/test_migration_benchmark.py \
 		tests/test_benchmarks.py::test_library_is_right \
 		tests/test_benchmarks.py::test_library_for_gpus_is_imported_and_refused_on_the_cpu $(ARGS)
 

@@ -1,14 +1,21 @@
 """Hands the build to CMake; FASTCL_BUILD=0 installs the pure-Python package."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
+import sysconfig
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).parent.resolve()
+BUILD = os.environ.get("FASTCL_BUILD", "1") != "0"
+# Of an environment that nobody activated, too: its cmake and ninja lie beside its Python.
+SCRIPTS = sysconfig.get_path("scripts")
 
 
 class CMakeBuild(build_ext):
@@ -29,7 +36,57 @@ class CMakeBuild(build_ext):
         return []
 
 
-BUILD = os.environ.get("FASTCL_BUILD", "1") != "0"
+def found(name: str) -> str | None:
+    """The version of what a build needs: a package, or a program from anywhere."""
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        if name not in ("cmake", "ninja") or shutil.which(name) is None:
+            return None
+        told = subprocess.run([name, "--version"], capture_output=True, text=True).stdout
+        return re.search(r"[\d.]+|$", told).group()
+
+
+def numbers(text: str) -> list[int]:
+    return [int(part) for part in re.findall(r"\d+", text)[:3]]
+
+
+def missing(compiled: bool) -> list[str]:
+    """What a build without isolation has to find and does not, as pip takes it."""
+    import tomllib  # of Python 3.11, which an older one is told by setuptools
+
+    requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
+    names = [(line, *line.split(">=")) for line in requires if compiled or "setuptools" in line]
+    there = {line: (found(name), least) for line, name, *least in names}
+    return [
+        line
+        for line, (have, least) in there.items()
+        if have is None or (least and numbers(have) < numbers(least[0]))
+    ]
+
+
+def check() -> None:
+    """Leave with one message that names all that is missing, before CMake or setuptools stumble."""
+    # Listing and packing the sources compiles nothing.
+    compiled = BUILD and not {"egg_info", "sdist"} & set(sys.argv)
+    packages = missing(compiled) if sys.version_info >= (3, 11) else []
+    compilers = [os.environ.get("CXX", "c++").split()[0], "g++", "clang++"]
+    no_compiler = compiled and not any(map(shutil.which, compilers))
+    if not packages and not no_compiler:
+        return
+    lines = [f"fastcl is not built: {sys.executable} lacks what its build needs."]
+    if packages:
+        quoted = " ".join(f"'{line}'" for line in packages)
+        lines.append(f"  install with:  {sys.executable} -m pip install {quoted}")
+    if no_compiler:
+        lines.append("  a C++20 compiler: gcc 11 or clang 14, or newer, on PATH or in CXX")
+    if no_compiler or packages and not packages[0].startswith("setuptools"):
+        lines.append("  or leave out the compiled part: set FASTCL_BUILD=0 and install again")
+    sys.exit("\n".join(lines))
+
+
+os.environ["PATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PATH", "")])
+check()
 setup(
     ext_modules=[Extension("fastcl._C", [])] if BUILD else [],
     cmdclass={"build_ext": CMakeBuild},

@@ -104,6 +104,11 @@ def _coca(module, n):
     return lambda image, text, logits, labels: sum(loss(image, text, logits, labels, scale))
 
 
+def _distill(module, n):
+    loss, scale = module.DistillClipLoss(), torch.tensor(1 / TEMPERATURE)
+    return lambda image, text, *, x, y: sum(loss(image, text, scale, x, y, scale))
+
+
 def _networks(n: int) -> Inputs:
     shapes = Update("ResNet-50", limit=0 if n >= 1000 else n).shapes()
     return {f"x{i}": torch.randn(s) for i, s in enumerate(shapes)}
@@ -227,6 +232,7 @@ _CAPTIONS = {
     "logits": lambda n: torch.randn(n, 4, 64),
     "labels": lambda n: torch.randint(1, 64, (n, 4)),
 }
+_TEACHER = {k: lambda n: _rows(n, 512) for k in "xy"}
 _ASSIGNED = {k: lambda n: torch.randn(n, PROTOTYPES).softmax(1) for k in ("assigned0", "assigned1")}
 
 CASES = (
@@ -238,11 +244,7 @@ CASES = (
     ),
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
-    _lightly(
-        "SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes",
-        _swav,
-        _scores,
-    ),
+    _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",
         lambda module, n: module.sinkhorn,
@@ -255,6 +257,7 @@ CASES = (
         "CoCaLoss", _coca, _with(_views(512, "image", "text"), **_CAPTIONS),
         "2,048 x 512, captions of 4 words of 64",
     ),
+    _open_clip("DistillClipLoss", _distill, _with(_views(512, "image", "text"), **_TEACHER)),
     _metric("NTXentLoss", 256, "256 x 128", _loss("NTXentLoss")),
     _metric(
         "NTXentLoss", 8192, "8,192 x 128", _loss("NTXentLoss"),

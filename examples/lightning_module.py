@@ -4,13 +4,17 @@ Needs pytorch-lightning and scikit-learn. A method of fastcl is a plain module t
 what belongs to Lightning is four lines.
 """
 
-import pytorch_lightning as lightning
 import torch
-from sklearn.datasets import load_digits
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fastcl.methods import MoCo
+
+try:
+    import pytorch_lightning as lightning
+    from sklearn.datasets import load_digits
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install pytorch-lightning scikit-learn") from None
 
 
 class Pretraining(lightning.LightningModule):

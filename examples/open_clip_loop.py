@@ -7,11 +7,15 @@ open_clip's loss and with fastcl's in its place: the same curve.
 from argparse import Namespace
 from types import SimpleNamespace
 
-import open_clip
 import torch
-from open_clip_train.train import train_one_epoch
 
 import fastcl
+
+try:
+    import open_clip
+    from open_clip_train.train import train_one_epoch
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install open-clip-torch") from None
 
 COLOURS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "white": (1, 1, 1)}
 SHAPES = {

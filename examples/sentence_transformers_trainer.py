@@ -11,19 +11,24 @@ import tempfile
 from collections.abc import Callable
 
 import torch
-from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer import losses
-from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
 
-# Was: from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
-from fastcl.compat.sentence_transformers import MultipleNegativesRankingLoss
+try:
+    import accelerate  # noqa: F401, the trainer asks for it late
+    from datasets import Dataset
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+    from tokenizers import Tokenizer, models, pre_tokenizers, processors
+    from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, set_seed
+
+    # Was: from sentence_transformers.sentence_transformer.losses import ...
+    from fastcl.compat.sentence_transformers import MultipleNegativesRankingLoss
+except ModuleNotFoundError as error:
+    raise SystemExit(f"{error}: pip install sentence-transformers datasets accelerate") from None
 
 ANIMALS = {"dog": "hound", "cat": "kitten", "horse": "mare", "pig": "hog", "bird": "crow"}
 ACTIONS = {"runs": "races", "sleeps": "rests", "eats": "feeds", "plays": "frolics"}

@@ -4,21 +4,19 @@ import signal
 import sys
 from importlib.util import find_spec
 
-CLI = ("typer", "rich")
+from ._extras import missing, remedy
 
 
 def main() -> None:
     """Entry point of `fastcl` and `python -m fastcl.cli`."""
-    missing = [name for name in CLI if find_spec(name) is None]
-    if missing:
+    packages = missing(["cli"], find_spec)
+    if packages:
         if sys.argv[1:] == ["doctor"]:  # the doctor needs nothing
             from .doctor import report
 
             print(report())
             return
-        sys.exit(
-            f"The command line of fastcl needs {' and '.join(missing)}: pip install 'fastcl[cli]'"
-        )
+        sys.exit(f"The command line of fastcl needs {remedy(packages)}")
     try:
         from .commands import app
 

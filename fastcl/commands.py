@@ -11,7 +11,7 @@ from rich.console import Console
 
 from ._choices import MOCO, Dtype, Embedding, Loss, Method, Optimizer, Precision, Stem
 from ._ending import fail, one_line
-from ._extras import EXTRAS
+from ._extras import missing, remedy
 from .version import __version__
 
 app = typer.Typer(
@@ -39,10 +39,8 @@ def _options(
 
 def _need(*extras: str) -> None:
     """Leave with the command that installs what is missing."""
-    missing = [m for extra in extras for m in EXTRAS[extra] if find_spec(m) is None]
-    if missing:
-        names = ",".join(extras)
-        fail(f"this needs {', '.join(missing)}: pip install 'fastcl[{names}]'")
+    if packages := missing(extras, find_spec):
+        fail(f"this needs {remedy(packages)}")
 
 
 @app.command()

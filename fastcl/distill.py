@@ -31,6 +31,7 @@ from .finetune import (
 )
 from .pretrain.backbone import build_backbone
 from .pretrain.data import Images
+from .pretrain.lock import locked
 from .pretrain.weights import facts_of
 
 DISTILLED = "distilled"
@@ -144,30 +145,32 @@ def distill_run(
     Raises:
         FileNotFoundError: The run has not been fine-tuned.
         ValueError: A choice out of range.
+        FolderInUse: Another process writes into the folder.
     """
     tell("loading the run")
     config, _, images = load_run(folder)
-    results = folder / FINETUNED / RESULTS
-    if not results.exists():
-        raise FileNotFoundError(
-            f"{str(folder)!r} has no fine-tuned teacher: fastcl finetune {folder} makes it"
+    with locked(folder):
+        results = folder / FINETUNED / RESULTS
+        if not results.exists():
+            raise FileNotFoundError(
+                f"{str(folder)!r} has no fine-tuned teacher: fastcl finetune {folder} makes it"
+            )
+        told = Outcome(**json.loads(results.read_text()))
+        images = images.to(device)
+        backbone, head = pretrained(config, images, folder)
+        teacher = classifier(backbone, images, head_layers(head, told.from_layer))
+        load(teacher, folder / FINETUNED / WEIGHTS)
+        torch.manual_seed(seed)
+        name = student or config.backbone
+        network, _ = build_backbone(
+            name, channels=images.channels, size=config.image_size, stem=config.stem
         )
-    told = Outcome(**json.loads(results.read_text()))
-    images = images.to(device)
-    backbone, head = pretrained(config, images, folder)
-    teacher = classifier(backbone, images, head_layers(head, told.from_layer))
-    load(teacher, folder / FINETUNED / WEIGHTS)
-    torch.manual_seed(seed)
-    name = student or config.backbone
-    network, _ = build_backbone(
-        name, channels=images.channels, size=config.image_size, stem=config.stem
-    )
-    taught = distill(
-        teacher, classifier(network.to(device), images), images, fraction=told.fraction,
-        alpha=alpha, temperature=temperature, steps=steps, seed=seed,
-        progress=telling("distilling", tell),
-    )  # fmt: skip
-    outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
-    facts = facts_of(replace(config, backbone=name), images, 0)  # the student starts anew
-    save(folder / DISTILLED, taught, outcome, facts)
-    return outcome
+        taught = distill(
+            teacher, classifier(network.to(device), images), images, fraction=told.fraction,
+            alpha=alpha, temperature=temperature, steps=steps, seed=seed,
+            progress=telling("distilling", tell),
+        )  # fmt: skip
+        outcome = Outcome(name, told.fraction, told.from_layer, accuracy(taught, images))
+        facts = facts_of(replace(config, backbone=name), images, 0)  # the student starts anew
+        save(folder / DISTILLED, taught, outcome, facts)
+        return outcome

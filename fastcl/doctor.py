@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 
 from . import _library
-from ._extras import EXTRAS
+from ._extras import EXTRAS, missing, remedy
 from ._processor import processor
 from .functional import info_nce
 from .version import __version__
@@ -192,11 +192,11 @@ def _error(device: str, dtype: torch.dtype) -> float:
 
 def _extras(fixes: list[str]) -> list[str]:
     rows = []
-    for extra, modules in EXTRAS.items():
-        missing = [name for name in modules if find_spec(name) is None]
-        rows.append((f"fastcl[{extra}]", f"missing: {', '.join(missing)}" if missing else "there"))
-        if missing:
-            fixes.append(f"{', '.join(missing)}: pip install 'fastcl[{extra}]'")
+    for extra in EXTRAS:
+        packages = missing([extra], find_spec)
+        rows.append((extra, f"missing: {', '.join(packages)}" if packages else "there"))
+        if packages:
+            fixes.append(remedy(packages))
     return _columns(rows)
 
 

@@ -19,6 +19,7 @@ from .evaluate.report import load_run
 from .pretrain import checkpoint
 from .pretrain.data import Images
 from .pretrain.files import replace_file
+from .pretrain.lock import locked
 from .pretrain.recipe import Config
 from .pretrain.run import build_method
 from .pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
@@ -183,18 +184,20 @@ def finetune_run(
     Raises:
         FileNotFoundError: The folder is no finished run.
         ValueError: A choice out of range, or a method without a projection head.
+        FolderInUse: Another process writes into the folder.
     """
     tell("loading the run")
     config, _, images = load_run(folder)
-    images = images.to(device)
-    backbone, head = pretrained(config, images, folder)
-    model = finetune(
-        backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed,
-        progress=telling("fine-tuning", tell),
-    )  # fmt: skip
-    outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
-    save(folder / FINETUNED, model, outcome, facts_of(config, images, config.epochs))
-    return outcome
+    with locked(folder):
+        images = images.to(device)
+        backbone, head = pretrained(config, images, folder)
+        model = finetune(
+            backbone, head, images, fraction, from_layer=from_layer, steps=steps, seed=seed,
+            progress=telling("fine-tuning", tell),
+        )  # fmt: skip
+        outcome = Outcome(config.backbone, fraction, from_layer, accuracy(model, images))
+        save(folder / FINETUNED, model, outcome, facts_of(config, images, config.epochs))
+        return outcome
 
 
 def telling(name: str, tell: Tell) -> Progress:

@@ -171,6 +171,11 @@ def _of_embeddings(loss):
     return lambda *columns: loss.compute_loss_from_embeddings(list(columns), None)
 
 
+def _summed(loss):
+    """Of a teacher that has the mean of image and text for the image."""
+    return lambda a, b: sum(loss(a, b, 3.0, (a + b) / 2, b, 2.0))
+
+
 def _check_libraries(rank: int) -> None:
     """Every flag against the library itself."""
     theirs, tensors = peer("lightly.loss"), _rows("out0", "out1")
@@ -185,6 +190,13 @@ def _check_libraries(rank: int) -> None:
     for flags in ((False, False), (False, True), (True, False), (True, True)):
         results = [
             _gradients(m.ClipLoss(*flags, rank=rank, world_size=WORLD), rank, tensors, scale)
+            for m in (open_clip, theirs)
+        ]
+        torch.testing.assert_close(*results)
+        results = [
+            _gradients(
+                _summed(m.DistillClipLoss(*flags, rank=rank, world_size=WORLD)), rank, tensors
+            )
             for m in (open_clip, theirs)
         ]
         torch.testing.assert_close(*results)

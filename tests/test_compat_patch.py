@@ -31,6 +31,7 @@ def test_patch_and_unpatch(library):
     original = getattr(module, name)
     try:
         replaced = fastcl.patch(library)
+        assert library != "open_clip" or "open_clip.loss.DistillClipLoss" in replaced
         assert f"{home}.{name}" in replaced and fastcl.patch(library) == replaced
         ours = getattr(module, name)
         assert ours is not original and ours.__module__.startswith("fastcl.compat")
@@ -156,10 +157,17 @@ def unit(loss, a, b, _labels):
     return loss(normalize(a, dim=1), normalize(b, dim=1), torch.tensor(10.0), torch.tensor(-5.0))
 
 
+def taught(loss, a, b, _labels):
+    a, b = (torch.nn.functional.normalize(x, dim=1) for x in (a, b))
+    parts = loss(a, b, torch.tensor(10.0), a.detach(), b.detach(), 20.0, output_dict=True)
+    return parts["contrastive_loss"] + parts["distill_loss"]
+
+
 EXAMPLES = {
     "lightly": [("NTXentLoss", {}, pairs), ("DCLLoss", {}, pairs), ("DCLWLoss", {}, pairs),
                 ("NTXentLoss", {"memory_bank_size": (40, 8)}, pairs)],
-    "open_clip": [("ClipLoss", {}, unit), ("SigLipLoss", {}, unit)],
+    "open_clip": [("ClipLoss", {}, unit), ("SigLipLoss", {}, unit),
+                  ("DistillClipLoss", {}, taught)],
     "pytorch_metric_learning": [("NTXentLoss", {}, labelled), ("SupConLoss", {}, labelled)],
     "info_nce": [("InfoNCE", {}, pairs)],
 }  # fmt: skip

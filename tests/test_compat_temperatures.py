@@ -139,7 +139,7 @@ def test_a_learned_temperature_of_sup_con():
     )
 
 
-SCALES = [3.0, 0.0, -3.0, [[1.0], [-2.0], [0.0], [3.0], [0.5]]]
+SCALES = [3.0, 0.0, 1e-310, -3.0, [[1.0], [-2.0], [0.0], [3.0], [0.5]]]
 
 
 @pytest.mark.parametrize("scale", SCALES)

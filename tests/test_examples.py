@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 NEEDS = {
     "lightning_module": ("pytorch_lightning", "sklearn"),
     "open_clip_loop": ("open_clip", "open_clip_train"),
-    "sentence_transformers_trainer": ("sentence_transformers", "datasets", "accelerate"),
+    "sentence_transformers_trainer": ("accelerate", "datasets", "sentence_transformers"),
 }
 # Some libraries import torchvision, which not every torch has beside it, without a use for it here.
 WITHOUT_TORCHVISION = """
@@ -54,6 +54,25 @@ def test_in_a_library(name):
             pytest.skip(f"{library} is not installed: make test-peers")
     first, last = _losses("-c", WITHOUT_TORCHVISION.format(name))
     assert last < first
+
+
+ALONE = """
+import importlib.abc, runpy, sys
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in {libraries}:
+            raise ModuleNotFoundError(f"No module named {{name!r}}")
+sys.meta_path.insert(0, Absent())
+runpy.run_path("examples/{name}.py", run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("name", NEEDS)
+def test_without_its_library_an_example_names_it_in_a_line(name):
+    script = ALONE.format(libraries=NEEDS[name], name=name)
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert re.fullmatch(rf"No module named '{NEEDS[name][0]}': pip install .+\n", done.stderr)
 
 
 @pytest.mark.slow

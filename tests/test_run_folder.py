@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -34,24 +35,31 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_folder_is_one_process_at_a_time(tmp_path):
-    with locked(tmp_path / "new"):
-        assert (tmp_path / "new").is_dir()
-    assert not list((tmp_path / "new").iterdir()), "nothing is left"
+@contextmanager
+def held(folder):
+    """Another process is at work in the folder: its number."""
     other = subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(tmp_path)], stdout=subprocess.PIPE, text=True,
+        [sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
     )  # fmt: skip
     try:
         assert other.stdout.readline() == "held\n"
-        with (
-            pytest.raises(FolderInUse, match=f"in use by process {other.pid} on "),
-            locked(tmp_path),
-        ):
-            pytest.fail("two at once")
+        yield other.pid
     finally:
         other.kill()
         other.wait()
+
+
+def test_folder_is_one_process_at_a_time(tmp_path):
+    with locked(tmp_path / "new"):
+        assert (tmp_path / "new").is_dir()
+    assert not list((tmp_path / "new").iterdir()), "nothing is left"
+    with (
+        held(tmp_path) as pid,
+        pytest.raises(FolderInUse, match=f"in use by process {pid} on "),
+        locked(tmp_path),
+    ):
+        pytest.fail("two at once")
     with locked(tmp_path):  # a killed process holds nothing
         pass
 
@@ -98,6 +106,28 @@ def test_evaluation_leaves_the_pictures_of_pretraining(finished):
     ranks = {m["name"]: m["values"]["trained backbone"] for m in found["metrics"]}
     assert ranks["effective rank"] == found["collapse"]["effective_rank"], "one definition"
     assert "tbody tr:last-child > *" in text, "no rule below the last row"
+
+
+def test_every_command_that_writes_into_a_folder_holds_it(finished, tmp_path):
+    _, folder, _ = finished
+    quick = ["--fractions", "", "--embedding", "tsne", "--device", "cpu"]
+    with held(folder) as pid:
+        before = sorted(folder.rglob("*"))
+        for arguments in (["evaluate", *quick], ["finetune"], ["distill"]):
+            result = runner.invoke(commands.app, [*arguments, str(folder)])
+            assert result.exit_code == 1 and f"in use by process {pid} on " in result.output
+        assert sorted(folder.rglob("*")) == before
+        # A finished run may be read meanwhile.
+        result = runner.invoke(
+            commands.app, ["evaluate", str(folder), *quick, "--out", str(tmp_path)]
+        )
+        assert result.exit_code == 0, result.output
+    assert (tmp_path / "report.html").exists()
+    with held(tmp_path) as pid:
+        result = runner.invoke(
+            commands.app, ["evaluate", str(folder), *quick, "--out", str(tmp_path)]
+        )
+    assert result.exit_code == 1 and f"in use by process {pid} on " in result.output
 
 
 def test_no_evaluation_error_fails_a_finished_run(finished, monkeypatch):

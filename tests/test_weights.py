@@ -2,6 +2,8 @@
 
 import json
 import sys
+from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -22,6 +24,7 @@ from fastcl import commands, finetune  # noqa: E402
 from fastcl.evaluate.features import extract  # noqa: E402
 from fastcl.pretrain.backbone import build_backbone  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
+from fastcl.pretrain.lab import split_lab  # noqa: E402
 from fastcl.pretrain.weights import Facts, Preprocessing, read_weights, save_weights  # noqa: E402
 
 NORM = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -111,6 +114,28 @@ def test_classifiers_have_the_names_of_other_libraries(pretrained):
     assert torch.equal(network.conv1.weight, state["conv1.weight"])
     student, preprocessing = fastcl.load_backbone(pretrained / "distilled" / finetune.WEIGHTS)
     assert student(preprocessing(torch.zeros(2, 1, 8, 8))).shape == (2, 128)
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix", "channels"),
+    [("lab", "parts.0.", 1), ("lab", "parts.1.", 2), ("lightness", "network.", 1)],
+)
+def test_networks_of_lightness_and_colour_come_out_of_their_file(tmp_path, name, prefix, channels):
+    whole, width = build_backbone(f"{name}:resnet18", channels=3, size=32)
+    path = tmp_path / "backbone.safetensors"
+    save_weights(path, whole.state_dict(), replace(FACTS, backbone=f"{name}:resnet18", size=32))
+    state = load_file(path)
+    own = {key.removeprefix(prefix): x for key, x in state.items() if key.startswith(prefix)}
+    model, _ = build_backbone("resnet18", channels=channels, size=32)
+    model.load_state_dict(own, strict=True)
+    network, preprocessing = fastcl.load_backbone(path)
+    x = preprocessing(torch.rand(2, 3, 32, 32))
+    with torch.no_grad():
+        found, all_features = model.eval()(split_lab(x)[channels - 1]), network(x)
+    first = width // 2 * (channels - 1)
+    assert torch.equal(found, all_features[:, first : first + found.shape[1]])
+    page = Path(__file__).parents[1] / "docs" / "evaluation.md"
+    assert f"`{prefix}`" in page.read_text(), "the page says so"
 
 
 def test_preprocessing_of_pictures_and_tensors():

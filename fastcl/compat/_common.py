@@ -18,15 +18,17 @@ def signed(
 ) -> tuple[int | Tensor, float | Tensor]:
     """The sign of a scale, and its size, which is above zero and has the gradient of the scale.
 
-    A tensor on an accelerator is not looked at: its sign is a tensor too. Zero becomes tiny.
+    A tensor on an accelerator is not looked at: its sign is a tensor too. Zero and what is next to
+    it become tiny.
     """
     if not isinstance(scale, Tensor):
         scale = float(scale)
-        return (-1, -scale) if scale < 0 else (1, scale or TINY)
+        sign, size = (-1, -scale) if scale < 0 else (1, scale)
+        return sign, size + TINY if size < TINY else size
     scale = scale.to(device, torch.promote_types(scale.dtype, torch.float32))
     if scale.device.type == "cpu" and not torch.compiler.is_compiling():
         sign = -1 if scale < 0 else 1
-        return (sign, scale) if scale > 0 else (sign, scale * sign + TINY)
+        return (sign, scale) if scale > TINY else (sign, scale * sign + TINY)
     sign = torch.where(scale.detach() < 0, -1.0, 1.0).reshape(())
     return sign, scale * sign + TINY
 

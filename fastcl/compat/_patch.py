@@ -39,7 +39,10 @@ LIBRARIES = {
         "open-clip-torch",
         ("3.3.0",),
         "open_clip.loss",
-        {f"loss.{name}": name for name in ("ClipLoss", "CoCaLoss", "SigLipLoss")},
+        {
+            f"loss.{name}": name
+            for name in ("ClipLoss", "CoCaLoss", "DistillClipLoss", "SigLipLoss")
+        },
     ),
     "pytorch_metric_learning": _Library(
         "pytorch-metric-learning",

@@ -99,7 +99,8 @@ def _number(x: Tensor | float | str | None) -> int:
     """An integer that is equal where x is."""
     if x is None or isinstance(x, str):
         return -1 if x is None else zlib.crc32(x.encode())
-    return struct.unpack("q", struct.pack("d", float(x)))[0]
+    number = x.item() if isinstance(x, Tensor) else x
+    return struct.unpack("q", struct.pack("d", number))[0]
 
 
 def global_ids(plan: Plan, device: torch.device) -> Tensor:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ..pretrain.data import Images
 from ..pretrain.files import replace_file
+from ..pretrain.lock import locked
 from ..pretrain.recipe import Config
 from ..version import __version__
 from . import measure, page, plot
@@ -65,11 +66,23 @@ def evaluate_run(
     Raises:
         FileNotFoundError, ValueError: No finished run, or choices that do not fit.
         ImportError: UMAP is asked for and not installed.
+        FolderInUse: Another process writes into the folder of what is written.
     """
     plot.plane_method(choices.embedding)
     tell("loading the run")
     config, trained, images = load_run(folder, limit)
-    images = images.to(device)
+    out = out or folder
+    with locked(out):
+        return _evaluate(
+            config, trained, images.to(device), choices, folder=folder, out=out, tell=tell
+        )  # fmt: skip
+
+
+def _evaluate(
+    config: Config, trained: nn.Module, images: Images, choices: Choices, *, folder: Path,
+    out: Path, tell: Callable[[str], None],
+) -> Evaluation:  # fmt: skip
+    device = images.train.device
     untrained, _ = initial_backbone(config, images.channels)
     backbones = {UNTRAINED: untrained.to(device), TRAINED: trained.to(device)}
     tell("extracting features")
@@ -84,8 +97,6 @@ def evaluate_run(
         metrics += measure.finetuning(backbones, images, choices, tell)
     tell("alignment, uniformity, effective rank")
     metrics += measure.geometry(features, backbones, images, choices)
-    out = out or folder
-    out.mkdir(parents=True, exist_ok=True)
     tell("drawing")
     with matplotlib.rc_context(page.STYLE):
         pictures = _pictures(read_history(folder), backbones, features, images, choices)

@@ -35,8 +35,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise FolderInUse(
-            f"{str(folder)!r} is in use by {_owner(owner)}: wait for it, stop it, or choose "
-            f"another --out"
+            f"{str(folder)!r} is in use by {_owner(owner)}: wait for it, stop it, or write into "
+            f"another folder"
         ) from None
     try:
         # Beside the lock and not in it: whoever tries to take a lock may empty its file.
