@@ -4,7 +4,7 @@ import signal
 import sys
 from importlib.util import find_spec
 
-from ._extras import missing, remedy
+from .commands.extras import missing, remedy
 
 
 def main() -> None:
@@ -12,13 +12,13 @@ def main() -> None:
     packages = missing(["cli"], find_spec)
     if packages:
         if sys.argv[1:] == ["doctor"]:  # the doctor needs nothing
-            from .doctor import report
+            from .commands.doctor import report
 
             print(report())
             return
         sys.exit(f"The command line of fastcl needs {remedy(packages)}")
     try:
-        from .commands import app
+        from .commands.app import app
 
         app()
     except KeyboardInterrupt:

@@ -14,7 +14,8 @@ pytest.importorskip("typer")
 
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands, doctor  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
+from fastcl.commands import doctor  # noqa: E402
 from fastcl.version import __version__  # noqa: E402
 
 runner = CliRunner()
@@ -188,10 +189,10 @@ def test_help_does_not_wait_for_torch(arguments):
 
 
 def test_names_of_options_are_those_of_the_functions():
-    from fastcl import _choices, _warm_up
+    from fastcl.commands import choices, warm_up
 
-    assert set(_choices.LOSSES) == set(_warm_up.LOSSES)
-    assert {dtype.value for dtype in _choices.Dtype} == set(_warm_up.DTYPES)
+    assert set(choices.LOSSES) == set(warm_up.LOSSES)
+    assert {dtype.value for dtype in choices.Dtype} == set(warm_up.DTYPES)
 
 
 def test_import_in_any_other_process_brings_everything():
@@ -228,7 +229,7 @@ def test_options_reach_the_configuration(tmp_path):
 )
 @pytest.mark.parametrize("command", ["pretrain", "evaluate", "finetune", "distill"])
 def test_what_the_machine_causes_is_one_line(monkeypatch, command, error, message):
-    from fastcl import distill, finetune
+    from fastcl.commands import distill, finetune
     from fastcl.evaluate import session as evaluation
     from fastcl.pretrain import session
 

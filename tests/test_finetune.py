@@ -14,7 +14,8 @@ for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "r
 
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands, distill, finetune  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
+from fastcl.commands import distill, finetune  # noqa: E402
 from fastcl.methods.heads import batch_norm_head, mlp_head  # noqa: E402
 from fastcl.pretrain.backbone import SmallConvNet  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402

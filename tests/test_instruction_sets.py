@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processors import built, pair_products, running
 
-from fastcl import doctor
 from fastcl._processor import INSTRUCTION_SETS, processor, use_processor
+from fastcl.commands import doctor
 
 pytestmark = [built, pytest.mark.instruction_sets]
 

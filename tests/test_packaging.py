@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from fastcl._extras import EXTRAS
+from fastcl.commands.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 BACKEND = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"

@@ -21,7 +21,7 @@ for _name in (
 
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
 from fastcl.evaluate import page, plot  # noqa: E402
 from fastcl.evaluate.measure import Choices, Metric  # noqa: E402
 from fastcl.evaluate.session import evaluate_run, read_history  # noqa: E402

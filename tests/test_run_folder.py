@@ -17,7 +17,7 @@ for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "m
 from test_pretrain import some_digits  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
 from fastcl.pretrain import checkpoint, session  # noqa: E402
 from fastcl.pretrain.lock import FolderInUse, locked  # noqa: E402
 from fastcl.pretrain.recipe import Config  # noqa: E402

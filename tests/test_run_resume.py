@@ -18,7 +18,7 @@ for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "m
 from test_pretrain import small_run, some_digits  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
-from fastcl import commands  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
 from fastcl.pretrain import checkpoint  # noqa: E402
 from fastcl.pretrain import run as run_module  # noqa: E402
 from fastcl.pretrain.divergence import is_finite  # noqa: E402

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import fastcl
-from fastcl._warm_up import LOSSES
+from fastcl.commands.warm_up import LOSSES
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -37,7 +37,7 @@ def test_the_command():
     pytest.importorskip("typer")
     from typer.testing import CliRunner
 
-    from fastcl.commands import app
+    from fastcl.commands.app import app
 
     arguments = ["--rows", "4", "--width", "3", "--device", "cpu"]
     result = CliRunner().invoke(app, ["warm-up", "clip", *arguments, "--dtype", "float32"])

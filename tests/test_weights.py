@@ -20,7 +20,8 @@ from safetensors.torch import load_file  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 import fastcl  # noqa: E402
-from fastcl import commands, finetune  # noqa: E402
+from fastcl.commands import app as commands  # noqa: E402
+from fastcl.commands import finetune  # noqa: E402
 from fastcl.evaluate.features import extract  # noqa: E402
 from fastcl.pretrain.backbone import build_backbone  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402

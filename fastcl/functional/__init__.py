@@ -8,7 +8,6 @@ number of rows. Where none runs (`fastcl doctor` tells), the reference does, and
 
 from ..bank import bank_update_
 from ..momentum import momentum_update_
-from ..noise import noise_indices
 from ..queue import queue_push_
 from .barlow_twins import barlow_twins
 from .byol import byol
@@ -28,6 +27,7 @@ from .moco import moco
 from .moco_v3 import moco_v3
 from .nce import nce, nce_normalizer
 from .negative_sampling import negative_sampling
+from .noise import noise_indices
 from .nt_xent import dcl, flat_nce, nt_xent
 from .retrieval import retrieval
 from .rince import rince

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from .. import _check
 from ..distributed import mean
 from ..functional.negative_sampling import negative_sampling
-from ..noise import AliasTable
+from ..functional.noise import AliasTable
 
 POWER = 0.75  # of the counts, in the distribution of the noise
 

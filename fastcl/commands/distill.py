@@ -9,9 +9,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _check
-from .evaluate.finetune import finetune_steps
-from .evaluate.report import load_run
+from .. import _check
+from ..evaluate.finetune import finetune_steps
+from ..evaluate.report import load_run
+from ..pretrain.backbone import build_backbone
+from ..pretrain.data import Images
+from ..pretrain.lock import locked
+from ..pretrain.weights import facts_of
 from .finetune import (
     FINETUNED,
     RESULTS,
@@ -29,10 +33,6 @@ from .finetune import (
     telling,
     train,
 )
-from .pretrain.backbone import build_backbone
-from .pretrain.data import Images
-from .pretrain.lock import locked
-from .pretrain.weights import facts_of
 
 DISTILLED = "distilled"
 

@@ -11,18 +11,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from . import _check
-from .evaluate.features import extract
-from .evaluate.finetune import finetune_steps, labelled_views
-from .evaluate.linear import draw_fraction
-from .evaluate.report import load_run
-from .pretrain import checkpoint
-from .pretrain.data import Images
-from .pretrain.files import replace_file
-from .pretrain.lock import locked
-from .pretrain.recipe import Config
-from .pretrain.run import build_method
-from .pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
+from .. import _check
+from ..evaluate.features import extract
+from ..evaluate.finetune import finetune_steps, labelled_views
+from ..evaluate.linear import draw_fraction
+from ..evaluate.report import load_run
+from ..pretrain import checkpoint
+from ..pretrain.data import Images
+from ..pretrain.files import replace_file
+from ..pretrain.lock import locked
+from ..pretrain.recipe import Config
+from ..pretrain.run import build_method
+from ..pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
 
 Progress = Callable[[int, int], None]
 Tell = Callable[[str], None]

@@ -25,7 +25,7 @@ def fail(message: object) -> None:
 def one_line() -> Iterator[None]:
     """Leave with one line for what choices, files, disk or memory cause. A traceback means a fault
     of fastcl."""
-    from .pretrain.signals import Stopped
+    from ..pretrain.signals import Stopped
 
     try:
         yield

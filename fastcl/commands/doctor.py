@@ -10,11 +10,11 @@ from importlib.util import find_spec
 
 import torch
 
-from . import _library
-from ._extras import EXTRAS, missing, remedy
-from ._processor import processor
-from .functional import info_nce
-from .version import __version__
+from .. import _library
+from .._processor import processor
+from ..functional import info_nce
+from ..version import __version__
+from .extras import EXTRAS, missing, remedy
 
 DTYPES = {
     "fp32": torch.float32,
@@ -100,7 +100,7 @@ def _devices(fixes: list[str]) -> list[str]:
 
 def _compiled(fixes: list[str]) -> list[str]:
     try:
-        from . import _C
+        from .. import _C
 
         rows = [(name, text or "none") for name, text in _C.build_info().items()]
     except ImportError as error:

@@ -9,10 +9,10 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from ._choices import MOCO, Dtype, Embedding, Loss, Method, Optimizer, Precision, Stem
-from ._ending import fail, one_line
-from ._extras import missing, remedy
-from .version import __version__
+from ..version import __version__
+from .choices import MOCO, Dtype, Embedding, Loss, Method, Optimizer, Precision, Stem
+from .ending import fail, one_line
+from .extras import missing, remedy
 
 app = typer.Typer(
     help="Contrastive learning at the speed of the hardware.",
@@ -99,7 +99,7 @@ def pretrain(
     # Their advice (more loader workers, SLURM) is not for users of this command.
     logging.getLogger("lightning_fabric").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module="lightning_fabric")
-    from .pretrain.session import pretrain as start
+    from ..pretrain.session import pretrain as start
 
     with one_line():
         start(
@@ -137,9 +137,9 @@ def evaluate(
 ) -> None:
     """Measure a run: table, pictures and one report.html."""
     _need("pretrain", "plot")
-    from .evaluate.measure import Choices
-    from .evaluate.session import REPORT, evaluate_run
-    from .pretrain.display import Steps, print_metrics
+    from ..evaluate.measure import Choices
+    from ..evaluate.session import REPORT, evaluate_run
+    from ..pretrain.display import Steps, print_metrics
 
     with one_line():
         choices = Choices(
@@ -181,8 +181,8 @@ def finetune(
 ) -> None:
     """Train a classifier from a middle layer of the head on a fraction of the labels."""
     _need("pretrain", "plot")
+    from ..pretrain.display import Steps
     from .finetune import FINETUNED, finetune_run
-    from .pretrain.display import Steps
 
     with one_line(), Steps(console) as shown:
         done = finetune_run(
@@ -211,8 +211,8 @@ def distill(
 ) -> None:
     """Teach a student what the fine-tuned classifier says of all images."""
     _need("pretrain", "plot")
+    from ..pretrain.display import Steps
     from .distill import DISTILLED, distill_run
-    from .pretrain.display import Steps
 
     with one_line(), Steps(console) as shown:
         done = distill_run(
@@ -250,8 +250,8 @@ def warm_up(
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
 ) -> None:
     """Compile the kernels of a loss, also for an odd last batch, before a run needs them."""
-    from ._warm_up import DTYPES
-    from ._warm_up import warm_up as compile_kernels
+    from .warm_up import DTYPES
+    from .warm_up import warm_up as compile_kernels
 
     try:
         compile_kernels(

@@ -1,4 +1,4 @@
-"""Whether this process is the command."""
+"""The command line: `app` holds the commands, each other module what one of them runs."""
 
 import sys
 from pathlib import Path

@@ -2,11 +2,11 @@
 
 from enum import StrEnum
 
-from .pretrain.recipes import METHODS
+from ..pretrain.recipes import METHODS
 
 Method = StrEnum("Method", [(name, name) for name in METHODS])
 MOCO = Method("moco")
-# The names of `_warm_up`.
+# The names of `warm_up`.
 LOSSES = ("clip", "dcl", "flat_nce", "info_nce", "moco", "nt_xent", "siglip", "sup_con")
 Loss = StrEnum("Loss", [(name, name) for name in LOSSES])
 

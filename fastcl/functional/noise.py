@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from . import _check
+from .. import _check
 
 
 def noise_indices(
