@@ -62,7 +62,7 @@ def test_cmake_takes_the_source_archive(sources):
         capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    assert "info_nce_forward.cpp" in (build / "build.ninja").read_text()
+    assert "contrast_forward.cpp" in (build / "build.ninja").read_text()
 
 
 def test_an_editable_install_is_a_path(tmp_path):
