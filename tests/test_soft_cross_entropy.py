@@ -3,7 +3,7 @@
 import plain
 import pytest
 import torch
-from fastcl.soft_cross_entropy import soft_cross_entropy
+from fastcl.functional.soft_cross_entropy import soft_cross_entropy
 from hypothesis import given
 from hypothesis import strategies as st
 from processors import built

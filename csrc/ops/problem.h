@@ -34,6 +34,10 @@ inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_
   return rows;
 }
 
+inline void check_columns(const Problem& x) {
+  check(x.m > 0, "fastcl: the contrast needs columns, got none");
+}
+
 // A problem and a tensor like its rows, to make others of.
 struct Given {
   Problem problem;
@@ -56,6 +60,7 @@ struct OnProblem<f> {
     x.dtype = rows_dtype(q[0]);
     x.d = q[0].size(1);
     x.q = rows_of(q, q[0], &x.n);
+    check(x.n > 0 && x.d > 0, "fastcl: the contrast needs rows, got [", x.n, ", ", x.d, "]");
     x.symmetric = k.empty();
     x.m = x.n;
     x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);

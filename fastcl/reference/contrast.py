@@ -170,6 +170,7 @@ def contrast_backward(
             else:
                 dq = g @ k.to(dtype) if need_q else dq
                 dk = g.T @ q.to(dtype) if need_k else dk
+        alone = 0.0  # what the scale owes to own where all else is counted twice
         if own is not None:
             pull = torch.zeros_like(rows[0])
             if grad_loss is not None:  # p - 1 of the positive, without cancellation
@@ -177,11 +178,15 @@ def contrast_backward(
             if grad_positive is not None:
                 pull = pull + grad_positive
             pull = (pull * total)[:, None]
+            alone = (pull * q.to(dtype) * own.to(dtype)).sum()
             dq = dq + pull * own.to(dtype) if need_q else dq
             d_own = pull * q.to(dtype) if need_own else d_own
         slope = dq.new_empty(0)
         if need_scale:  # each logit is linear in the scale
-            slope = (q.to(dtype) * dq).sum()[None] * (0.5 if p.symmetric else 1.0)
+            slope = (q.to(dtype) * dq).sum()[None]
+            slope = (slope + alone) / 2 if p.symmetric else slope
+        if not (need_q or p.symmetric):
+            dq = dq[:0]
     return *undivided(((dq, p.q), (dk, p.k), (d_own, (p.own,))), lengths), slope
 
 
@@ -223,4 +228,5 @@ def contrast_mean(
     found = contrast_backward(
         p, rows, cols, weighted, grad, None, col_grad, None, need_q, need_k, need_own, need_scale
     )
-    return loss, losses, *found
+    dq, *found = found
+    return loss, losses, dq if need_q else dq[:0], *found
