@@ -76,7 +76,8 @@ BAD = {
         lambda: problem(A, A.clone(), scale=1.0, own=A, both=True), ValueError, "both must be False"
     ),
     "own of a wrong length": (
-        lambda: problem(A, A.clone(), scale=1.0, own=A[:3]), ValueError, "own must have as many.*4, got 3"
+        lambda: problem(A, A.clone(), scale=1.0, own=A[:3]), ValueError,
+        "own must have as many.*4, got 3"
     ),
     "own of a wrong width": (
         lambda: problem(A, scale=1.0, own=A[:, :2]), ValueError, "own must have the width of q, 3"
@@ -85,16 +86,19 @@ BAD = {
         lambda: problem(A, scale=1.0, own=A.double()), TypeError, "own must have the dtype of q"
     ),
     "parts of two widths": (
-        lambda: problem((A, A[:, :2]), scale=1.0), ValueError, r"q\[1\] must have the width of q\[0\]"
+        lambda: problem((A, A[:, :2]), scale=1.0), ValueError,
+        r"q\[1\] must have the width of q\[0\]"
     ),
     "columns of a wrong dtype": (
         lambda: problem(A, A.double(), scale=1.0), TypeError, "k must have the dtype of q"
     ),
     "pivot": (
-        lambda: row_losses(problem(A, scale=1.0), torch.ones(3)), ValueError, "pivot must have shape"
+        lambda: row_losses(problem(A, scale=1.0), torch.ones(3)), ValueError,
+        r"pivot must have shape"
     ),
     "bias": (
-        lambda: sigmoid_sum(problem(A, A, scale=1.0), float("nan")), ValueError, "bias must be finite"
+        lambda: sigmoid_sum(problem(A, A, scale=1.0), float("nan")), ValueError,
+        "bias must be finite"
     ),
 }  # fmt: skip
 

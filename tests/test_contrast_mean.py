@@ -113,7 +113,8 @@ def test_opcheck(normalize, dtype):
     kind = 2.0, True, normalize
     for more, both, needs in (
         (None, False, (True, True, False, False)), (None, False, (True, True, False, True)),
-        (own, False, (False,) * 4), (own, False, (True,) * 4), (own, False, (False, False, True, False)),
+        (own, False, (False,) * 4), (own, False, (True,) * 4),
+        (own, False, (False, False, True, False)),
         (None, True, (True, True, False, False)),
     ):  # fmt: skip
         p = fields_of(q, k, rows, cols, more, kind, both=both)

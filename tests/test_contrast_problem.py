@@ -6,11 +6,10 @@ import torch.nn.functional as nnf
 from contrasts import call, fields, to
 from processors import built, pair_products, running
 
-import fastcl.functional as F
 from fastcl import reference
 from fastcl._library import ops
 from fastcl.contrast.node import mean_loss, row_losses
-from fastcl.contrast.problem import Problem, problem
+from fastcl.contrast.problem import problem
 from fastcl.contrast.sigmoid import sigmoid_sum
 
 pytestmark = pytest.mark.instruction_sets
@@ -214,9 +213,14 @@ def test_the_sigmoid_divides_each_of_q_and_k_alone(ids):
             if ours:
                 flags = {"normalize": divided[0], "normalize_k": divided[1], "unit": False}
                 given = pairs if ids else None
-                total = sigmoid_sum(problem((first, second), y, scale=scale, ids=given, **flags), bias)
+                total = sigmoid_sum(
+                    problem((first, second), y, scale=scale, ids=given, **flags), bias
+                )
             else:
-                x, y = (nnf.normalize(z) if to_one else z for z, to_one in zip((x, y), divided))
+                x, y = (
+                    nnf.normalize(z) if to_one else z
+                    for z, to_one in zip((x, y), divided, strict=False)
+                )
                 t = scale * x @ y.T + bias
                 same = pairs[0][:, None] == pairs[1] if ids else torch.zeros(1).bool()
                 total = -nnf.logsigmoid(torch.where(same, t, -t)).sum()
@@ -232,12 +236,11 @@ def test_the_sigmoid_divides_each_of_q_and_k_alone(ids):
 def test_bfloat16_rows_each_divided_alone(form, divided, products):
     """Products of pairs round the gradient's weights to bfloat16, by 2^-9 of each at most."""
     parts, k, own, ids = made(form, True, 90, 70, 24)
-    parts, (k, own) = [nnf.normalize(x) for x in parts], (
-        x if x is None else nnf.normalize(x) for x in (k, own)
+    parts, (k, own) = (
+        [nnf.normalize(x) for x in parts],
+        (x if x is None else nnf.normalize(x) for x in (k, own)),
     )
-    p = fields(
-        parts, () if k is None else k, scale=9.0, ids=ids, own=own, normalize=divided
-    )
+    p = fields(parts, () if k is None else k, scale=9.0, ids=ids, own=own, normalize=divided)
     p = to(p, torch.bfloat16)
     needs = True, k is not None, True, True
     with running(products=products):

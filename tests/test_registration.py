@@ -6,9 +6,9 @@ import sys
 import pytest
 import torch
 from cases import CASES, run
+from contrasts import fields
 
 import fastcl
-from contrasts import fields
 from fastcl._library import ops
 from fastcl.contrast.node import row_losses
 from fastcl.contrast.problem import problem
