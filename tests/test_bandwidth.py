@@ -52,7 +52,7 @@ def test_candidates_of_the_tuner_have_their_places():
     pytest.importorskip("triton")
     from benchmarks import tune
     from benchmarks.cases import Case
-    from fastcl.kernels import info_nce_config as config
+    from fastcl.kernels import contrast_config as config
 
     wide = Case("clip", 4096, 4096, 512, 4, torch.bfloat16)
     assert {place for place, _ in tune.candidates(wide)} == {"sums", "weights"}

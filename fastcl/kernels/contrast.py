@@ -66,7 +66,7 @@ def finished(x: Prepared, dq, dk, pull, need_q, need_k, need_own, need_scale):
     """Gradients of the rows as they went into the products become those of the rows as they came;
     pull() is the gradient of the similarities of own, before the scale."""
     p, q = x.p, x.operands.q
-    d_own, slope = common.empty(q, 0, p.width), common.empty(q, 0)
+    d_own, slope, beside = common.empty(q, 0, p.width), common.empty(q, 0), 0.0
     if x.own is not None and (need_q or need_own):
         weight = pull() * p.scale
         weight = weight if p.logit_scale is None else weight * p.logit_scale.float()
@@ -74,6 +74,8 @@ def finished(x: Prepared, dq, dk, pull, need_q, need_k, need_own, need_scale):
             dq = torch.addcmul(dq, weight[:, None], x.own.float())
         if need_own:
             d_own = weight[:, None] * q.float()
+        if need_scale and p.symmetric:
+            beside = (weight * x.extra).sum()
     q_lengths, k_lengths, own_lengths = x.lengths
     dots = common.empty(dq, len(dq)) if need_scale and q_lengths is not None else None
     if need_scale and dots is None:
@@ -86,8 +88,8 @@ def finished(x: Prepared, dq, dk, pull, need_q, need_k, need_own, need_scale):
         d_own = project(d_own, [p.own], own_lengths, None)
     if dots is not None:
         slope = dots.sum()[None]
-    # Each logit is linear in the scale, and a symmetric one counted twice.
-    return dq, dk, d_own, slope / 2 if need_scale and p.symmetric else slope
+    # Each logit is linear in the scale; a symmetric one is counted twice, that of own is not.
+    return dq, dk, d_own, (slope + beside) / 2 if need_scale and p.symmetric else slope
 
 
 def contrast_forward(p: Problem, pivot, need_q: bool, need_k: bool):
