@@ -51,8 +51,8 @@ Four contrast_backward(const Given& given, Tensor rows, Tensor cols, Tensor weig
   const ScalarType type = accumulator(given.like);
   const bool columns = grad_col_loss.has_value() || grad_col_positive.has_value();
   const bool finished = weighted.numel() > 0;
-  check_vector(rows, 4 * x.n, type, "rows");
-  if (columns) check_vector(cols, 4 * x.m, type, "cols");
+  check_vector(rows, 4 * x.n, type, "statistics of the rows");
+  if (columns) check_vector(cols, 4 * x.m, type, "statistics of the columns");
   if (finished) check_vector(weighted, x.n * x.d, type, "weighted");
   if (!finished) check_columns(x);
   check(!need_own || x.has_own(), "fastcl: own has no gradient where there is none");
