@@ -47,7 +47,7 @@ def _contrast_forward_fake(p, pivot, need_q, need_k):
 
 
 def _gradients(p, need_q, need_k, need_own=False, need_scale=False):
-    n, m, d = p.rows, p.columns, p.width
+    n, m, d = p.rows, 0 if p.symmetric else p.columns, p.width
     sizes = (n if need_q else 0, d), (m if need_k else 0, d), (n if need_own else 0, d)
     return *sizes, (1 if need_scale else 0,)
 

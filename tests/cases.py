@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 
 import plain
 import torch
-from fastcl.soft_cross_entropy import soft_cross_entropy
 from torch import Tensor
 
 import fastcl.functional as F
+from fastcl.functional.soft_cross_entropy import soft_cross_entropy
 
 # 1; odd; around 64 and 128, the smallest tiles of the kernels; two tiles and a bit.
 ROWS = (1, 7, 63, 64, 65, 129, 300)

@@ -12,6 +12,7 @@ import mmap
 import sys
 
 import torch
+from contrasts import fields
 
 from fastcl._library import ops
 
@@ -47,36 +48,31 @@ def calls_that_fit():
     q, k, ids, columns = rows(N), rows(M), torch.arange(N), torch.arange(M)
     scale = torch.tensor(2.0)
     wide = torch.float64
-    for both in (False, True):
-        head = (q, k, 3.0, scale, ids, columns)
-        yield ops.info_nce_forward, [*head, None, None, False, both, True, True, False]
-        kept = ops.info_nce_forward(*head, None, None, False, both, True, True, False)[:2]
+    parts, own = [q[:2].clone(), q[2:].clone()], rows(N)
+    divided = {"normalize": True, "logit_scale": scale}
+    for p in (
+        fields(q, k, logit_scale=scale, ids=(ids, columns)),
+        fields(q, k, logit_scale=scale, ids=(ids, columns), both=True),
+        fields(parts, k, **divided, ids=(ids, columns), both=True),
+        fields(q, k, logit_scale=scale, ids=(ids, columns), own=own, unit=False),
+        fields(parts, k, **divided, own=own, paired=False),  # the forward finishes the gradient
+        fields(q, logit_scale=scale, ids=(ids, ids), positives_in=False),
+        fields(parts, **divided, ids=ids % 3, own=own, paired=False),
+    ):
+        p = p._replace(scale=3.0)
+        needs = not p.symmetric, p.own is not None, True
+        yield ops.contrast_forward, [*p, torch.randn(N), True, False]
+        kept = ops.contrast_forward(*p, None, True, False)
         grads = [torch.randn(N), torch.randn(N)]
-        grads += [torch.randn(M), torch.randn(M)] if both else [None, None]
-        yield ops.info_nce_backward, [*grads, *head, *kept, False, True, False, True, True, True]
-        yield ops.info_nce_mean, [*head, None, True, True, True, True, both]
-    extra = torch.randn(N)
-    yield ops.info_nce_forward, [*head, extra, extra, False, False, False, False, True]
-    yield ops.info_nce_mean, [*head, extra, False, False, True, False, False]
-    yield ops.info_nce_forward, [q, q, 3.0, None, ids, ids, None, None, *[True, False] * 2, False]
-    kept = torch.randn(4, N), torch.randn(4, 0)
-    symmetric = [q, q, 3.0, None, ids, ids, *kept, True, True, False, True, True, False]
-    yield ops.info_nce_backward, [*grads[:2], None, None, *symmetric]
-    parts = [q[:2].clone(), q[2:].clone()]
-    for columns_of in ([k], []):
-        m, cols = (M, columns) if columns_of else (N, ids)
-        both = bool(columns_of)
-        head = (parts, columns_of, 3.0, scale, ids, cols)
-        yield ops.raw_info_nce_forward, [*head, both, True]
-        r, c, ql, kl = ops.raw_info_nce_forward(*head, both, True)
-        grads = [torch.randn(N), torch.randn(M) if both else None]
-        tail = [3.0, scale, ids, cols, r, c, True, True, both]
-        yield ops.raw_info_nce_backward, [*grads, parts, columns_of, ql, kl, *tail]
+        grads += [torch.randn(M), torch.randn(M)] if p.both else [None, None]
+        kept = [kept[0], kept[1], kept[3]]
+        yield ops.contrast_backward, [*p, *kept, *grads, True, not len(kept[2]), *needs[1:]]
+        yield ops.contrast_backward, [*p, *kept[:2], kept[2][:0], *grads, True, *needs]
+        yield ops.contrast_mean, [*p, True, *needs]
+        yield ops.contrast_mean, [*p, False, False, False, False]
     for normalize in (False, True):
-        yield ops.self_contrast_mean, [parts, 3.0, ids % 3, True, normalize, True, True]
-    for name in ("sigmoid_contrast", "raw_sigmoid_contrast"):
-        arguments = [q, k, 1.0, scale, 0.5, scale, ids, columns, True, True, True]
-        yield getattr(ops, name), arguments
+        p = fields(q, k, logit_scale=scale, ids=(ids, columns), normalize=normalize)
+        yield ops.sigmoid_contrast, [*p, 0.5, scale, True, True]
     for dtype in (torch.float32, torch.bfloat16, wide):
         yield ops.unit_rows_forward, [[x.to(dtype) for x in parts]]
         lengths = torch.rand(N).to(wide if dtype == wide else torch.float32)

@@ -4,7 +4,9 @@ import pytest
 import torch
 
 import fastcl.functional as F
-from fastcl.contrast import contrast
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
+from fastcl.contrast.sigmoid import sigmoid_sum
 
 A = torch.randn(4, 3)
 IDS = torch.arange(4)
@@ -67,11 +69,36 @@ BAD = {
     "not a tensor": (lambda: F.nt_xent([[1.0]], A), TypeError, "z0 must be a tensor, got list"),
     "one pair": (lambda: F.dcl(A[:1], A[:1]), ValueError, "z0 must have 2 rows at least, got 1"),
     "ids for one side": (
-        lambda: contrast(A, A.clone(), scale=1.0, ids=(IDS, None)), ValueError, "ids must be given"
+        lambda: problem(A, A.clone(), scale=1.0, ids=(IDS, None)), ValueError, "ids must be given"
     ),
-    "both with itself": (lambda: contrast(A, scale=1.0, both=True), ValueError, "both must be"),
+    "both with itself": (lambda: problem(A, scale=1.0, both=True), ValueError, "both must be"),
+    "both with own": (
+        lambda: problem(A, A.clone(), scale=1.0, own=A, both=True), ValueError, "both must be False"
+    ),
+    "own of a wrong length": (
+        lambda: problem(A, A.clone(), scale=1.0, own=A[:3]), ValueError,
+        "own must have as many.*4, got 3"
+    ),
+    "own of a wrong width": (
+        lambda: problem(A, scale=1.0, own=A[:, :2]), ValueError, "own must have the width of q, 3"
+    ),
+    "own of a wrong dtype": (
+        lambda: problem(A, scale=1.0, own=A.double()), TypeError, "own must have the dtype of q"
+    ),
+    "parts of two widths": (
+        lambda: problem((A, A[:, :2]), scale=1.0), ValueError,
+        r"q\[1\] must have the width of q\[0\]"
+    ),
+    "columns of a wrong dtype": (
+        lambda: problem(A, A.double(), scale=1.0), TypeError, "k must have the dtype of q"
+    ),
     "pivot": (
-        lambda: contrast(A, scale=1.0, pivot=torch.ones(3)), ValueError, r"pivot must have shape"
+        lambda: row_losses(problem(A, scale=1.0), torch.ones(3)), ValueError,
+        r"pivot must have shape"
+    ),
+    "bias": (
+        lambda: sigmoid_sum(problem(A, A, scale=1.0), float("nan")), ValueError,
+        "bias must be finite"
     ),
 }  # fmt: skip
 

@@ -147,7 +147,7 @@ def test_without_any_optional_package(command, code):
 def test_doctor_lists_every_operator():
     result = runner.invoke(commands.app, ["doctor"])
     assert result.exit_code == 0
-    for name in ("info_nce_forward", "info_nce_backward", "queue_push_", "momentum_update_"):
+    for name in ("contrast_forward", "contrast_backward", "queue_push_", "momentum_update_"):
         assert re.search(rf"^ +{name} +cpu +(C\+\+|reference)", result.output, re.MULTILINE)
     assert torch.__version__ in result.output and __version__ in result.output
 

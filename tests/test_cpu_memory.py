@@ -13,31 +13,31 @@ pytestmark = built
 
 @pytest.mark.parametrize(
     "form, dtype",
-    [("both", torch.float32), ("symmetric", torch.float16), ("extra", torch.float32)],
+    [("both", torch.float32), ("symmetric", torch.float16), ("own", torch.float32)],
 )
 def test_extra_memory_stays_below_16_MB(form, dtype):
     """The highest resident size of a process, above what it had with inputs and outputs in hand."""
     program = f"""
 import resource, sys, torch
-sys.path.insert(0, {str(Path(__file__).parents[1])!r})
+sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (1, 0)]!r}
+from contrasts import fields
 from fastcl._library import ops
 torch.set_num_threads(2)
-form, n, m = {form!r}, *((256, 65536) if {form!r} == "extra" else (16384, 16384))
+form, n, m = {form!r}, *((256, 65536) if {form!r} == "own" else (16384, 16384))
 make = lambda n: torch.nn.functional.normalize(torch.randn(n, 16)).to({dtype})
 def step(n, m):
-    q, k, extra = make(n), make(m), torch.zeros(n) if form == "extra" else None
-    k, ids = (q if form == "symmetric" else k), torch.arange(n) // 2
-    ids = (None, None) if form == "extra" else (ids, ids)
+    q, k, own = make(n), make(m), torch.zeros(n, 16) if form == "own" else None
+    k, ids = (() if form == "symmetric" else k), torch.arange(n) // 2
+    p = fields(
+        q, k, scale=10.0, ids=None if form == "own" else ids, own=own, both=form == "both")
     outputs = [torch.ones(n, 16) for _ in range(2 * (n < m) + 1)] + [torch.ones(8, m)]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     del outputs
-    flags = (form == "symmetric", form == "both", True, True)
-    rows, cols, *_ = ops.info_nce_forward(
-        q, k, 10.0, None, *ids, extra, None, *flags, form == "extra")
+    rows, cols, _, weighted = ops.contrast_forward(*p, None, True, form == "both")
     g = torch.ones(n) / n
     gc = torch.ones(m) / m if form == "both" else None
-    ops.info_nce_backward(g, None, gc, None, q, k, 10.0, None, *ids, rows, cols, flags[0], True,
-                          form == "extra", True, True, form == "both")
+    ops.contrast_backward(*p, rows, cols, weighted, g, None, gc, None, True, form == "both", False,
+                          False)
     return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
 step(300, 300)
 print(step(n, m))

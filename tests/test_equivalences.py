@@ -11,6 +11,8 @@ from plain import inva_spread
 from torch.nn.functional import cross_entropy
 
 import fastcl.functional as F
+from fastcl.contrast.problem import problem
+from fastcl.contrast.sigmoid import sigmoid_sum
 
 T = 0.2
 
@@ -165,7 +167,9 @@ def test_dim_jsd_is_the_sigmoid_contrast(n, d, seed):
     """For two samples positives and negatives are as many: SigLIP's sum with scale 1."""
     local, summary = _views(2, d, seed)
     ours = F.dim_jsd(local[..., None], summary[..., None])
-    pairs = F.sigmoid_contrast(summary, local, scale=1.0, ids=torch.arange(2))
+    pairs = sigmoid_sum(
+        problem(summary, local, scale=1.0, ids=torch.arange(2), unit=False, normalize=False)
+    )
     _same(ours + 2 * math.log(2), pairs, [local, summary], 0.5)
 
 

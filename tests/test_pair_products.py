@@ -3,8 +3,11 @@
 import pytest
 import torch
 from cases import CASES, rounded, run
+from contrasts import call, fields
 from processors import PAIR_PRODUCTS, built, running
 from test_losses import assert_within_budget
+
+from fastcl._library import ops
 
 pytestmark = built
 
@@ -36,7 +39,8 @@ def test_budget(name, n, d):
 
 def losses(z):
     ids = torch.arange(300) % 150
-    return torch.ops.fastcl.raw_info_nce_forward(z, [], 10.0, None, ids, ids, False, True)[0][0]
+    p = fields(z, scale=10.0, ids=ids, normalize=True)
+    return call(ops, "contrast_forward", p, None, True, False)[0][0]
 
 
 def test_similarities_are_those_of_float_products():
@@ -56,13 +60,11 @@ def test_converged_pairs_keep_their_gradient():
     k = torch.nn.functional.normalize(q + 0.06 * torch.randn(192, 64, generator=make))
     q, k, scale = q.bfloat16(), k.bfloat16(), 20.0
     ids = torch.arange(192)
-    rows, cols, *_ = torch.ops.fastcl.info_nce_forward(
-        q, k, scale, None, ids, ids, None, None, False, False, True, True, False
-    )
-    dq, _ = torch.ops.fastcl.info_nce_backward(
-        torch.ones(192), None, None, None, q, k, scale, None, ids, ids, rows, cols,
-        False, True, False, True, True, True,
-    )  # fmt: skip
+    problem = fields(q, k, scale=scale, ids=ids)
+    rows, cols, _, weighted = call(ops, "contrast_forward", problem, None, True, True)
+    grads = torch.ones(192), None, None, None
+    kept = rows, cols, weighted
+    dq, *_ = call(ops, "contrast_backward", problem, *kept, *grads, True, True, False, False)
     p = (scale * q.double() @ k.double().T).softmax(1)
     others = p.clone().fill_diagonal_(0)
     weights = others - torch.diag(others.sum(1))
@@ -84,13 +86,12 @@ def test_same_bits_for_any_number_of_threads():
     before = torch.get_num_threads()
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        rows, cols, *lengths = torch.ops.fastcl.raw_info_nce_forward(
-            z, [], 10.0, None, ids, ids, False, True
-        )
-        grad = torch.ones(600)
-        results += [(rows, torch.ops.fastcl.raw_info_nce_backward(
-            grad, None, z, [], *lengths, 10.0, None, ids, ids, rows, cols, True, True, False
-        )[0])]  # fmt: skip
+        p = fields(z, scale=10.0, ids=ids, normalize=True)
+        rows, cols, _, weighted = call(ops, "contrast_forward", p, None, True, False)
+        grads = torch.ones(600), None, None, None
+        needs = True, False, False, False
+        dq = call(ops, "contrast_backward", p, rows, cols, weighted, *grads, *needs)[0]
+        results += [(rows, dq)]
     torch.set_num_threads(before)
     for x, y in zip(*results, strict=True):
         assert torch.equal(x, y)

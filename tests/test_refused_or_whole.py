@@ -8,7 +8,8 @@ from cases import CASES
 from torch.autograd import forward_ad
 
 import fastcl.functional as F
-from fastcl.contrast import contrast, raw_contrast
+from fastcl.contrast.node import mean_loss, row_losses
+from fastcl.contrast.problem import problem
 
 
 def _leaves(case, n=6, d=4):
@@ -60,12 +61,14 @@ def test_losses_per_row_may_be_written(case):
 def test_outputs_of_the_contrast_are_their_own(both):
     q, k = torch.randn(2, 5, 3, dtype=torch.float64)
     ids = torch.arange(5)
-    calls = (
-        lambda q, k: contrast(q, k, scale=2.0, ids=ids, both=both)[0],
-        lambda q, k: raw_contrast(q, k=k, scale=2.0, ids=ids, both=both)[0],
-        lambda q, k: contrast(q, k, scale=2.0, ids=ids, both=True).col_loss,
-        lambda q, k: raw_contrast(q, k=k, scale=2.0, ids=ids, both=True)[2],
-    )
+
+    def call(which, both, normalize):
+        p = {"scale": 2.0, "ids": ids, "both": both, "normalize": normalize}
+        return lambda q, k: getattr(row_losses(problem(q, k, **p)), which)
+
+    calls = [call("loss", both, normalize) for normalize in (False, True)]
+    calls += [call("col_loss", True, normalize) for normalize in (False, True)]
+    calls += [call("positive", both, normalize) for normalize in (False, True)]
     for call in calls:
         grads = []
         for write in (False, True):
@@ -77,8 +80,9 @@ def test_outputs_of_the_contrast_are_their_own(both):
         torch.testing.assert_close(grads[1], grads[0])
 
 
+@pytest.mark.parametrize("mean", [False, True])
 @pytest.mark.parametrize("needed", ["scale", "first", "second", "k", "none but k and scale"])
-def test_rows_in_parts_of_which_some_learn(needed):
+def test_rows_in_parts_of_which_some_learn(needed, mean):
     """Against the rows in one piece, where all learn."""
     parts, k = torch.randn(2, 4, 3, dtype=torch.float64), torch.randn(5, 3, dtype=torch.float64)
     row_ids, col_ids = torch.arange(8) % 5, torch.arange(5)
@@ -93,10 +97,12 @@ def test_rows_in_parts_of_which_some_learn(needed):
         tensors = {n: x.clone().requires_grad_(whole or n in learning) for n, x in tensors.items()}
         rows = [tensors["first"], tensors["second"]]
         rows = [torch.cat(rows)] if whole else rows
-        loss, _, col = raw_contrast(
-            *rows, k=tensors["k"], scale=tensors["scale"], ids=(row_ids, col_ids), both=True
-        )
-        (loss.sum() + col.sum()).backward()
+        more = {"scale": tensors["scale"], "ids": (row_ids, col_ids)}
+        if mean:
+            mean_loss(problem(rows, tensors["k"], **more, both=True))[0].backward()
+        else:
+            found = row_losses(problem(rows, tensors["k"], **more, both=True))
+            (found.loss.sum() + found.col_loss.sum()).backward()
         return {name: x.grad for name, x in tensors.items()}
 
     learning = [name for name in ("first", "second", "k", "scale") if name in needed.split()]

@@ -6,56 +6,73 @@ import sys
 import pytest
 import torch
 from cases import CASES, run
+from contrasts import fields
 
 import fastcl
 from fastcl._library import ops
-from fastcl.contrast import contrast
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
 
 ARANGE = torch.arange(9)
 
 
-def forward_arguments(symmetric=False, both=False, extra=False, frozen=False, dtype=torch.float32):
-    q, k = (fastcl.functional.unit_rows(torch.randn(9, 5, dtype=dtype)) for _ in range(2))
-    positive = (q * k).sum(1).float() if extra else None
-    ids = None if frozen and not extra else ARANGE
-    return (
-        q, q if symmetric else k, 3.0, None if symmetric else torch.tensor(2.0), ids, ids,
-        positive, positive, symmetric, both, not extra, True, frozen,
+def contrast_problem(symmetric=False, own=False, ids=True, dtype=torch.float32, **options):
+    q, k, positive = (torch.nn.functional.normalize(torch.randn(9, 5)).to(dtype) for _ in range(3))
+    return fields(
+        q, () if symmetric else k, scale=3.0, logit_scale=None if symmetric else torch.tensor(2.0),
+        ids=(ARANGE, ARANGE) if ids else None, own=positive if own else None, **options,
     )  # fmt: skip
 
 
-FORWARDS = {
+PROBLEMS = {
     "rows": {},
     "symmetric": {"symmetric": True},
     "both": {"both": True},
-    "extra": {"extra": True},
-    "frozen": {"extra": True, "frozen": True},
-    "queue": {"frozen": True},
+    "own": {"own": True},
+    "symmetric with own": {"symmetric": True, "own": True},
+    "queue": {"ids": False},
+    "own beside a queue": {"own": True, "ids": False},
+    "decoupled": {"positives_in": False},
+    "of any length": {"unit": False},
+    "unpaired": {"paired": False},
+    "q divided": {"normalize": (True, False, False)},
+    "k divided": {"normalize": (False, True, False)},
+    "own divided": {"own": True, "normalize": (False, False, True)},
+    "all divided": {"own": True, "normalize": True},
     "bfloat16": {"dtype": torch.bfloat16},
     "float64": {"dtype": torch.float64},
 }
 
 
-@pytest.mark.parametrize("options", FORWARDS.values(), ids=FORWARDS)
-def test_opcheck_info_nce(options):
-    arguments = forward_arguments(**options)
-    torch.library.opcheck(ops.info_nce_forward, arguments)
-    q, k, scale, logit_scale, row_ids, col_ids, extra, _, symmetric, both, inside = arguments[:11]
-    rows, cols, _, _ = ops.info_nce_forward(*arguments)
-    columns = (torch.randn(9).to(rows), torch.randn(9).to(rows)) if both else (None, None)
-    backward = (
-        torch.randn(9).to(rows), None, *columns, q, k, scale, logit_scale, row_ids, col_ids,
-        rows, cols, symmetric, inside, extra is not None, True, True, not symmetric,
-    )  # fmt: skip
-    torch.library.opcheck(ops.info_nce_backward, backward)
+@pytest.mark.parametrize("options", PROBLEMS.values(), ids=PROBLEMS)
+def test_opcheck_contrast(options):
+    p = contrast_problem(**options)
+    pivot = torch.randn(9).to(torch.float64 if p.q[0].dtype == torch.float64 else torch.float32)
+    for need_q, need_k in ((True, False), (True, True), (False, False)):
+        arguments = (*p, pivot, need_q, need_k)
+        torch.library.opcheck(ops.contrast_forward, arguments)
+    rows, cols, _, weighted = ops.contrast_forward(*p, pivot, True, False)
+    rest = torch.randn(9).to(rows), None
+    rest += (torch.randn(9).to(rows), torch.randn(9).to(rows)) if p.both else (None, None)
+    own = p.own is not None
+    for kept in (weighted, weighted[:0]):
+        if len(kept) == 0 or not p.symmetric:
+            needs = True, len(kept) == 0, own, True
+            torch.library.opcheck(ops.contrast_backward, (*p, rows, cols, kept, *rest, *needs))
+    needs = False, True, own, False
+    torch.library.opcheck(ops.contrast_backward, (*p, rows, cols, weighted[:0], *rest, *needs))
+    for needs in ((True, True, own, True), (True, False, False, False), (False, False, own, False)):
+        torch.library.opcheck(ops.contrast_mean, (*p, *needs))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_opcheck_other_operators(dtype):
     q, k = (torch.randn(9, 5, dtype=dtype) for _ in range(2))
-    scalars = (2.0, torch.tensor(1.5), 0.5, torch.tensor(-1.0))
-    torch.library.opcheck(ops.sigmoid_contrast, (q, k, *scalars, ARANGE, ARANGE, True, True))
-    torch.library.opcheck(ops.sigmoid_contrast, (q, k, *scalars, None, None, False, False))
+    biases = 0.5, torch.tensor(-1.0)
+    for normalize in (False, True, (True, False, False), (False, True, False)):
+        for ids, needs in ((ARANGE, (True, True)), (None, (False, False)), (ARANGE, (False, True))):
+            p = fields(q, k, scale=2.0, logit_scale=torch.tensor(1.5), ids=ids, normalize=normalize)
+            torch.library.opcheck(ops.sigmoid_contrast, (*p, *biases, *needs))
     torch.library.opcheck(ops.unit_rows_forward, ([q, k[:4]],))
     lengths = ops.unit_rows_forward([q, k[:4]])[1]
     grad = torch.randn(13, 5, dtype=dtype)
@@ -127,15 +144,16 @@ def test_rank_counts_negatives_above_the_pivot():
     q = torch.eye(4)
     k = torch.tensor([[0.5, 0, 0, 0], [0.9, 0.1, 0, 0], [0, 0.2, 1, 0], [0.6, 0, 0, 1]])
     pivot = (q * k).sum(1)
-    result = contrast(q, k, scale=1.0, ids=torch.arange(4), pivot=pivot, unit=False)
-    assert result.rank.tolist() == [2, 1, 0, 0]
-    assert contrast(q, k, scale=1.0, ids=torch.arange(4), unit=False).rank.shape == (0,)
+    p = problem(q, k, scale=1.0, ids=torch.arange(4), unit=False, normalize=False)
+    assert row_losses(p, pivot).rank.tolist() == [2, 1, 0, 0]
+    assert row_losses(p).rank.shape == (0,)
 
 
 def test_scale_of_any_shape_receives_its_gradient():
     for shape in ((), (1,)):
         scale = torch.full(shape, 5.0, requires_grad=True)
-        contrast(torch.eye(3), torch.eye(3), scale=scale, ids=torch.arange(3)).loss.sum().backward()
+        p = problem(torch.eye(3), torch.eye(3), scale=scale, ids=torch.arange(3))
+        row_losses(p).loss.sum().backward()
         assert scale.grad.shape == shape
         assert scale.grad.isfinite().all()
 
@@ -154,7 +172,7 @@ import pathlib
 exists = pathlib.Path.exists
 pathlib.Path.exists = lambda p, **k: p.name != "fastcl_ops.so" and exists(p, **k)
 import torch, fastcl
-assert not torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::info_nce_forward", "CPU")
+assert not torch._C._dispatch_has_kernel_for_dispatch_key("fastcl::contrast_forward", "CPU")
 z = torch.randn(2, 8, 4, requires_grad=True)
 fastcl.functional.nt_xent(*z).backward()
 queue = fastcl.Queue(8, 4)

@@ -3,7 +3,6 @@
 import plain
 import pytest
 import torch
-from fastcl.soft_cross_entropy import soft_cross_entropy
 from hypothesis import given
 from hypothesis import strategies as st
 from processors import built
@@ -11,6 +10,7 @@ from test_losses import assert_within_budget
 
 from fastcl import reference
 from fastcl._library import ops
+from fastcl.functional.soft_cross_entropy import soft_cross_entropy
 
 pytestmark = pytest.mark.instruction_sets
 

@@ -47,7 +47,10 @@ class Prepared {
         }
       });
     }
-    double slope = 0;
+    double slope = 0, own_slope = 0;
+    if (to.slope != nullptr && x_.has_own() && x_.symmetric) {
+      own_slope = sum_of(0, x_.n, [&](int64_t i) { return x_.scale * pull(i) * extra_[i]; });
+    }
     if (to.dq != nullptr && x_.normalize_q) {
       slope = project(x_.dtype, x_.q, q_lengths_.data(), x_.d, to.dq);
     } else if (to.slope != nullptr) {
@@ -59,11 +62,8 @@ class Prepared {
     if (to.d_own != nullptr && x_.normalize_own) {
       project(x_.dtype, x_.own, own_lengths_.data(), x_.d, to.d_own);
     }
-    if (to.slope == nullptr) return;
-    // Each logit is linear in the scale; in a symmetric dq all but those of own are there twice.
-    const double own = sum_of(0, static_cast<int64_t>(extra_.size()),
-                              [&](int64_t i) { return x_.scale * pull(i) * extra_[i]; });
-    *to.slope = x_.symmetric ? (slope + own) / 2 : slope;
+    // Each logit is linear in the scale; a symmetric one is counted twice, that of own is not.
+    if (to.slope != nullptr) *to.slope = x_.symmetric ? (slope + own_slope) / 2 : slope;
   }
 
  private:

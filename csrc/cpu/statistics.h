@@ -104,8 +104,9 @@ double longest(const Problem& x, const Rows& rows, int64_t size) {
 template <typename T>
 double largest_logit(const Divided<T>& x) {
   if (x.unit) return x.scale;
-  const double q = longest<T>(x, x.q, x.n);
-  return x.scale * q * (x.symmetric ? q : longest<T>(x, x.k, x.m));
+  const double q = x.q_lengths != nullptr ? 1 : longest<T>(x, x.q, x.n);
+  if (x.symmetric) return x.scale * q * q;
+  return x.scale * q * (x.k_lengths != nullptr ? 1 : longest<T>(x, x.k, x.m));
 }
 
 // One shift for all logits, in units of log 2, or that of the largest similarity of each sum.

@@ -26,6 +26,7 @@ Four contrast_forward(const Given& given, OptionalTensor pivot, bool need_q, boo
   const Problem& x = given.problem;
   const ScalarType type = accumulator(given.like);
   const bool finishes = x.finishes(need_q, need_k);
+  check_columns(x);
   Tensor rows = torch::stable::new_empty(given.like, {4, x.n}, type);
   Tensor cols = torch::stable::new_empty(given.like, {4, x.both ? x.m : 0}, type);
   Tensor rank =
@@ -50,9 +51,10 @@ Four contrast_backward(const Given& given, Tensor rows, Tensor cols, Tensor weig
   const ScalarType type = accumulator(given.like);
   const bool columns = grad_col_loss.has_value() || grad_col_positive.has_value();
   const bool finished = weighted.numel() > 0;
-  check_vector(rows, 4 * x.n, type, "rows");
-  if (columns) check_vector(cols, 4 * x.m, type, "cols");
+  check_vector(rows, 4 * x.n, type, "statistics of the rows");
+  if (columns) check_vector(cols, 4 * x.m, type, "statistics of the columns");
   if (finished) check_vector(weighted, x.n * x.d, type, "weighted");
+  if (!finished) check_columns(x);
   check(!need_own || x.has_own(), "fastcl: own has no gradient where there is none");
   need_q = need_q || x.symmetric;
   need_k = need_k && !x.symmetric;
@@ -85,6 +87,7 @@ Four contrast_backward(const Given& given, Tensor rows, Tensor cols, Tensor weig
 Six contrast_mean(const Given& given, bool need_q, bool need_k, bool need_own, bool need_scale) {
   const Problem& x = given.problem;
   const ScalarType type = accumulator(given.like);
+  check_columns(x);
   check(!need_own || x.has_own(), "fastcl: own has no gradient where there is none");
   check(need_q || !need_scale, "fastcl: the gradient of the scale takes that of the rows");
   need_k = need_k && !x.symmetric;

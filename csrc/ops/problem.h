@@ -22,16 +22,21 @@ inline double whole_scale(double scale, const OptionalTensor& logit_scale) {
   return scale;
 }
 
-inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, int64_t* size) {
+inline Rows rows_of(const std::vector<Tensor>& parts, const Tensor& like, const char* name,
+                    int64_t* size) {
   Rows rows;
   *size = 0;
   for (const Tensor& x : parts) {
     check(x.dim() == 2 && x.size(1) == like.size(1) && x.scalar_type() == like.scalar_type(),
-          "fastcl: rows must be matrices of one width and dtype");
-    rows.parts.push_back({data<char>(x, "rows"), x.size(0)});
+          "fastcl: ", name, " must hold matrices of the width and dtype of the first rows");
+    rows.parts.push_back({data<char>(x, name), x.size(0)});
     *size += x.size(0);
   }
   return rows;
+}
+
+inline void check_columns(const Problem& x) {
+  check(x.m > 0, "fastcl: the contrast needs columns, got none");
 }
 
 // A problem and a tensor like its rows, to make others of.
@@ -53,17 +58,18 @@ struct OnProblem<f> {
                      bool positives_in, bool unit, bool normalize_q, bool normalize_k,
                      bool normalize_own, bool paired, Rest... rest) {
     check(!q.empty(), "fastcl: the contrast needs rows");
-    check_matrix(q[0], "rows");
+    check_matrix(q[0], "q");
     Problem x{};
     x.dtype = rows_dtype(q[0]);
     x.d = q[0].size(1);
-    x.q = rows_of(q, q[0], &x.n);
+    x.q = rows_of(q, q[0], "q", &x.n);
+    check(x.n > 0 && x.d > 0, "fastcl: the contrast needs rows, got [", x.n, ", ", x.d, "]");
     x.symmetric = k.empty();
     x.m = x.n;
-    x.k = x.symmetric ? x.q : rows_of(k, q[0], &x.m);
+    x.k = x.symmetric ? x.q : rows_of(k, q[0], "k", &x.m);
     if (own.has_value()) {
       int64_t size = 0;
-      x.own = rows_of({*own}, q[0], &size);
+      x.own = rows_of({*own}, q[0], "own", &size);
       check(size == x.n, "fastcl: own must have as many rows as q");
     }
     if (!col_ids.has_value()) col_ids = row_ids;

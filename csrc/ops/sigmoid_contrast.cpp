@@ -12,6 +12,8 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sigmoid_contrast(const Given& given, 
                                                             bool need_k) {
   const Problem& x = given.problem;
   check(!x.symmetric, "fastcl: the sigmoid contrast needs columns");
+  check(!x.has_own(), "fastcl: the sigmoid contrast knows no positive of each row's own");
+  check_columns(x);
   if (logit_bias.has_value()) bias += values<double>(*logit_bias, 1, "logit_bias")[0];
   const ScalarType type = accumulator(given.like);
   Tensor loss = torch::stable::new_empty(given.like, {}, type);

@@ -37,7 +37,7 @@ class Problem(NamedTuple):
 
     @property
     def symmetric(self) -> bool:
-        return not self.k
+        return len(self.k) == 0  # Dynamo has no `not` of a tuple
 
     @property
     def rows(self) -> int:
@@ -158,15 +158,24 @@ def problem(
     learned = isinstance(scale, Tensor)
     # Dynamo takes no tensor twice; None stands for ids given already.
     col_ids = None if col_ids is row_ids else col_ids
-    own = own.view_as(own) if own is k and own is not None else own
+    rows = _apart((*parts, *(x for x in (k, own) if x is not None)))
+    count = len(parts)
     return Problem(
-        tuple(x.contiguous() for x in parts), () if k is None else (k.contiguous(),),
-        None if own is None else own.contiguous(), scale.reshape(()) if learned else None,
+        rows[:count], () if k is None else rows[count : count + 1],
+        None if own is None else rows[-1], scale.reshape(()) if learned else None,
         *(None if x is None else x.contiguous() for x in (row_ids, col_ids)),
         *weights, 1.0 if learned else float(scale), both, positives_in, unit, normalize,
         normalize if normalize_k is None or k is None else normalize_k,
         normalize if normalize_own is None else normalize_own, paired,
     )  # fmt: skip
+
+
+def _apart(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """The tensors, contiguous, with a view for each that was there before."""
+    return tuple(
+        (x.view_as(x) if any(x is y for y in tensors[:i]) else x).contiguous()
+        for i, x in enumerate(tensors)
+    )
 
 
 def _diagonal(parts, k, both, normalize_k):

@@ -167,7 +167,6 @@ def contrast_backward(
     dtype = accumulate_dtype(q.dtype)
     total = p.scale if p.logit_scale is None else p.scale * p.logit_scale.to(dtype)
     dq, dk, d_own = (rows.new_empty(0, p.width) for _ in range(3))
-    twice = dq.new_zeros(())
     with no_autocast(q):
         if len(weighted):
             dq = torch.zeros_like(weighted)
@@ -181,6 +180,7 @@ def contrast_backward(
             else:
                 dq = g @ k.to(dtype) if need_q else dq
                 dk = g.T @ q.to(dtype) if need_k else dk
+        alone = 0.0  # what the scale owes to own where all else is counted twice
         if own is not None:
             pull = torch.zeros_like(rows[0])
             if grad_loss is not None:  # p - 1 of the positive, without cancellation
@@ -188,15 +188,15 @@ def contrast_backward(
             if grad_positive is not None:
                 pull = pull + grad_positive
             pull = (pull * total)[:, None]
+            alone = (pull * q.to(dtype) * own.to(dtype)).sum()
             dq = dq + pull * own.to(dtype) if need_q else dq
             d_own = pull * q.to(dtype) if need_own else d_own
-            twice = (pull * q.to(dtype) * own.to(dtype)).sum()
         slope = dq.new_empty(0)
-        if (
-            need_scale
-        ):  # each logit is linear in the scale; all but own's are in a symmetric dq twice
+        if need_scale:  # each logit is linear in the scale
             slope = (q.to(dtype) * dq).sum()[None]
-            slope = (slope + twice) / 2 if p.symmetric else slope
+            slope = (slope + alone) / 2 if p.symmetric else slope
+        if not (need_q or p.symmetric):
+            dq = dq[:0]
     return *undivided(((dq, p.q), (dk, p.k), (d_own, (p.own,))), lengths), slope
 
 
@@ -245,4 +245,5 @@ def contrast_mean(
     found = contrast_backward(
         p, rows, cols, weighted, grad, None, col_grad, None, need_q, need_k, need_own, need_scale
     )
-    return loss, rows[0].clone(), *found
+    dq, *found = found
+    return loss, rows[0].clone(), dq if need_q else dq[:0], *found

@@ -22,7 +22,7 @@ struct Contrast {
   int64_t n, m, d;
   double scale;
   bool unit;
-  Array q, k, extra, pivot, grad;
+  Array q, k, own, pivot, grad;
   std::vector<int64_t> ids;
 
   Contrast(Kind kind, Dtype dtype, int64_t n, int64_t columns, int64_t d, double scale, bool unit)
@@ -35,68 +35,95 @@ struct Contrast {
         unit(unit),
         q(Array::random(dtype, n * d, 1 / std::sqrt(d))),
         k(Array::random(dtype, m * d, 1 / std::sqrt(d))),
-        extra(Array::random(out, n)),
+        own(Array::random(dtype, n * d, 1 / std::sqrt(d))),
         pivot(Array::random(out, n, 0.5)),
         grad(Array::random(out, n + m)) {
     for (int64_t i = 0; i < std::max(n, m); ++i) ids.push_back(i / 2);
   }
 
-  InfoNce problem(const T* q_lengths, const T* k_lengths) {
-    const bool self = kind == Kind::kSelf;
-    const int64_t* codes = kind == Kind::kRows ? nullptr : ids.data();
+  // own: of the kind whose rows have no positive among the columns.
+  Problem problem(bool divided) {
+    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows;
+    const int64_t* codes = one ? nullptr : ids.data();
     const int64_t half = n / 2;  // rows do not lie end to end
-    const Rows rows{{{q.at(half * d), n - half}, {q.at(0), half}}};
-    return {dtype,     rows,      self ? rows : Rows{{{k.at(0), m}}},
-            q_lengths, k_lengths, n,
-            m,         d,         scale,
-            codes,     codes,     self,
-            true,      unit};
+    Problem x{};
+    x.dtype = dtype;
+    x.q = Rows{{{q.at(half * d), n - half}, {q.at(0), half}}};
+    x.k = self ? x.q : Rows{{{k.at(0), m}}};
+    if (one) x.own = Rows{{{own.at(0), n}}};
+    x.n = n, x.m = m, x.d = d, x.scale = scale;
+    x.row_ids = codes, x.col_ids = codes;
+    x.symmetric = self;
+    x.both = kind == Kind::kBoth;
+    x.positives_in = x.paired = true;
+    x.unit = unit || divided;
+    x.normalize_q = x.normalize_k = x.normalize_own = divided;
+    return x;
   }
 
   Arrays forward_and_backward() {
     const bool columns = kind == Kind::kBoth, one = kind == Kind::kRows;
-    const InfoNce x = problem(nullptr, nullptr);
-    Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * d), dq(out, n * d), dk(out, m * d);
+    const bool self = kind == Kind::kSelf;
+    const Problem x = problem(false);
+    Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * d), dq(out, n * d), dk(out, m * d),
+        d_own(out, n * d);
     std::vector<int64_t> ranks(n);
-    cpu::info_nce_forward<T>({x, one ? extra.as<T>() : nullptr, columns ? nullptr : pivot.as<T>(),
-                              rows.as<T>(), columns ? cols.as<T>() : nullptr,
-                              columns ? nullptr : ranks.data(), one ? weighted.as<T>() : nullptr});
-    cpu::info_nce_backward<T>({x, grad.as<T>(), nullptr, columns ? grad.as<T>() + n : nullptr,
-                               nullptr, rows.as<T>(), columns ? cols.as<T>() : nullptr, one,
-                               dq.as<T>(), kind == Kind::kSelf ? nullptr : dk.as<T>(), nullptr});
+    double slope = 0;
+    cpu::contrast_forward<T>({x, columns ? nullptr : pivot.as<T>(), rows.as<T>(),
+                              columns ? cols.as<T>() : nullptr, columns ? nullptr : ranks.data(),
+                              one ? weighted.as<T>() : nullptr});
+    cpu::contrast_backward<T>(
+        {x,
+         rows.as<T>(),
+         columns ? cols.as<T>() : nullptr,
+         nullptr,
+         grad.as<T>(),
+         nullptr,
+         columns ? grad.as<T>() + n : nullptr,
+         nullptr,
+         {dq.as<T>(), self ? nullptr : dk.as<T>(), one ? d_own.as<T>() : nullptr, &slope}});
     Array rank(Dtype::kFloat64, n), loss(out, n);
     for (int64_t i = 0; i < n; ++i) rank.set(i, ranks[i]), loss.set(i, rows.get(i));
     Arrays found{loss, dq};
-    if (kind != Kind::kSelf) found.push_back(dk);
+    if (!self) found.push_back(dk);
     if (!columns) found.push_back(rank);
-    if (one) found.push_back(weighted);
+    if (!one) return found;
+    found.push_back(weighted);
+    found.push_back(d_own);
+    Array finished(out, n * d);
+    cpu::contrast_backward<T>({x,
+                               rows.as<T>(),
+                               nullptr,
+                               weighted.as<T>(),
+                               grad.as<T>(),
+                               nullptr,
+                               nullptr,
+                               nullptr,
+                               {finished.as<T>(), nullptr, nullptr, nullptr}});
+    found.push_back(finished);
     return found;
   }
 
   Arrays mean() {
-    Array q_lengths(out, n), k_lengths(out, m), rows(out, 4 * n), cols(out, 4 * m), dq(out, n * d),
-        dk(out, m * d), all(out, 2);
-    double loss = 0, dot = 0;
-    InfoNce x = problem(q_lengths.as<T>(), k_lengths.as<T>());
-    cpu::row_lengths<T>(dtype, x.q, d, q_lengths.as<T>());
-    cpu::row_lengths<T>(dtype, x.k, d, k_lengths.as<T>());
-    x.unit = true;
-    if (kind == Kind::kSelf) {
-      x.k_lengths = x.q_lengths;
-      cpu::self_contrast_mean<T>({x, rows.as<T>(), dq.as<T>(), &loss});
-    } else {
-      cpu::info_nce_mean<T>({x, kind == Kind::kRows ? extra.as<T>() : nullptr, rows.as<T>(),
-                             kind == Kind::kBoth ? cols.as<T>() : nullptr, dq.as<T>(), dk.as<T>(),
-                             &loss, &dot});
-    }
+    Array losses(out, n), dq(out, n * d), dk(out, m * d), d_own(out, n * d), all(out, 2);
+    double loss = 0, slope = 0;
+    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows;
+    cpu::contrast_mean<T>(
+        {problem(true),
+         losses.as<T>(),
+         &loss,
+         {dq.as<T>(), self ? nullptr : dk.as<T>(), one ? d_own.as<T>() : nullptr, &slope}});
     all.set(0, loss), all.set(1, 0);
-    return kind == Kind::kSelf ? Arrays{all, dq} : Arrays{all, dq, dk};
+    Arrays found{all, losses, dq};
+    if (!self) found.push_back(dk);
+    if (one) found.push_back(d_own);
+    return found;
   }
 
   Arrays sigmoid() {
     Array dq(out, n * d), dk(out, m * d), all(out, 1);
     double sums[3];
-    cpu::sigmoid_contrast<T>({problem(nullptr, nullptr), -3, dq.as<T>(), dk.as<T>(), sums});
+    cpu::sigmoid_contrast<T>({problem(false), -3, dq.as<T>(), dk.as<T>(), sums});
     all.set(0, sums[0]);
     return {all, dq, dk};
   }

@@ -2,13 +2,14 @@
 
 import pytest
 import torch
-from fastcl.self_contrast import self_contrast_mean
+from contrasts import assert_equals_the_reference, call, fields, to
 from processors import built, pair_products, running
 
 import fastcl.functional as F
-from fastcl import composite
+from fastcl import reference
 from fastcl._library import ops
-from fastcl.contrast import contrast
+from fastcl.contrast.node import mean_loss, row_losses
+from fastcl.contrast.problem import problem as checked_problem
 
 pytestmark = pytest.mark.instruction_sets
 
@@ -20,6 +21,7 @@ PARTS = ((5,), (130, 7, 200), (1, 1), (500, 500), (1900,))
 # Float64 carries 2^-53: what two orders of adding hundreds of terms near one may differ by, ten
 # times over; a gradient near zero by what its terms lose.
 FLOAT64 = {"rtol": 1e-11, "atol": 1e-12}
+ROWS = True, False, False, False
 
 
 def problem(parts, d, dtype=torch.float64, paired=True):
@@ -32,18 +34,11 @@ def problem(parts, d, dtype=torch.float64, paired=True):
     return [x.to(dtype) for x in rows], ids
 
 
-def assert_close(ours, expected, **budget):
-    for i, (x, y) in enumerate(zip(ours, expected, strict=True)):
-        if i == 1:  # the second line is what rounding took, not a result
-            x, y = x[[0, 2, 3]], y[[0, 2, 3]]
-        torch.testing.assert_close(x, y, **budget)
-
-
 @built
 @pytest.mark.parametrize("need", [True, False])
 @pytest.mark.parametrize("d", [1, 24, 130])
 @pytest.mark.parametrize("parts", PARTS, ids=str)
-def test_kernel_equals_the_composite(parts, d, need):
+def test_kernel_equals_the_reference(parts, d, need):
     for paired in (True, False):
         rows, ids = problem(parts, d, paired=paired)
         for positives_in in (True, False):
@@ -51,10 +46,9 @@ def test_kernel_equals_the_composite(parts, d, need):
                 continue  # a pair without a negative has no loss
             for scale, normalize in ((7.0, True), (3000.0, True), (7.0, False)):
                 x = rows if normalize else [torch.nn.functional.normalize(r) for r in rows]
-                shared = x, scale, ids, positives_in, normalize, paired, need
-                ours, expected = (m.self_contrast_mean(*shared) for m in (ops, composite))
-                # A logit of 3,000 is rounded by 3e-13, a gradient is 3,000 times a weight.
-                assert_close(ours, expected, rtol=1e-9, atol=1e-9)
+                flags = {"normalize": normalize, "paired": paired, "positives_in": positives_in}
+                p = fields(x, scale=scale, ids=ids, **flags)
+                assert_equals_the_reference(p, need, False, False, need)
 
 
 @built
@@ -64,10 +58,10 @@ def test_bfloat16_rows(parts, d, products):
     """Widened, and through products of pairs, which round the gradient's weights to bfloat16: by
     2^-9 of each at most, of a gradient that loses what points along its row afterwards."""
     rows, ids = problem(parts, d, torch.bfloat16)
-    rest = 9.0, ids, True, True, True, True
+    p = fields(rows, scale=9.0, ids=ids, normalize=True)
     with running(products=products):
-        ours = ops.self_contrast_mean(rows, *rest)
-    expected = composite.self_contrast_mean([x.double() for x in rows], *rest)
+        ours = call(ops, "contrast_mean", p, *ROWS)
+    expected = call(reference, "contrast_mean", to(p, torch.float64), *ROWS)
     for i in (0, 2):
         error = (ours[i] - expected[i]).norm() / expected[i].norm()
         assert error < (2e-6 if products == "widened" else 2**-8), (i, error)
@@ -81,7 +75,8 @@ def test_same_bits_with_any_number_of_threads(parts, dtype):
     before, results = torch.get_num_threads(), []
     for threads in (1, 2, 3):
         torch.set_num_threads(threads)
-        results.append(ops.self_contrast_mean(rows, 9.0, ids, True, True, True, True))
+        p = fields(rows, scale=9.0, ids=ids, normalize=True)
+        results.append(call(ops, "contrast_mean", p, True, False, False, True))
     torch.set_num_threads(before)
     for other in results[1:]:
         assert all(torch.equal(x, y) for x, y in zip(results[0], other, strict=True))
@@ -93,8 +88,9 @@ def test_same_bits_with_any_number_of_threads(parts, dtype):
 def test_opcheck(normalize, dtype):
     rows, ids = problem((9, 4), 5, dtype)
     for paired, need in ((True, True), (False, False)):
-        arguments = rows, 2.0, ids, True, normalize, paired, need
-        torch.library.opcheck(ops.self_contrast_mean, arguments)
+        p = fields(rows, scale=2.0, ids=ids, normalize=normalize, paired=paired)
+        torch.library.opcheck(ops.contrast_mean, (*p, need, False, False, need))
+        torch.library.opcheck(ops.contrast_mean, (*p, need, need, False, False))
 
 
 @pytest.mark.parametrize("positives_in", [True, False])
@@ -109,12 +105,15 @@ def test_equals_the_mean_of_the_contrast(normalize, positives_in, paired):
         views = [x.clone().requires_grad_() for x in rows]
         more = {"scale": 4.0, "ids": ids, "positives_in": positives_in}
         if front == "mean":
-            mean, losses = self_contrast_mean(*views, **more, normalize=normalize, paired=paired)
+            flags = {"normalize": normalize, "paired": paired}
+            mean, losses = mean_loss(checked_problem(views, **more, **flags))
             assert not losses.requires_grad
         else:
-            found = contrast(F.unit_rows(*views) if normalize else torch.cat(views), **more)
+            unit = F.unit_rows(*views) if normalize else torch.cat(views)
+            found = row_losses(checked_problem(unit, **more, normalize=False))
             losses = found.loss
-            mean = losses.mean() if paired else torch.where(found.count > 0, losses, 0).mean()
+            losses = losses if paired else torch.where(found.count > 0, losses, 0)
+            mean = losses.mean()
         results.append((mean, losses.detach(), *torch.autograd.grad(-3 * mean, views)))
     for x, y in zip(*results, strict=True):
         torch.testing.assert_close(x, y, **FLOAT64)
@@ -123,7 +122,7 @@ def test_equals_the_mean_of_the_contrast(normalize, positives_in, paired):
 def test_rows_without_a_positive_count_as_zero():
     rows, _ = problem((12,), 6)
     view = rows[0].requires_grad_()
-    mean, _ = self_contrast_mean(view, scale=4.0, ids=torch.arange(12), paired=False)
+    mean, _ = mean_loss(checked_problem(view, scale=4.0, ids=torch.arange(12), paired=False))
     (grad,) = torch.autograd.grad(mean, view)
     assert mean == 0 and (grad == 0).all()
 
@@ -132,5 +131,6 @@ def test_a_row_that_is_not_a_number_stays_so():
     for n in (20, 2000):  # kept, and in two passes
         rows, ids = problem((n,), 6)
         rows[0][2, 0] = torch.nan
-        loss, _, dz = ops.self_contrast_mean(rows, 5.0, ids, True, True, True, True)
+        p = fields(rows, scale=5.0, ids=ids, normalize=True)
+        loss, _, dz, *_ = call(ops, "contrast_mean", p, *ROWS)
         assert loss.isnan() and dz.isnan().all()

@@ -6,12 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from contrasts import call, fields
 from processors import built
 
 import fastcl.functional as F
-from fastcl import composite
+from fastcl import reference
 from fastcl._library import ops
-from fastcl.contrast import contrast, raw_contrast
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem as checked_problem
 
 FORMS = ("views", "both", "rows")
 PARTS = ((5,), (300,), (130, 7, 200), (1, 1))  # one tile, several, parts within a tile, single rows
@@ -34,12 +36,14 @@ def problem(form, parts, d, dtype=torch.float64):
 
 def run(module, form, parts, d, dtype=torch.float64, positives_in=True):
     q, k, ids, cols, grad, grad_col = problem(form, parts, d, dtype)
-    scale = torch.tensor(5.0, dtype=torch.float64)
-    out = module.raw_info_nce_forward(q, k, 2.0, scale, ids, cols, form == "both", positives_in)
-    rows, columns, *lengths = out
-    return *out, *module.raw_info_nce_backward(
-        grad, grad_col, q, k, *lengths, 2.0, scale, ids, cols, rows, columns, positives_in,
-        True, True,
+    p = fields(
+        q, k, scale=2.0, logit_scale=torch.tensor(5.0, dtype=torch.float64), ids=(ids, cols),
+        both=form == "both", positives_in=positives_in, normalize=True,
+    )  # fmt: skip
+    rows, columns, rank, weighted = call(module, "contrast_forward", p, None, True, True)
+    return rows, columns, rank, weighted, *call(
+        module, "contrast_backward", p, rows, columns, weighted, grad, None, grad_col, None,
+        True, bool(k), False, True,
     )  # fmt: skip
 
 
@@ -47,8 +51,8 @@ def run(module, form, parts, d, dtype=torch.float64, positives_in=True):
 @pytest.mark.parametrize("d", [1, 24, 300])
 @pytest.mark.parametrize("parts", PARTS, ids=str)
 @pytest.mark.parametrize("form", FORMS)
-def test_kernel_equals_the_composite(form, parts, d):
-    for x, y in zip(run(ops, form, parts, d), run(composite, form, parts, d), strict=True):
+def test_kernel_equals_the_reference(form, parts, d):
+    for x, y in zip(run(ops, form, parts, d), run(reference, form, parts, d), strict=True):
         torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9, equal_nan=True)
 
 
@@ -56,11 +60,14 @@ def test_kernel_equals_the_composite(form, parts, d):
 @pytest.mark.parametrize("form", FORMS)
 def test_opcheck(form, dtype):
     q, k, ids, cols, grad, grad_col = problem(form, (9, 4), 5, dtype)
-    first = (q, k, 2.0, torch.tensor(1.5), ids, cols, form == "both", True)
-    torch.library.opcheck(ops.raw_info_nce_forward, first)
-    rows, columns, *lengths = ops.raw_info_nce_forward(*first)
-    second = (grad, grad_col, q, k, *lengths, *first[2:6], rows, columns, True, True, True)
-    torch.library.opcheck(ops.raw_info_nce_backward, second)
+    p = fields(
+        q, k, scale=2.0, logit_scale=torch.tensor(1.5), ids=(ids, cols), both=form == "both",
+        normalize=True,
+    )  # fmt: skip
+    torch.library.opcheck(ops.contrast_forward, (*p, None, True, True))
+    rows, columns, _, weighted = ops.contrast_forward(*p, None, True, True)
+    second = (*p, rows, columns, weighted, grad, None, grad_col, None, True, True, False, True)
+    torch.library.opcheck(ops.contrast_backward, second)
 
 
 @pytest.mark.parametrize("form", FORMS)
@@ -73,14 +80,11 @@ def test_equals_the_contrast_of_unit_rows(form):
         inputs = [x.clone().requires_grad_() for x in (*q, *k, scale)]
         views, columns, s = inputs[:2], inputs[2] if k else None, inputs[-1]
         both = form == "both"
-        if raw:
-            loss, count, col_loss = raw_contrast(
-                *views, k=columns, scale=s, ids=(ids, cols), both=both
-            )
-        else:
-            unit = F.unit_rows(columns) if k else None
-            out = contrast(F.unit_rows(*views), unit, scale=s, ids=(ids, cols), both=both)
-            loss, count, col_loss = out.loss, out.count, out.col_loss
+        if not raw:
+            views, columns = F.unit_rows(*views), F.unit_rows(columns) if k else None
+        more = {"scale": s, "ids": (ids, cols), "both": both, "normalize": raw}
+        out = row_losses(checked_problem(views, columns, **more))
+        loss, count, col_loss = out.loss, out.count, out.col_loss
         (loss.square().sum() + (col_loss.square().sum() if both else 0)).backward()
         results.append((loss, count, *(x.grad for x in inputs)))
     for x, y in zip(*results, strict=True):
@@ -140,16 +144,22 @@ print(step(4096))
 
 
 @built
+@pytest.mark.parametrize("normalize", [True, False])
 @pytest.mark.parametrize("positives_in", [True, False])
 @pytest.mark.parametrize("n, m, d", [(1, 1, 3), (70, 90, 24), (300, 290, 300)])
-def test_sigmoid_kernel_equals_the_composite(n, m, d, positives_in):
+def test_sigmoid_kernel_equals_the_reference(n, m, d, positives_in, normalize):
     make = torch.Generator().manual_seed(n)
     q, k = (2 * torch.randn(size, d, generator=make, dtype=torch.float64) for size in (n, m))
-    scalars = (3.0, torch.tensor(2.0), -1.0, torch.tensor(0.5))
-    arguments = (q, k, *scalars, torch.arange(n) // 2, torch.arange(m) // 2, True, True)
-    arguments += (positives_in,)
-    ours, expected = (x.raw_sigmoid_contrast(*arguments) for x in (ops, composite))
-    for x, y in zip(ours, expected, strict=True):
-        torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
-    torch.library.opcheck(ops.raw_sigmoid_contrast, arguments)
-    torch.library.opcheck(ops.raw_sigmoid_contrast, (*arguments[:8], False, False))
+    if not normalize:
+        q, k = (torch.nn.functional.normalize(x) for x in (q, k))
+    p = fields(
+        q, k, scale=3.0, logit_scale=torch.tensor(2.0), positives_in=positives_in,
+        ids=(torch.arange(n) // 2, torch.arange(m) // 2), normalize=normalize,
+    )  # fmt: skip
+    biases = -1.0, torch.tensor(0.5)
+    for needs in ((True, True), (True, False), (False, True), (False, False)):
+        arguments = *biases, *needs
+        ours, expected = (call(x, "sigmoid_contrast", p, *arguments) for x in (ops, reference))
+        for x, y in zip(ours, expected, strict=True):
+            torch.testing.assert_close(x, y, rtol=1e-9, atol=1e-9)
+        torch.library.opcheck(ops.sigmoid_contrast, (*p, *arguments))
