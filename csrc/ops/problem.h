@@ -90,8 +90,8 @@ struct OnProblem<f> {
       x.guide_dtype = rows_dtype(*guide_q);
       x.guide_d = guide_q->size(1);
       int64_t rows = 0, columns = 0;
-      x.guide_q = rows_of({*guide_q}, *guide_q, &rows);
-      x.guide_k = rows_of({*guide_k}, *guide_q, &columns);
+      x.guide_q = rows_of({*guide_q}, *guide_q, "guide_q", &rows);
+      x.guide_k = rows_of({*guide_k}, *guide_q, "guide_k", &columns);
       check(rows == x.n && columns == x.m, "fastcl: a guide must have as many rows as q and k");
       check((x.guide_dtype == Dtype::kFloat64) == (x.dtype == Dtype::kFloat64),
             "fastcl: a guide must accumulate in the dtype of the rows");
