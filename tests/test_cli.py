@@ -19,10 +19,8 @@ from fastcl.commands import doctor  # noqa: E402
 from fastcl.version import __version__  # noqa: E402
 
 runner = CliRunner()
-FILES = {
-    "checkpoint.pt", "metrics.csv", "curves.png", "embedding.png", "backbone.safetensors",
-    "config.json", "results.json",
-}  # fmt: skip
+FILES = {"checkpoint.pt", "metrics.csv", "curves.png", "embedding.png"}
+FILES |= {"backbone.safetensors", "config.json", "results.json"}
 
 
 def table(text: str) -> dict[str, list[str]]:
