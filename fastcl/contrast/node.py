@@ -42,30 +42,38 @@ class Layout(NamedTuple):
     q: tuple[int, ...]  # rows of each part
     k: tuple[int, ...]
     dtype: torch.dtype
+    rows: bool  # whether a row needs a gradient
+    needs: Needs
 
     @classmethod
-    def of(cls, p: Problem) -> "Layout":
-        return cls(tuple(len(x) for x in p.q), tuple(len(x) for x in p.k), p.q[0].dtype)
+    def of(cls, p: Problem, inputs: tuple[bool, ...]) -> "Layout":
+        """inputs: whether each entry of `Problem.flat` needs a gradient."""
+        columns = len(inputs) - len(p.k)
+        rows = any(inputs[columns - len(p.q) : columns])
+        needs = Needs(rows or inputs[2], any(inputs[columns:]), inputs[1], inputs[2])
+        q, k = tuple([x.shape[0] for x in p.q]), tuple([x.shape[0] for x in p.k])
+        return cls(q, k, p.q[0].dtype, rows, needs)
 
-    def needs(self, inputs: tuple[bool, ...]) -> Needs:
-        """From what the entries of `Problem.flat` need."""
-        _, own, scale = inputs[:3]
-        parts = inputs[len(inputs) - len(self.q) - len(self.k) :]
-        return Needs(any(parts[: len(self.q)]) or scale, any(parts[len(self.q) :]), own, scale)
-
-    def gradients(self, inputs: tuple[bool, ...], dq, dk, d_own, d_scale, grad=None) -> tuple:
+    def gradients(self, dq, dk, d_own, d_scale, grad=None) -> tuple:
         """One per entry of `Problem.flat`. grad: of a loss whose dq, dk and d_own were found with
         it; None where it is in them. d_scale has its shape and dtype."""
-        head = [None] * (len(inputs) - len(self.q) - len(self.k))
-        need_q, needs = any(inputs[len(head) :][: len(self.q)]), self.needs(inputs)
+        d_own = self._times(d_own, grad) if self.needs.own else None
+        dq = _split(self._times(dq, grad) if self.rows else None, self.q)
+        dk = _split(self._times(dk, grad) if self.needs.k else None, self.k)
+        return None, d_own, d_scale, *OTHERS, *dq, *dk
 
-        def times(x: Tensor) -> Tensor:
-            return x.to(self.dtype) if grad is None else handed_over(x, grad, self.dtype)
+    def _times(self, x: Tensor, grad: Tensor | None) -> Tensor:
+        return x.to(self.dtype) if grad is None else handed_over(x, grad, self.dtype)
 
-        head[1], head[2] = times(d_own) if needs.own else None, d_scale
-        dq = times(dq).split(self.q) if need_q else [None] * len(self.q)
-        dk = times(dk).split(self.k) if needs.k else [None] * len(self.k)
-        return *head, *dq, *dk
+
+OTHERS = (None,) * (len(Problem._fields) - 4)  # entries of `Problem.flat` without a gradient
+
+
+def _split(dx: Tensor | None, sizes: tuple[int, ...]) -> tuple:
+    """The gradient of each part."""
+    if len(sizes) == 1 or dx is None:
+        return (dx,) * len(sizes)
+    return dx.split(sizes)
 
 
 def like(x: Tensor, scalar: Tensor) -> Tensor:
@@ -87,9 +95,9 @@ class _Rows(torch.autograd.Function):
     @staticmethod
     def forward(ctx, pivot, *flat):
         p = unflat(*flat)
-        layout = Layout.of(p)
-        needs = layout.needs(ctx.needs_input_grad[1:])
-        rows, cols, rank, weighted = ops.contrast_forward(*p, pivot, needs.q, needs.k)
+        layout = Layout.of(p, ctx.needs_input_grad[1:])
+        needs = layout.needs
+        rows, cols, rank, weighted = ops.contrast_forward.default(*p, pivot, needs.q, needs.k)
         if p.finishes(needs.q, needs.k):
             # The columns are needed no more: MoCo may push to its queue before the backward.
             p = p._replace(k=(p.k[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
@@ -109,23 +117,22 @@ class _Rows(torch.autograd.Function):
     def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
         refuse_second_derivative()
         rows, cols, weighted, *tensors = ctx.saved_tensors
-        p, inputs = joined(tensors, ctx.options), ctx.needs_input_grad[1:]
+        p, needs = joined(tensors, ctx.options), ctx.layout.needs
         grads = [
             None if g is None else g.contiguous()  # .sum() delivers a stride-0 gradient
             for g in (g_loss, g_positive, g_col_loss, g_col_positive)
         ]
-        needs = ctx.layout.needs(inputs)
-        *found, slope = ops.contrast_backward(*p, rows, cols, weighted, *grads, *needs)
+        *found, slope = ops.contrast_backward.default(*p, rows, cols, weighted, *grads, *needs)
         d_scale = like(slope / p.logit_scale, p.logit_scale) if needs.scale else None
-        return None, *ctx.layout.gradients(inputs, *found, d_scale)
+        return None, *ctx.layout.gradients(*found, d_scale)
 
 
 class _Mean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, *flat):
         p = unflat(*flat)
-        ctx.layout = Layout.of(p)
-        loss, losses, *found = ops.contrast_mean(*p, *ctx.layout.needs(ctx.needs_input_grad))
+        ctx.layout = Layout.of(p, ctx.needs_input_grad)
+        loss, losses, *found = ops.contrast_mean.default(*p, *ctx.layout.needs)
         ctx.save_for_backward(p.logit_scale, *found)
         ctx.mark_non_differentiable(losses)
         ctx.set_materialize_grads(False)  # zeros for the constant losses would be a launch
@@ -138,9 +145,9 @@ class _Mean(torch.autograd.Function):
             return (None,) * len(ctx.needs_input_grad)
         logit_scale, *found, slope = ctx.saved_tensors
         d_scale = None
-        if ctx.layout.needs(ctx.needs_input_grad).scale:
+        if ctx.layout.needs.scale:
             d_scale = like(grad * slope / logit_scale, logit_scale)
-        return ctx.layout.gradients(ctx.needs_input_grad, *found, d_scale, grad)
+        return ctx.layout.gradients(*found, d_scale, grad)
 
 
 def row_losses(
@@ -165,7 +172,7 @@ def row_losses(
         pivot = pivot.detach().contiguous()
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
         return Contrast(*_Rows.apply(pivot, *p.flat()))
-    rows, cols, rank, _ = ops.contrast_forward(*p, pivot, False, False)
+    rows, cols, rank, _ = ops.contrast_forward.default(*p, pivot, False, False)
     loss, _, *others = rows.unbind()
     columns = (cols[0], *cols[2:]) if p.both else (None,) * 3
     return Contrast(loss, *others, rank, *columns)
@@ -183,5 +190,5 @@ def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:
     """
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
         return _Mean.apply(*p.flat())
-    loss, losses, *_ = ops.contrast_mean(*p, *NOTHING)
+    loss, losses, *_ = ops.contrast_mean.default(*p, *NOTHING)
     return loss, losses

@@ -41,11 +41,11 @@ class Problem(NamedTuple):
 
     @property
     def rows(self) -> int:
-        return sum(len(x) for x in self.q)
+        return sum([x.shape[0] for x in self.q])
 
     @property
     def columns(self) -> int:
-        return sum(len(x) for x in self.k or self.q)
+        return sum([x.shape[0] for x in self.k or self.q])
 
     @property
     def width(self) -> int:
@@ -153,81 +153,92 @@ def problem(
     if diagonal:
         ids, own, normalize_own = _diagonal(parts, k, both, normalize_k)
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, ids)
-    _checked(parts, k, own, scale, row_ids, col_ids, both)
-    weights = _constants(parts, k, both, row_weight, col_weight, limit, guide)
+    n, m = _checked(parts, k, own, scale, row_ids, col_ids, both)
+    constants = (None,) * 5
+    if not (row_weight is None and col_weight is None and limit is None and guide is None):
+        constants = _constants(parts[0], n, m, k, both, row_weight, col_weight, limit, guide)
     learned = isinstance(scale, Tensor)
     # Dynamo takes no tensor twice; None stands for ids given already.
-    col_ids = None if col_ids is row_ids else col_ids
-    rows = _apart((*parts, *(x for x in (k, own) if x is not None)))
-    count = len(parts)
+    col_ids = None if col_ids is None or col_ids is row_ids else col_ids.contiguous()
+    rows = _apart([*parts, k, own])
     return Problem(
-        rows[:count], () if k is None else rows[count : count + 1],
-        None if own is None else rows[-1], scale.reshape(()) if learned else None,
-        *(None if x is None else x.contiguous() for x in (row_ids, col_ids)),
-        *weights, 1.0 if learned else float(scale), both, positives_in, unit, normalize,
+        tuple(rows[:-2]), () if k is None else (rows[-2],), rows[-1],
+        scale.reshape(()) if learned else None,
+        None if row_ids is None else row_ids.contiguous(), col_ids, *constants,
+        1.0 if learned else float(scale), both, positives_in, unit, normalize,
         normalize if normalize_k is None or k is None else normalize_k,
         normalize if normalize_own is None else normalize_own, paired,
     )  # fmt: skip
 
 
-def _apart(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+def _apart(tensors: list[Tensor | None]) -> list[Tensor | None]:
     """The tensors, contiguous, with a view for each that was there before."""
-    return tuple(
-        (x.view_as(x) if any(x is y for y in tensors[:i]) else x).contiguous()
-        for i, x in enumerate(tensors)
-    )
+    found = []
+    for i, x in enumerate(tensors):
+        if x is not None:
+            for y in tensors[:i]:
+                if x is y:
+                    x = x.view_as(x)
+                    break
+            x = x.contiguous()
+        found.append(x)
+    return found
 
 
 def _diagonal(parts, k, both, normalize_k):
     """Ids of the rows and columns; of constant columns, own as well: with the positive apart, one
     pass yields loss and gradient."""
-    ids = torch.arange(sum(len(x) for x in parts), device=parts[0].device)
+    ids = torch.arange(sum([x.shape[0] for x in parts]), device=parts[0].device)
     constant = not (both or (k.requires_grad and torch.is_grad_enabled()))
     return ids, k.detach() if constant else None, normalize_k
 
 
-def _checked(parts, k, own, scale, row_ids, col_ids, both) -> None:
+def _checked(parts, k, own, scale, row_ids, col_ids, both) -> tuple[int, int]:
+    """The numbers of rows and columns."""
     _check.no_transform()
-    names = ["q"] if len(parts) == 1 else [f"q[{i}]" for i in range(len(parts))]
-    _check.rows(names[0], parts[0])
-    for name, x in zip(names[1:], parts[1:], strict=True):
-        _check.rows(name, x, (names[0], parts[0]))
+    first = parts[0]
+    name = "q" if len(parts) == 1 else "q[0]"
+    _check.rows(name, first)
+    n, like = first.shape[0], (name, first)
+    for i, x in enumerate(parts[1:], 1):
+        _check.rows(f"q[{i}]", x, like)
+        n += x.shape[0]
+    m = n
     if k is not None:
-        _check.rows("k", k, (names[0], parts[0]))
-    n = sum(len(x) for x in parts)
+        _check.rows("k", k, like)
+        m = k.shape[0]
     if own is not None:
-        _check.rows("own", own, (names[0], parts[0]))
-        if len(own) != n:
-            raise ValueError(f"own must have as many rows as q, {n}, got {len(own)}")
-    _check.scale(scale, parts[0].device)
-    _check.ids(row_ids, col_ids, n, n if k is None else len(k), parts[0].device)
+        _check.rows("own", own, like)
+        if own.shape[0] != n:
+            raise ValueError(f"own must have as many rows as q, {n}, got {own.shape[0]}")
+    _check.scale(scale, first.device)
+    _check.ids(row_ids, col_ids, n, m, first.device)
     if both and (k is None or own is not None):
         raise ValueError("both must be False where k is None or own is given")
+    return n, m
 
 
-def _constants(parts, k, both, row_weight, col_weight, limit, guide):
+def _constants(first, n, m, k, both, row_weight, col_weight, limit, guide):
     """Weights and the limit in the accumulation dtype; a guide narrower than that as it is."""
-    n, device = sum(len(x) for x in parts), parts[0].device
-    m = n if k is None else len(k)
     given = [("row_weight", row_weight, n), ("col_weight", col_weight, m), ("limit", limit, n)]
     for name, x, size in given:
         if x is not None:
-            _check.vector(name, x, size, device)
+            _check.vector(name, x, size, first.device)
     if col_weight is not None and not both:
         raise ValueError("col_weight must be None where columns have no loss of their own")
     if limit is not None and (k is None or both):
         raise ValueError("limit must be None where k is None or both")
     if guide is not None and limit is None:
         raise ValueError("guide must be None where there is no limit")
-    wide = torch.float64 if parts[0].dtype == torch.float64 else torch.float32
+    wide = torch.float64 if first.dtype == torch.float64 else torch.float32
     constants = [None if x is None else x.detach().to(wide).contiguous() for _, x, _ in given]
     if guide is None:
         return *constants, None, None
     for name, x, size in zip(("guide[0]", "guide[1]"), guide, (n, m), strict=True):
         _check.rows(name, x, ("guide[0]", guide[0]))
-        if len(x) != size or x.device != device:
+        if x.shape[0] != size or x.device != first.device:
             raise ValueError(
-                f"{name} must have {size} rows on {device}, got {list(x.shape)} on {x.device}"
+                f"{name} must have {size} rows on {first.device}, got {x.shape[0]} on {x.device}"
             )
     if torch.float64 in (wide, guide[0].dtype):
         guide = [x.to(wide) for x in guide]

@@ -14,9 +14,9 @@ class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, bias, logit_bias, *flat):
         p, inputs = unflat(*flat), ctx.needs_input_grad
-        ctx.layout = Layout.of(p)
-        needs = ctx.layout.needs(inputs[2:])
-        loss, dq, dk, sums = ops.sigmoid_contrast(
+        ctx.layout = Layout.of(p, inputs[2:])
+        needs = ctx.layout.needs
+        loss, dq, dk, sums = ops.sigmoid_contrast.default(
             *p, bias, logit_bias, needs.q or inputs[1], needs.k
         )
         ctx.save_for_backward(dq, dk, sums, p.logit_scale, logit_bias)
@@ -30,9 +30,9 @@ class _Sigmoid(torch.autograd.Function):
         inputs = ctx.needs_input_grad
         d_bias = like(grad * sums[1], logit_bias) if inputs[1] else None
         d_scale = None
-        if ctx.layout.needs(inputs[2:]).scale:
+        if ctx.layout.needs.scale:
             d_scale = like(grad * sums[0] * ctx.scale, logit_scale)
-        return None, d_bias, *ctx.layout.gradients(inputs[2:], dq, dk, None, d_scale, grad)
+        return None, d_bias, *ctx.layout.gradients(dq, dk, None, d_scale, grad)
 
 
 def sigmoid_sum(p: Problem, bias: float | Tensor = 0.0) -> Tensor:
@@ -61,4 +61,4 @@ def sigmoid_sum(p: Problem, bias: float | Tensor = 0.0) -> Tensor:
     biases = (0.0, bias) if learned else (float(bias), None)
     if needs_gradient(*p.q, *p.k, p.logit_scale, biases[1]):
         return _Sigmoid.apply(*biases, *p.flat())
-    return ops.sigmoid_contrast(*p, *biases, False, False)[0]
+    return ops.sigmoid_contrast.default(*p, *biases, False, False)[0]

@@ -25,7 +25,8 @@ class _Contrast(torch.autograd.Function):
         rows, cols, kept = MODES[plan.mode].forward(x, plan)
         tensors, ctx.options = p.apart()
         ctx.save_for_backward(rows, cols, *tensors, *kept)
-        ctx.layout, ctx.negatives_only, ctx.plan = Layout.of(p), negatives_only, plan
+        ctx.layout = Layout.of(p, ctx.needs_input_grad[2:])
+        ctx.negatives_only, ctx.plan = negatives_only, plan
         ctx.saved = len(tensors)
         dtype = accumulate_dtype(x.q.dtype)
         loss, count = x.result(rows).to(dtype), rows[:, 3].to(dtype)
@@ -37,8 +38,8 @@ class _Contrast(torch.autograd.Function):
         refuse_second_derivative()
         rows, cols, *tensors = ctx.saved_tensors
         tensors, kept = tensors[: ctx.saved], tensors[ctx.saved :]
-        x, inputs = Shared(joined(tensors, ctx.options), ctx.negatives_only), ctx.needs_input_grad
-        needs, symmetric = ctx.layout.needs(inputs[2:]), x.symmetric
+        x = Shared(joined(tensors, ctx.options), ctx.negatives_only)
+        needs, symmetric = ctx.layout.needs, x.symmetric
         rows = torch.cat([rows, grad.double()[:, None]], dim=1)
         if symmetric:
             cols = rows
@@ -54,7 +55,7 @@ class _Contrast(torch.autograd.Function):
             dot = (x.q.to(dq.dtype) * dq).sum() * (0.5 if symmetric else 1.0)
             dot = ctx.plan.ranks.sum(dot) / ctx.plan.ranks.size
             d_scale = like(dot / x.p.logit_scale, x.p.logit_scale)
-        return None, None, *ctx.layout.gradients(inputs[2:], dq, dk, None, d_scale)
+        return None, None, *ctx.layout.gradients(dq, dk, None, d_scale)
 
 
 def contrast(

@@ -18,8 +18,9 @@ from ._schedule import ring
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
     def forward(ctx, bias, logit_bias, plan, *flat):
-        p, ctx.layout = unflat(*flat), Layout.of(unflat(*flat))
-        needs = ctx.layout.needs(ctx.needs_input_grad[3:])
+        p = unflat(*flat)
+        ctx.layout = Layout.of(p, ctx.needs_input_grad[3:])
+        needs = ctx.layout.needs
         need_q, need_k = needs.q or ctx.needs_input_grad[1], needs.k
         (q,), (k,), ids = p.q, p.k, p.row_ids
         dtype = accumulate_dtype(q.dtype)
@@ -55,9 +56,9 @@ class _Sigmoid(torch.autograd.Function):
         (scale, size), inputs = ctx.options, ctx.needs_input_grad
         d_bias = like(grad * sums[2], logit_bias) if inputs[1] else None
         d_scale = None
-        if ctx.layout.needs(inputs[3:]).scale:
+        if ctx.layout.needs.scale:
             d_scale = like(grad * sums[1] * scale, logit_scale)
-        gradients = ctx.layout.gradients(inputs[3:], dq, dk, None, d_scale, grad * size)
+        gradients = ctx.layout.gradients(dq, dk, None, d_scale, grad * size)
         return None, d_bias, None, *gradients
 
 
