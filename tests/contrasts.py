@@ -21,14 +21,19 @@ def fields(
     unit: bool = True,
     normalize: bool | tuple[bool, bool, bool] = False,  # of q, k and own
     paired: bool = True,
+    row_weight: Tensor | None = None,
+    col_weight: Tensor | None = None,
+    limit: Tensor | None = None,
+    guide: tuple[Tensor | None, Tensor | None] = (None, None),
 ) -> Problem:
     """A problem as it reaches an operator: nothing is checked."""
     q, k = ([x] if isinstance(x, Tensor) else list(x) for x in (q, k))
     row_ids, col_ids = ids if isinstance(ids, tuple) else (ids, None)
     divided = (normalize,) * 3 if isinstance(normalize, bool) else normalize
     return Problem(
-        q, k, own, logit_scale, row_ids, col_ids, scale, both, positives_in, unit, *divided, paired
-    )
+        q, k, own, logit_scale, row_ids, col_ids, row_weight, col_weight, limit, *guide, scale,
+        both, positives_in, unit, *divided, paired,
+    )  # fmt: skip
 
 
 def to(p: Problem, dtype: torch.dtype) -> Problem:

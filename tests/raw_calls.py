@@ -58,6 +58,8 @@ def calls_that_fit():
         fields(parts, k, **divided, own=own, paired=False),  # the forward finishes the gradient
         fields(q, logit_scale=scale, ids=(ids, ids), positives_in=False),
         fields(parts, **divided, ids=ids % 3, own=own, paired=False),
+        fields(q, k, row_weight=torch.rand(N), col_weight=torch.rand(M), both=True),
+        fields(q, k, own=own, limit=torch.rand(N), guide=(rows(N), rows(M, d=D))),
     ):
         p = p._replace(scale=3.0)
         needs = not p.symmetric, p.own is not None, True

@@ -39,6 +39,9 @@ PROBLEMS = {
     "k divided": {"normalize": (False, True, False)},
     "own divided": {"own": True, "normalize": (False, False, True)},
     "all divided": {"own": True, "normalize": True},
+    "weights": {"both": True, "row_weight": ARANGE / 3.0, "col_weight": ARANGE / 5.0},
+    "limit": {"own": True, "limit": ARANGE / 9.0},
+    "guide": {"limit": ARANGE / 9.0, "guide": (torch.ones(9, 2), torch.randn(9, 2))},
     "bfloat16": {"dtype": torch.bfloat16},
     "float64": {"dtype": torch.float64},
 }

@@ -12,7 +12,7 @@ from torch import Tensor
 from .. import _check
 from .._library import ops
 from .gradients import handed_over, needs_gradient, refuse_second_derivative
-from .problem import Problem, joined, unflat
+from .problem import TENSORS, Problem, joined
 
 
 class Contrast(NamedTuple):
@@ -37,7 +37,7 @@ class Needs(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """What the backward has to know of `Problem.flat`."""
+    """What the backward has to know of `Problem.apart`."""
 
     q: tuple[int, ...]  # rows of each part
     k: tuple[int, ...]
@@ -47,7 +47,7 @@ class Layout(NamedTuple):
 
     @classmethod
     def of(cls, p: Problem, inputs: tuple[bool, ...]) -> "Layout":
-        """inputs: whether each entry of `Problem.flat` needs a gradient."""
+        """inputs: whether each entry of `Problem.apart` needs a gradient."""
         columns = len(inputs) - len(p.k)
         rows = any(inputs[columns - len(p.q) : columns])
         needs = Needs(rows or inputs[2], any(inputs[columns:]), inputs[1], inputs[2])
@@ -55,7 +55,7 @@ class Layout(NamedTuple):
         return cls(q, k, p.q[0].dtype, rows, needs)
 
     def gradients(self, dq, dk, d_own, d_scale, grad=None) -> tuple:
-        """One per entry of `Problem.flat`. grad: of a loss whose dq, dk and d_own were found with
+        """One per entry of `Problem.apart`. grad: of a loss whose dq, dk and d_own were found with
         it; None where it is in them. d_scale has its shape and dtype."""
         d_own = self._times(d_own, grad) if self.needs.own else None
         dq = _split(self._times(dq, grad) if self.rows else None, self.q)
@@ -66,7 +66,7 @@ class Layout(NamedTuple):
         return x.to(self.dtype) if grad is None else handed_over(x, grad, self.dtype)
 
 
-OTHERS = (None,) * (len(Problem._fields) - 4)  # entries of `Problem.flat` without a gradient
+OTHERS = (None,) * (TENSORS - 4)  # tensors of `Problem.apart` without a gradient
 
 
 def _split(dx: Tensor | None, sizes: tuple[int, ...]) -> tuple:
@@ -93,17 +93,17 @@ def _own(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [4, n] -> thre
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pivot, *flat):
-        p = unflat(*flat)
+    def forward(ctx, pivot, *apart):
+        p = joined(*apart)
         layout = Layout.of(p, ctx.needs_input_grad[1:])
         needs = layout.needs
         rows, cols, rank, weighted = ops.contrast_forward.default(*p, pivot, needs.q, needs.k)
         if p.finishes(needs.q, needs.k):
             # The columns are needed no more: MoCo may push to its queue before the backward.
             p = p._replace(k=(p.k[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
-        tensors, options = p.apart()
+        ctx.options, *tensors = p.apart()
         ctx.save_for_backward(rows, cols, weighted, *tensors)
-        ctx.options, ctx.layout = options, layout
+        ctx.layout = layout
         ctx.set_materialize_grads(False)
         loss, positive, count = _own(rows)
         ctx.mark_non_differentiable(count, rank)
@@ -117,7 +117,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
         refuse_second_derivative()
         rows, cols, weighted, *tensors = ctx.saved_tensors
-        p, needs = joined(tensors, ctx.options), ctx.layout.needs
+        p, needs = joined(ctx.options, *tensors), ctx.layout.needs
         grads = [
             None if g is None else g.contiguous()  # .sum() delivers a stride-0 gradient
             for g in (g_loss, g_positive, g_col_loss, g_col_positive)
@@ -129,8 +129,8 @@ class _Rows(torch.autograd.Function):
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *flat):
-        p = unflat(*flat)
+    def forward(ctx, *apart):
+        p = joined(*apart)
         ctx.layout = Layout.of(p, ctx.needs_input_grad)
         loss, losses, *found = ops.contrast_mean.default(*p, *ctx.layout.needs)
         ctx.save_for_backward(p.logit_scale, *found)
@@ -171,7 +171,7 @@ def row_losses(
         _check.vector("pivot", pivot, p.rows, p.q[0].device)
         pivot = pivot.detach().contiguous()
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return Contrast(*_Rows.apply(pivot, *p.flat()))
+        return Contrast(*_Rows.apply(pivot, *p.apart()))
     rows, cols, rank, _ = ops.contrast_forward.default(*p, pivot, False, False)
     loss, _, *others = rows.unbind()
     columns = (cols[0], *cols[2:]) if p.both else (None,) * 3
@@ -189,6 +189,6 @@ def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:
         for float64 rows).
     """
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return _Mean.apply(*p.flat())
+        return _Mean.apply(*p.apart())
     loss, losses, *_ = ops.contrast_mean.default(*p, *NOTHING)
     return loss, losses

@@ -66,14 +66,10 @@ class Problem(NamedTuple):
         columns, none of them a positive."""
         return need_q and self.aside and not (need_k or self.symmetric or self.both)
 
-    def flat(self) -> tuple:
-        """For a function that takes tensors one by one: own and logit_scale at 1 and 2, the parts
-        of q and k at the end."""
-        return len(self.q), *self[2:], *self.q, *self.k
-
-    def apart(self) -> tuple[tuple[Tensor | None, ...], tuple]:
-        """The tensors, and all else."""
-        return (*self[2:TENSORS], *self.q, *self.k), (len(self.q), *self[TENSORS:])
+    def apart(self) -> tuple:
+        """For a function that takes tensors one by one: all else in a tuple, own and logit_scale at
+        1 and 2, the parts of q and k at the end."""
+        return (len(self.q), *self[TENSORS:]), *self[2:TENSORS], *self.q, *self.k
 
 
 TENSORS = Problem._fields.index("scale")  # the fields before hold tensors
@@ -84,17 +80,11 @@ _KINDS = {
 SCHEMA = ", ".join(f"{_KINDS[kind]} {name}" for name, kind in Problem.__annotations__.items())
 
 
-def unflat(count: int, *rest) -> Problem:
-    """The problem of `Problem.flat`."""
-    head = len(Problem._fields) - 2
-    parts = rest[head:]
-    return Problem(parts[:count], parts[count:], *rest[:head])
-
-
-def joined(tensors: tuple[Tensor | None, ...], options: tuple) -> Problem:
+def joined(options: tuple, *tensors: Tensor | None) -> Problem:
     """The problem of `Problem.apart`."""
-    count, *options = options
-    return unflat(count, *tensors[: TENSORS - 2], *options, *tensors[TENSORS - 2 :])
+    head, count = tensors[: TENSORS - 2], options[0]
+    parts = tensors[TENSORS - 2 :]
+    return Problem(parts[:count], parts[count:], *head, *options[1:])
 
 
 def problem(
@@ -212,7 +202,8 @@ def _checked(parts, k, own, scale, row_ids, col_ids, both) -> tuple[int, int]:
         if own.shape[0] != n:
             raise ValueError(f"own must have as many rows as q, {n}, got {own.shape[0]}")
     _check.scale(scale, first.device)
-    _check.ids(row_ids, col_ids, n, m, first.device)
+    if row_ids is not None or col_ids is not None:
+        _check.ids(row_ids, col_ids, n, m, first.device)
     if both and (k is None or own is not None):
         raise ValueError("both must be False where k is None or own is given")
     return n, m

@@ -7,13 +7,13 @@ from .. import _check
 from .._library import ops
 from .gradients import needs_gradient, refuse_second_derivative
 from .node import Layout, like
-from .problem import Problem, unflat
+from .problem import Problem, joined
 
 
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, bias, logit_bias, *flat):
-        p, inputs = unflat(*flat), ctx.needs_input_grad
+    def forward(ctx, bias, logit_bias, *apart):
+        p, inputs = joined(*apart), ctx.needs_input_grad
         ctx.layout = Layout.of(p, inputs[2:])
         needs = ctx.layout.needs
         loss, dq, dk, sums = ops.sigmoid_contrast.default(
@@ -60,5 +60,5 @@ def sigmoid_sum(p: Problem, bias: float | Tensor = 0.0) -> Tensor:
         _check.finite("bias", bias)
     biases = (0.0, bias) if learned else (float(bias), None)
     if needs_gradient(*p.q, *p.k, p.logit_scale, biases[1]):
-        return _Sigmoid.apply(*biases, *p.flat())
+        return _Sigmoid.apply(*biases, *p.apart())
     return ops.sigmoid_contrast.default(*p, *biases, False, False)[0]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ..contrast.gradients import refuse_second_derivative
 from ..contrast.node import Layout, like
-from ..contrast.problem import joined, problem, unflat
+from ..contrast.problem import joined, problem
 from ..reference import accumulate_dtype
 from . import _gather, _ring
 from ._blocks import Plan, Shared
@@ -19,11 +19,11 @@ MODES = {"gather": _gather, "ring": _ring}
 
 class _Contrast(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, negatives_only, plan, *flat):
-        p = unflat(*flat)
+    def forward(ctx, negatives_only, plan, *apart):
+        p = joined(*apart)
         x = Shared(p, negatives_only)
         rows, cols, kept = MODES[plan.mode].forward(x, plan)
-        tensors, ctx.options = p.apart()
+        ctx.options, *tensors = p.apart()
         ctx.save_for_backward(rows, cols, *tensors, *kept)
         ctx.layout = Layout.of(p, ctx.needs_input_grad[2:])
         ctx.negatives_only, ctx.plan = negatives_only, plan
@@ -38,7 +38,7 @@ class _Contrast(torch.autograd.Function):
         refuse_second_derivative()
         rows, cols, *tensors = ctx.saved_tensors
         tensors, kept = tensors[: ctx.saved], tensors[ctx.saved :]
-        x = Shared(joined(tensors, ctx.options), ctx.negatives_only)
+        x = Shared(joined(ctx.options, *tensors), ctx.negatives_only)
         needs, symmetric = ctx.layout.needs, x.symmetric
         rows = torch.cat([rows, grad.double()[:, None]], dim=1)
         if symmetric:
@@ -79,4 +79,4 @@ def contrast(
         q, k, scale=scale, ids=ids, both=both, positives_in=positives_in and not negatives_only,
         normalize=False,
     )  # fmt: skip
-    return _Contrast.apply(negatives_only, plan, *p.flat())
+    return _Contrast.apply(negatives_only, plan, *p.apart())

@@ -9,7 +9,7 @@ from torch import Tensor
 from .._library import ops
 from ..contrast.gradients import refuse_second_derivative
 from ..contrast.node import Layout, like
-from ..contrast.problem import problem, unflat
+from ..contrast.problem import joined, problem
 from ..reference import accumulate_dtype
 from ._blocks import Plan
 from ._schedule import ring
@@ -17,8 +17,8 @@ from ._schedule import ring
 
 class _Sigmoid(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, bias, logit_bias, plan, *flat):
-        p = unflat(*flat)
+    def forward(ctx, bias, logit_bias, plan, *apart):
+        p = joined(*apart)
         ctx.layout = Layout.of(p, ctx.needs_input_grad[3:])
         needs = ctx.layout.needs
         need_q, need_k = needs.q or ctx.needs_input_grad[1], needs.k
@@ -80,4 +80,4 @@ def sigmoid_contrast(
     """
     p = problem(q, k, scale=scale, ids=ids, positives_in=positives_in, normalize=False)
     biases = (0.0, bias) if isinstance(bias, Tensor) else (float(bias), None)
-    return _Sigmoid.apply(*biases, plan, *p.flat())
+    return _Sigmoid.apply(*biases, plan, *p.apart())

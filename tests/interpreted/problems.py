@@ -48,7 +48,8 @@ def problem(arguments) -> Problem:
     x = arguments
     k, col_ids = ((), None) if x["symmetric"] else ((x["k"],), x["col_ids"])
     return Problem(
-        (x["q"],), k, x["own"], x["logit_scale"], x["row_ids"], col_ids, x["scale"], x["both"],
+        (x["q"],), k, x["own"], x["logit_scale"], x["row_ids"], col_ids, *[None] * 5,
+        x["scale"], x["both"],
         x["positives_in"], x["unit"], False, False, False, True,
     )  # fmt: skip
 
