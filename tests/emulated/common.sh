@@ -55,7 +55,7 @@ environment() {  # FOLDER SITE_PACKAGES HOME VERSION COMMAND...
 check() {  # CHECKOUT PYTHON
   export OMP_NUM_THREADS=1 PYTHONPATH=$1 PYTHONDONTWRITEBYTECODE=1
   cd "$1"
-  "$2" -c 'from fastcl import doctor; print(doctor.report())' | tee "$EMULATED/doctor"
+  "$2" -c 'from fastcl.commands import doctor; print(doctor.report())' | tee "$EMULATED/doctor"
   grep -q 'base (4 lanes of float32), products of bfloat16: widened' "$EMULATED/doctor" ||
     { echo "$processor: the doctor sees another processor" && exit 1; }
   "$2" -m pytest -q -rfE -p no:cacheprovider --hypothesis-profile=emulated \

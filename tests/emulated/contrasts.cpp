@@ -12,7 +12,7 @@ namespace {
 
 using cpu::PairProducts;
 
-enum class Kind { kBoth, kRows, kSelf };
+enum class Kind { kBoth, kRows, kSelf, kGuided };
 
 // A softmax contrast: its forward, its backward, and both at once; and the sigmoid contrast.
 template <typename T>
@@ -24,6 +24,7 @@ struct Contrast {
   bool unit;
   Array q, k, own, pivot, grad;
   std::vector<int64_t> ids;
+  std::vector<double> limits;
 
   Contrast(Kind kind, Dtype dtype, int64_t n, int64_t columns, int64_t d, double scale, bool unit)
       : kind(kind),
@@ -39,11 +40,12 @@ struct Contrast {
         pivot(Array::random(out, n, 0.5)),
         grad(Array::random(out, n + m)) {
     for (int64_t i = 0; i < std::max(n, m); ++i) ids.push_back(i / 2);
+    for (int64_t i = 0; i < n; ++i) limits.push_back(0.1 * static_cast<double>(i % 5));
   }
 
   // own: of the kind whose rows have no positive among the columns.
   Problem problem(bool divided) {
-    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows;
+    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows || kind == Kind::kGuided;
     const int64_t* codes = one ? nullptr : ids.data();
     const int64_t half = n / 2;  // rows do not lie end to end
     Problem x{};
@@ -56,13 +58,21 @@ struct Contrast {
     x.symmetric = self;
     x.both = kind == Kind::kBoth;
     x.positives_in = x.paired = true;
+    if (kind == Kind::kGuided) {
+      x.limit = limits.data();
+      x.row_weight = limits.data();
+      x.guide_dtype = dtype;
+      x.guide_q = Rows{{{k.at(0), 1}, {q.at(d), n - 1}}};
+      x.guide_k = x.k;
+      x.guide_d = d;
+    }
     x.unit = unit || divided;
     x.normalize_q = x.normalize_k = x.normalize_own = divided;
     return x;
   }
 
   Arrays forward_and_backward() {
-    const bool columns = kind == Kind::kBoth, one = kind == Kind::kRows;
+    const bool columns = kind == Kind::kBoth, one = kind == Kind::kRows || kind == Kind::kGuided;
     const bool self = kind == Kind::kSelf;
     const Problem x = problem(false);
     Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * d), dq(out, n * d), dk(out, m * d),
@@ -107,7 +117,7 @@ struct Contrast {
   Arrays mean() {
     Array losses(out, n), dq(out, n * d), dk(out, m * d), d_own(out, n * d), all(out, 2);
     double loss = 0, slope = 0;
-    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows;
+    const bool self = kind == Kind::kSelf, one = kind == Kind::kRows || kind == Kind::kGuided;
     cpu::contrast_mean<T>(
         {problem(true),
          losses.as<T>(),
@@ -131,7 +141,7 @@ struct Contrast {
   // Runs f(name, run of it).
   template <typename F>
   void each(const F& f) {
-    constexpr const char* names[] = {"both sides", "rows", "self"};
+    constexpr const char* names[] = {"both sides", "rows", "self", "guided rows"};
     const std::string name = label(names[static_cast<int>(kind)], dtype, dtype, n);
     f(name + " forward and backward", [&] { return forward_and_backward(); });
     f(name + " mean", [&] { return mean(); });
@@ -141,7 +151,7 @@ struct Contrast {
 
 template <typename T>
 void contrasts_of(Dtype dtype) {
-  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
+  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf, Kind::kGuided}) {
     for (const auto [n, m, d] : {std::array<int64_t, 3>{2, 3, 5}, {17, 33, 24}, {70, 150, 40}}) {
       // Where the shift of all cannot be one, it is the running maximum. The exponential of a
       // logit loses as many steps as the logit is large.
@@ -194,7 +204,7 @@ void pairs_by(PairProducts wanted) {
     };
     compare("product of pairs", run(PairProducts::kEmulatedVectors), run(wanted), 64);
   }
-  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf}) {
+  for (Kind kind : {Kind::kBoth, Kind::kRows, Kind::kSelf, Kind::kGuided}) {
     Contrast<float> contrast(kind, Dtype::kBFloat16, 70, 150, 40, 10, true);
     contrast.each([&](const std::string& name, const auto& run) {
       cpu::use_instruction_set(InstructionSet::kBase);
