@@ -149,7 +149,7 @@ def inverse(name: str, value: float | Tensor, device: torch.device) -> float | T
     """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
     if isinstance(value, Tensor):
         scalar(name, value, device)
-        return 1 / value
+        return 1 / (value.reshape(()) if value.dim() else value)
     return 1 / positive(name, value)
 
 

@@ -79,6 +79,7 @@ def asked(
             raise ValueError("level_weights must be None where no labels are given")
         _check.vector("level_weights", level_weights, labels[0].shape[1], device)
         _not_negative("level_weights", level_weights)
+        level_weights = level_weights.to(dtype)
     if targets is not None:
         targets = _targets(_two("targets", targets, itself), query, (n, m))
     if pairs is not None:
@@ -211,10 +212,12 @@ def _seen(x: Tensor) -> bool:
 
 
 def _not_negative(name: str, x: Tensor) -> None:
-    if _seen(x) and (x < 0).any():
+    if _seen(x) and not (x >= 0).all():
         raise ValueError(f"{name} must not be negative, got {x.min().item()}")
 
 
 def _positive(name: str, x: Tensor) -> None:
-    if _seen(x) and not (x > 0).all():
-        raise ValueError(f"{name} must be above 0, got {x.min().item()}")
+    if _seen(x) and not ((x > 0) & (x < torch.inf)).all():
+        raise ValueError(
+            f"{name} must be finite and above 0, got {x.min().item()} to {x.max().item()}"
+        )

@@ -78,7 +78,7 @@ def contrast(
         column_bias, margin, guide, label_smoothing, both, reduction,
     )  # fmt: skip
     limited = x.margin is not None
-    alone = x.by_ids and x.plain and not (x.smoothing or limited)
+    alone = x.by_ids and not limited and (x.plain or key is not None)
     if alone and (not x.summed or x.diagonal):
         return by_ids(x, query, key, normalize)
     if normalize:

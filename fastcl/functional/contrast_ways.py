@@ -43,22 +43,52 @@ def _row_by_row(x: Asked) -> bool:
 
 def by_ids(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tensor:
     """One positive per row, or those of one label: what the operators know by themselves."""
-    options = {"scale": x.scale, "both": x.both, "normalize": normalize}
+    if normalize and not (x.plain and x.smoothing == 0):
+        query, key = unit_rows(query), None if key is None else unit_rows(key)
+        normalize = False
+    if not x.plain:
+        query, key = _matrices(x, query, key)
+    options = {"scale": x.scale, "both": x.both, "normalize": normalize, "unit": x.plain}
     if x.diagonal:
         options["diagonal"] = True
     else:
         row_ids, col_ids = (labels[:, 0] for labels in x.labels)
         options |= {"ids": row_ids if key is None else (row_ids, col_ids), "paired": False}
+    spread = _spread(x, query, key)
     if _row_by_row(x):
         found = row_losses(problem(query, key, **options))
         losses = [torch.where(found.count > 0, found.loss, 0)]
         if x.both:
             losses.append(torch.where(found.col_count > 0, found.col_loss, 0))
-        loss = joined(x, losses)
+        loss = joined(x, [a + b for a, b in zip(losses, spread, strict=True)])
     else:
         weights = {"row_weight": x.row_weight, "col_weight": x.row_weight if x.both else None}
-        loss = _of_mean(mean_loss(problem(query, key, **options, **weights))[0], query, x.reduction)
-    return loss if x.level_weights is None else loss * x.level_weights
+        loss = mean_loss(problem(query, key, **options, **weights))[0]
+        if x.smoothing:
+            loss = loss + sum(_weighted(side, x.row_weight).mean() for side in spread) / len(spread)
+        loss = _of_mean(loss, query, x.reduction)
+    return loss if x.level_weights is None else loss * x.level_weights[0]
+
+
+def _spread(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor | float]:
+    """What label smoothing adds to the loss of every row, and of every column where both: its share
+    of the positive's logit less that of all. Without it near convergence nothing is lost."""
+    if x.smoothing == 0:
+        return [0.0] * (1 + x.both)
+    dtype, itself = accumulate_dtype(query.dtype), key is None
+    q = query.to(dtype)
+    rows, labels, found = Rows(q, q if itself else key.to(dtype), itself), x.labels, []
+    for _ in range(1 + x.both):
+        if labels is None:
+            count, total = positives.diagonal(rows)
+        else:
+            count, total = positives.of_labels(rows, *(side[:, 0] for side in labels))
+            labels = labels[::-1]
+        size, everything = positives.all_columns(rows)
+        more = total / count.clamp(min=1) - everything / size
+        found.append(x.smoothing * x.scale * torch.where(count > 0, more, 0))
+        rows = rows.turned()
+    return found
 
 
 def _matrices(x: Asked, query: Tensor, key: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -146,7 +176,7 @@ def _summed_pairs(x: Asked, rows: Rows, row: Tensor, column: Tensor) -> tuple[Te
     s = x.scale * pair_products(rows.q, rows.k, row, column)
     s = torch.where(weight > 0, s + torch.where(weight > 0, weight, 1).log(), -torch.inf)
     sums = log_sum_by_row(s, row, len(rows.q))
-    some = sums > -torch.inf
+    some = sums != -torch.inf
     return some.to(sums.dtype), torch.where(some, sums, 0)
 
 
