@@ -31,10 +31,11 @@ def _times(function):
 
 
 def _in_steps(function):
-    """Of a quarter of the width, and of all of it."""
+    """Of three quarters of the width, and of all of it; with narrow rows at a temperature of 0.005
+    one element decides the errors of either side, of InfoNCE too."""
 
     def call(query, key, *, temperature):
-        widths = max(1, query.shape[1] // 4), query.shape[1]
+        widths = max(1, 3 * query.shape[1] // 4), query.shape[1]
         return function(query, key, widths=widths, weights=(0.5, 1.0), temperature=temperature)
 
     return call
@@ -131,6 +132,12 @@ def _guided(n: int, d: int) -> dict[str, Tensor]:
     return {**_two(n, d), "guide0": _classes(n), "guide1": _classes(n)}
 
 
+def _strangers(n: int, d: int) -> dict[str, Tensor]:
+    """Negatives above the share of positives that is taken from them: of two numbers that nearly
+    agree, the logarithm of the difference is lost in any arithmetic."""
+    return {"z0": rows(n, d), "z1": rows(n, d)}
+
+
 def _bags(n: int, d: int) -> dict[str, Tensor]:
     query, key = pair(n, d)
     return {"query": query, "keys": key[:, None] + 0.3 * torch.randn(n, 3, d).double()}
@@ -177,9 +184,9 @@ POSITIVES = (
     Case("contrast_smoothing", *CONTRAST, _two, kwargs={"label_smoothing": 0.1}),
     Case("contrast_smoothing_labels", *CONTRAST, _labels, kwargs={"label_smoothing": 0.1}),
     Case("mil_nce", F.mil_nce, plain_contrast.mil_nce, _bags),
-    Case("debiased", F.debiased, plain_contrast.debiased, two("z0", "z1"), smallest=2,
+    Case("debiased", F.debiased, plain_contrast.debiased, _strangers, smallest=2,
          kwargs={"tau_plus": 0.1}),
-    Case("hcl", F.hcl, plain_contrast.hcl, two("z0", "z1"), smallest=2,
+    Case("hcl", F.hcl, plain_contrast.hcl, _strangers, smallest=2,
          kwargs={"tau_plus": 0.1, "beta": 1.0}),
     Case("rince", F.rince, plain_contrast.rince, two("z0", "z1"), kwargs={"q": 0.1, "lam": 0.01}),
     Case("retrieval", *RETRIEVAL, _documents),

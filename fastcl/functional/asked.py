@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from ..contrast.gradients import refuse_forward_mode
 from ..reference import accumulate_dtype
 
 
@@ -70,6 +71,9 @@ def asked(
             f"both takes as many columns as rows with row_weight or reduction "
             f"'none', got {n} and {m}"
         )
+    refuse_forward_mode(*_tensors(
+        query, key, temperature, level_weights, targets, pairs, row_weight, column_bias
+    ))  # fmt: skip
     scale, row_scale = _temperature(temperature, n, device)
     if labels is not None:
         labels = _two("labels", labels, itself)
@@ -104,6 +108,13 @@ def asked(
         None if column_bias is None else column_bias.to(dtype), margin, guide, smoothing, both,
         reduction,
     )  # fmt: skip
+
+
+def _tensors(*options):
+    """Of all that may have a gradient, alone or in pairs."""
+    for x in options:
+        parts = x if isinstance(x, (tuple, list)) else (x,)
+        yield from (part for part in parts if isinstance(part, Tensor))
 
 
 def _exclusions(summed, limited, smoothing, targets, labels) -> None:
