@@ -39,6 +39,7 @@ def test_the_own_column_is_a_label_of_its_own(n, seed):
     ids = torch.randperm(n)
     close(F.contrast(q, k, labels=(ids, ids)), F.contrast(q, k))
     close(F.contrast(q, k), F.info_nce(q, k))
+    close(F.contrast(q, k, targets=(torch.eye(n),) * 2), F.info_nce(q, k))
     close(F.contrast(q, k, both=True, temperature=0.2), F.clip(q, k, 5.0))
     z, twice = torch.cat([q, k]), torch.arange(n).repeat(2)
     close(F.contrast(z, labels=twice, temperature=0.5), F.nt_xent(q, k))

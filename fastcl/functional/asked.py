@@ -85,7 +85,7 @@ def asked(
         _not_negative("level_weights", level_weights)
         level_weights = level_weights.to(dtype)
     if targets is not None:
-        targets = _targets(_two("targets", targets, itself), query, (n, m))
+        targets = _targets(_two("targets", targets, itself), query, (n, m), itself)
     if pairs is not None:
         pairs = _pairs(pairs, n, m, device, dtype)
     for name, x, size in (("row_weight", row_weight, n), ("column_bias", column_bias, m)):
@@ -167,7 +167,7 @@ def _labels(labels, sizes, device):
     return tuple(found)
 
 
-def _targets(targets, query, sizes):
+def _targets(targets, query, sizes, itself: bool):
     found = []
     for name, x, size in zip(("targets", "targets[1]"), targets, sizes, strict=True):
         _check.tensor(name, x)
@@ -180,7 +180,7 @@ def _targets(targets, query, sizes):
         _not_negative(name, x)
         found.append(x.to(accumulate_dtype(query.dtype)))
     a, b = found
-    others = b.sum(0) - (b if targets[0] is targets[1] else 0)
+    others = b.sum(0) - (b if itself else 0)
     if _seen(a) and not ((a > 0) & (others > 0)).any():
         raise ValueError("targets must share something with a column in one row at least")
     return a, b
