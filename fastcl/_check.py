@@ -145,6 +145,13 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def share(name: str, value: float) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= finite(name, value) <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
+    return float(value)
+
+
 def inverse(name: str, value: float | Tensor, device: torch.device) -> float | Tensor:
     """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
     if isinstance(value, Tensor):

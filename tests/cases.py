@@ -142,7 +142,7 @@ def _with_ids(inputs: Callable[[int, int], dict[str, Tensor]]) -> Callable:
     return with_ids
 
 
-IGNORE = {"duplicates": "ignore"}
+IGNORE, SMOOTH = {"duplicates": "ignore"}, {"label_smoothing": 0.1}
 
 CASES = (
     Case("info_nce", F.info_nce, plain.info_nce, two("query", "key")),
@@ -153,6 +153,9 @@ CASES = (
     Case("info_nce_ids", F.info_nce, plain.info_nce, _with_ids(two("query", "key"))),
     Case("info_nce_ignore", F.info_nce, plain.info_nce, _with_ids(two("query", "key")),
          kwargs=IGNORE),
+    Case("info_nce_smoothed", F.info_nce, plain.info_nce, two("query", "key"), kwargs=SMOOTH),
+    Case("info_nce_ids_smoothed", F.info_nce, plain.info_nce, _with_ids(two("query", "key")),
+         kwargs=SMOOTH),
     Case("nt_xent", F.nt_xent, plain.nt_xent, two("z0", "z1")),
     Case("nt_xent_ids", F.nt_xent, plain.nt_xent, _with_ids(two("z0", "z1"))),
     Case("nt_xent_ignore", F.nt_xent, plain.nt_xent, _with_ids(two("z0", "z1")), kwargs=IGNORE),
@@ -163,6 +166,8 @@ CASES = (
     Case("clip", F.clip, plain.clip, _clip),
     Case("clip_ids", F.clip, plain.clip, _with_ids(_clip)),
     Case("clip_ignore", F.clip, plain.clip, _with_ids(_clip), kwargs=IGNORE),
+    Case("clip_smoothed", F.clip, plain.clip, _clip, kwargs=SMOOTH),
+    Case("clip_ids_smoothed", F.clip, plain.clip, _with_ids(_clip), kwargs=SMOOTH),
     Case("siglip", F.siglip, plain.siglip, _siglip),
     Case("siglip_ids", F.siglip, plain.siglip, _with_ids(_siglip)),
     Case("siglip_ignore", F.siglip, plain.siglip, _with_ids(_siglip), kwargs=IGNORE),

@@ -115,6 +115,19 @@ BAD = {
     "guide elsewhere": (own(guide=(META, META)), ValueError, r"guide\[0\] must have 4 rows on cpu"),
     "false negatives of a rank": (lambda: F.false_negatives(A, B[0]), ValueError, "key must have"),
     "false negatives alone": (lambda: F.false_negatives(A, None), ValueError, "labels|key"),
+    "smoothed negatives": (
+        lambda: F.info_nce(A, B, A, label_smoothing=0.1), ValueError, "label_smoothing must be 0",
+    ),
+    "smoothed duplicates": (
+        lambda: F.info_nce(A, B, ids=J, duplicates="ignore", label_smoothing=0.1),
+        ValueError, "label_smoothing must be 0",
+    ),
+    "smoothed CLIP": (
+        lambda: F.clip(A, B, 1.0, ids=J, duplicates="ignore", label_smoothing=0.1),
+        ValueError, "label_smoothing must be 0 where duplicates are ignored",
+    ),
+    "smoothing of CLIP": (lambda: F.clip(A, B, 1.0, label_smoothing=2), ValueError, "from 0 to 1"),
+    "scale of CLIP": (lambda: F.clip(A, B, 0.0, label_smoothing=0.1), ValueError, "scale must be"),
     "bags": (lambda: F.mil_nce(A, B, temperature=0.1), ValueError, "keys must have 3 dimensions"),
     "bags of more rows": (
         lambda: F.mil_nce(A[:3], BAG, temperature=0.1), ValueError, r"keys must have shape \[3, po",

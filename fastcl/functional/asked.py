@@ -94,9 +94,7 @@ def asked(
     if row_weight is not None:
         _not_negative("row_weight", row_weight)
         row_weight = row_weight.to(dtype)
-    smoothing = _check.finite("label_smoothing", label_smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing must be from 0 to 1, got {smoothing}")
+    smoothing = _check.share("label_smoothing", label_smoothing)
     if guide is not None:
         guide = _guide(_two("guide", guide, itself), (n, m), device)
         margin = 0.0 if margin is None else margin
