@@ -23,7 +23,7 @@ def of_page(stem):
 
 def test_there_are_examples():
     assert len(EXAMPLES) >= 20
-    pages = "migration", "pretext", "distributed", "evaluation", "cuda-graphs"
+    pages = "migration", "pretext", "distributed", "evaluation", "cuda-graphs", "positives"
     assert all(of_page(stem) for stem in pages)
 
 

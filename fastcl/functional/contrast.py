@@ -70,6 +70,8 @@ def contrast(
             that exclude each other.
         TypeError: Dtypes do not fit.
 
+    docs/positives.md has an example of every option.
+
     Source: van den Oord et al. 2018, equation 4; Khosla et al. 2020, equations 2 and 3; Miech et
     al. 2020, equation 1.
     """
