@@ -111,6 +111,13 @@ def _towards(x: Tensor, cosine: float) -> Tensor:
     return cosine * x + (1 - cosine**2) ** 0.5 * across
 
 
+def _strangers(n: int, d: int) -> dict[str, Tensor]:
+    """Views that hardly agree, at a cosine of 0.1: of negatives and the share of positives that is
+    taken from them nearly nothing would be left, in any arithmetic, where they nearly agree."""
+    z0 = rows(n, d)
+    return {"z0": z0, "z1": (0.5 + torch.rand(n, 1)) * _towards(F.unit_rows(z0), 0.1)}
+
+
 def _false_negatives(n: int, d: int) -> dict[str, Tensor]:
     """Columns at a cosine of 0.6 with their own row and, every second, of 0.9 with the row before:
     none lies near a margin of 0.2, where rounding would decide."""
@@ -130,12 +137,6 @@ def _classes(*shape: int) -> Tensor:
 
 def _guided(n: int, d: int) -> dict[str, Tensor]:
     return {**_two(n, d), "guide0": _classes(n), "guide1": _classes(n)}
-
-
-def _strangers(n: int, d: int) -> dict[str, Tensor]:
-    """Negatives above the share of positives that is taken from them: of two numbers that nearly
-    agree, the logarithm of the difference is lost in any arithmetic."""
-    return {"z0": rows(n, d), "z1": rows(n, d)}
 
 
 def _bags(n: int, d: int) -> dict[str, Tensor]:

@@ -85,10 +85,11 @@ def _own(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [4, n] -> thre
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pivot, *flat):
+    def forward(ctx, pivot, products, *flat):
         p = unflat(*flat)
         layout = Layout.of(p)
-        needs = layout.needs(ctx.needs_input_grad[1:])
+        p = p.rounded(products)
+        needs = layout.needs(ctx.needs_input_grad[2:])
         rows, cols, rank, weighted = ops.contrast_forward(*p, pivot, needs.q, needs.k)
         if p.finishes(needs.q, needs.k):
             # The columns are needed no more: MoCo may push to its queue before the backward.
@@ -109,7 +110,7 @@ class _Rows(torch.autograd.Function):
     def backward(ctx, g_loss, g_positive, _count, _rank, g_col_loss, g_col_positive, _col_count):
         refuse_second_derivative()
         rows, cols, weighted, *tensors = ctx.saved_tensors
-        p, inputs = joined(tensors, ctx.options), ctx.needs_input_grad[1:]
+        p, inputs = joined(tensors, ctx.options), ctx.needs_input_grad[2:]
         grads = [
             None if g is None else g.contiguous()  # .sum() delivers a stride-0 gradient
             for g in (g_loss, g_positive, g_col_loss, g_col_positive)
@@ -117,15 +118,16 @@ class _Rows(torch.autograd.Function):
         needs = ctx.layout.needs(inputs)
         *found, slope = ops.contrast_backward(*p, rows, cols, weighted, *grads, *needs)
         d_scale = like(slope / p.logit_scale, p.logit_scale) if needs.scale else None
-        return None, *ctx.layout.gradients(inputs, *found, d_scale)
+        return None, None, *ctx.layout.gradients(inputs, *found, d_scale)
 
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *flat):
+    def forward(ctx, products, *flat):
         p = unflat(*flat)
         ctx.layout = Layout.of(p)
-        loss, losses, *found = ops.contrast_mean(*p, *ctx.layout.needs(ctx.needs_input_grad))
+        needs = ctx.layout.needs(ctx.needs_input_grad[1:])
+        loss, losses, *found = ops.contrast_mean(*p.rounded(products), *needs)
         ctx.save_for_backward(p.logit_scale, *found)
         ctx.mark_non_differentiable(losses)
         ctx.set_materialize_grads(False)  # zeros for the constant losses would be a launch
@@ -134,18 +136,20 @@ class _Mean(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad, _losses):
         refuse_second_derivative()
+        inputs = ctx.needs_input_grad[1:]
         if grad is None:
-            return (None,) * len(ctx.needs_input_grad)
+            return (None,) * (1 + len(inputs))
         logit_scale, *found, slope = ctx.saved_tensors
         d_scale = None
-        if ctx.layout.needs(ctx.needs_input_grad).scale:
+        if ctx.layout.needs(inputs).scale:
             d_scale = like(grad * slope / logit_scale, logit_scale)
-        return ctx.layout.gradients(ctx.needs_input_grad, *found, d_scale, grad)
+        return None, *ctx.layout.gradients(inputs, *found, d_scale, grad)
 
 
 def row_losses(
     p: Problem,
     pivot: Tensor | None = None,  # [n]
+    products: torch.dtype | None = None,
 ) -> Contrast:
     """The contrast of every row, and of every column where both, in linear memory.
 
@@ -156,6 +160,8 @@ def row_losses(
         p: See `problem.problem`.
         pivot: Similarity `[n]` (before the scale) that `rank` counts the negatives above, usually
             the positive's.
+        products: The dtype of rows in products, which leaves gradients the dtype of the rows that
+            are given: whoever adds to these gradients does so before they are rounded.
 
     Returns:
         A `Contrast`; all of it float32 (float64 for float64 rows).
@@ -164,24 +170,24 @@ def row_losses(
         _check.vector("pivot", pivot, p.rows, p.q[0].device)
         pivot = pivot.detach().contiguous()
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return Contrast(*_Rows.apply(pivot, *p.flat()))
-    rows, cols, rank, _ = ops.contrast_forward(*p, pivot, False, False)
+        return Contrast(*_Rows.apply(pivot, products, *p.flat()))
+    rows, cols, rank, _ = ops.contrast_forward(*p.rounded(products), pivot, False, False)
     columns = _own(cols) if p.both else (None,) * 3
     loss, positive, count = _own(rows)
     return Contrast(loss, positive, count, rank, *columns)
 
 
-def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:
+def mean_loss(p: Problem, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """The mean over the rows of their contrast, in linear memory; its gradients come with it.
 
     Equal to ``row_losses(p).loss.mean()``; where both, to the mean of that and of the same down
-    the columns.
+    the columns. products: as of `row_losses`.
 
     Returns:
         The mean, a scalar, and the loss of every row `[n]`, which is a constant; float32 (float64
         for float64 rows).
     """
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return _Mean.apply(*p.flat())
-    loss, losses, *_ = ops.contrast_mean(*p, *NOTHING)
+        return _Mean.apply(products, *p.flat())
+    loss, losses, *_ = ops.contrast_mean(*p.rounded(products), *NOTHING)
     return loss, losses

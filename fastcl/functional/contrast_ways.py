@@ -112,9 +112,12 @@ def _matrices(x: Asked, query: Tensor, key: Tensor | None) -> tuple[Tensor, Tens
 
 def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     """The log-sum-exp over all columns from one pass without positives, and these beside it."""
+    itself, products = key is None, query.dtype
+    # Near convergence the gradients of both parts nearly cancel: they meet before they are rounded.
     q, k = _matrices(x, query, key)
-    itself, dtype = key is None, accumulate_dtype(q.dtype)
-    rows = Rows(q.to(dtype), k.to(dtype), itself)
+    same, q = k is q, q.to(accumulate_dtype(products))
+    k = q if same else k.to(q.dtype)
+    rows = Rows(q, k, itself)
     options = {"scale": x.scale, "unit": x.plain, "normalize": False, "both": x.both}
     triangle = itself and x.plain
     if itself and not triangle:  # a row leaves out itself as its positive, which then comes back
@@ -122,7 +125,7 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     sides = [_side(x, rows, False)] + ([_side(x, rows.turned(), True)] if x.both else [])
     columns = None if triangle else k
     if _row_by_row(x) or any(count.requires_grad for count, _ in sides):
-        found = row_losses(problem(q, columns, **options))
+        found = row_losses(problem(q, columns, **options), products=products)
         lse = [found.loss + found.positive, found.col_loss][: len(sides)]
         return joined(x, [
             _weighted(sums, count) - positive
@@ -131,7 +134,7 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     weights = [count if x.row_weight is None else count * x.row_weight for count, _ in sides]
     row_weight, col_weight = (*weights, None)[:2]
     p = problem(q, columns, row_weight=row_weight, col_weight=col_weight, **options)
-    loss, _ = mean_loss(p)
+    loss, _ = mean_loss(p, products)
     if itself and not triangle:
         loss = loss + (row_weight * x.scale * rows.own).mean()
     positive = sum(_weighted(side, x.row_weight).mean() for _, side in sides) / len(sides)
