@@ -145,11 +145,18 @@ def positive(name: str, value: float) -> float:
     return float(value)
 
 
+def share(name: str, value: float) -> float:
+    """A number from 0 to 1."""
+    if not 0 <= finite(name, value) <= 1:
+        raise ValueError(f"{name} must be from 0 to 1, got {value}")
+    return float(value)
+
+
 def inverse(name: str, value: float | Tensor, device: torch.device) -> float | Tensor:
     """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
     if isinstance(value, Tensor):
         scalar(name, value, device)
-        return 1 / value
+        return 1 / (value.reshape(()) if value.dim() else value)
     return 1 / positive(name, value)
 
 
@@ -259,10 +266,12 @@ def seen(x: Tensor) -> bool:
 
 
 def not_negative(name: str, x: Tensor) -> None:
-    if seen(x) and (x < 0).any():
+    if seen(x) and not (x >= 0).all():
         raise ValueError(f"{name} must not be negative, got {x.min().item()}")
 
 
 def above_zero(name: str, x: Tensor) -> None:
-    if seen(x) and not (x > 0).all():
-        raise ValueError(f"{name} must be above 0, got {x.min().item()}")
+    if seen(x) and not ((x > 0) & (x < torch.inf)).all():
+        raise ValueError(
+            f"{name} must be finite and above 0, got {x.min().item()} to {x.max().item()}"
+        )

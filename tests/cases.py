@@ -1,14 +1,17 @@
 """The one table: every loss, its plain PyTorch twin and its inputs."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 
 import plain
 import torch
+from case import Case, pair, rounded, rows, run, two
+from positive_cases import POSITIVES
 from torch import Tensor
 
 import fastcl.functional as F
 from fastcl.functional.soft_cross_entropy import soft_cross_entropy
+
+__all__ = ["CASES", "ROWS", "TEMPERATURES", "WIDTHS", "Case", "rounded", "run"]
 
 # 1; odd; around 64 and 128, the smallest tiles of the kernels; two tiles and a bit.
 ROWS = (1, 7, 63, 64, 65, 129, 300)
@@ -17,49 +20,33 @@ WIDTHS = (1, 16, 100, 128, 384)
 TEMPERATURES = (1.0, 0.07, 0.01, 0.005)
 
 
-def _rows(n: int, d: int) -> Tensor:
-    """Random directions, lengths from 0.5 to 2: a shorter row amplifies every rounding error."""
-    lengths = 0.5 + 1.5 * torch.rand(n, 1, dtype=torch.float64)
-    return lengths * plain.unit(torch.randn(n, d, dtype=torch.float64))
-
-
-def _pair(n: int, d: int) -> tuple[Tensor, Tensor]:
-    """Two views that agree about as well as in training: cosine 0.7 on average."""
-    x = plain.unit(_rows(n, d))
-    return tuple(_rows(n, 1).abs() * plain.unit(x + 0.7 * plain.unit(_rows(n, d))) for _ in "12")
-
-
-def _two(a: str, b: str) -> Callable[[int, int], dict[str, Tensor]]:
-    return lambda n, d: dict(zip((a, b), _pair(n, d), strict=True))
-
-
 def _strangers(n: int, d: int) -> dict[str, Tensor]:
     """Views that do not agree: positives of zero mean, by which the rounding of weights counts."""
-    return {"z0": _rows(n, d), "z1": _rows(n, d)}
+    return {"z0": rows(n, d), "z1": rows(n, d)}
 
 
 def _moco(n: int, d: int) -> dict[str, Tensor]:
-    query, key = _pair(n, d)
-    return {"query": query, "key": key, "queue": plain.unit(_rows(3 * n + 1, d))}
+    query, key = pair(n, d)
+    return {"query": query, "key": key, "queue": plain.unit(rows(3 * n + 1, d))}
 
 
 def _unpaired(n: int, d: int) -> dict[str, Tensor]:
-    query, key = _pair(n, d)
-    return {"query": query, "key": key, "negatives": _rows(2 * n + 3, d)}
+    query, key = pair(n, d)
+    return {"query": query, "key": key, "negatives": rows(2 * n + 3, d)}
 
 
 def _paired(n: int, d: int) -> dict[str, Tensor]:
-    query, key = _pair(n, d)
+    query, key = pair(n, d)
     return {"query": query, "key": key, "negatives": torch.randn(n, 5, d, dtype=torch.float64)}
 
 
 def _labels(n: int, d: int) -> dict[str, Tensor]:
-    z = torch.cat(_pair(n, d))
+    z = torch.cat(pair(n, d))
     return {"z": z, "labels": torch.randint(0, max(2, n // 4), (2 * n,))}
 
 
 def _clip(n: int, d: int) -> dict[str, Tensor]:
-    image, text = _pair(n, d)
+    image, text = pair(n, d)
     return {"image": image, "text": text, "logit_scale": torch.tensor(1.0, dtype=torch.float64)}
 
 
@@ -68,7 +55,7 @@ def _siglip(n: int, d: int) -> dict[str, Tensor]:
 
 
 def _four(n: int, d: int) -> dict[str, Tensor]:
-    (a, b), (c, e) = _pair(n, d), _pair(n, d)
+    (a, b), (c, e) = pair(n, d), pair(n, d)
     return {"p1": a, "p2": c, "z1": e, "z2": b}
 
 
@@ -97,9 +84,9 @@ def _listed(function: Callable) -> Callable:
 
 
 def _bank(n: int, d: int) -> dict[str, Tensor]:
-    bank = plain.unit(_rows(3 * n + 1, d))
+    bank = plain.unit(rows(3 * n + 1, d))
     target = torch.randint(len(bank), (n,))
-    x = 3 * plain.unit(bank[target] + 0.7 * plain.unit(_rows(n, d)))
+    x = 3 * plain.unit(bank[target] + 0.7 * plain.unit(rows(n, d)))
     return {"x": x, "bank": bank, "target": target}
 
 
@@ -110,7 +97,7 @@ def _sampled(n: int, d: int) -> dict[str, Tensor]:
 
 
 def _partners(n: int, d: int) -> dict[str, Tensor]:
-    x, bank = _rows(n, d), _rows(n + 3, d)
+    x, bank = rows(n, d), rows(n + 3, d)
     return {"x": x, "bank": bank, "index": torch.randint(n + 3, (n, 6))}
 
 
@@ -122,13 +109,13 @@ def _sampled_unevenly(n: int, d: int) -> dict[str, Tensor]:
 
 def _multiview(n: int, d: int) -> dict[str, Tensor]:
     l, bank_l, index = _sampled(n, d).values()  # noqa: E741
-    bank_ab = plain.unit(_rows(len(bank_l), d))
-    ab = 3 * plain.unit(bank_ab[index[:, 0]] + 0.7 * plain.unit(_rows(n, d)))
+    bank_ab = plain.unit(rows(len(bank_l), d))
+    ab = 3 * plain.unit(bank_ab[index[:, 0]] + 0.7 * plain.unit(rows(n, d)))
     return {"l": l, "ab": ab, "bank_l": bank_l, "bank_ab": bank_ab, "index": index}
 
 
 def _sequence(n: int, d: int) -> dict[str, Tensor]:
-    context = _rows(n, 3)
+    context = rows(n, 3)
     weight = torch.randn(2, d, 3, dtype=torch.float64)
     future = torch.einsum("nc,sdc->snd", context, weight) / d + 0.1 * torch.randn(2, n, d).double()
     return {"context": context, "future": future, "weight": weight}
@@ -140,7 +127,7 @@ def _locations(n: int, d: int) -> dict[str, Tensor]:
 
 
 def _hard(n: int, d: int) -> dict[str, Tensor]:
-    return {**_two("z0", "z1")(n, d), "hard": _rows(n, d)}
+    return {**two("z0", "z1")(n, d), "hard": rows(n, d)}
 
 
 def _with_ids(inputs: Callable[[int, int], dict[str, Tensor]]) -> Callable:
@@ -155,52 +142,32 @@ def _with_ids(inputs: Callable[[int, int], dict[str, Tensor]]) -> Callable:
     return with_ids
 
 
-@dataclass
-class Case:
-    name: str  # of the test
-    function: Callable[..., Tensor]
-    plain: Callable[..., Tensor]
-    inputs: Callable[[int, int], dict[str, Tensor]]  # rows, width -> float64 tensors
-    constants: tuple[str, ...] = ()  # inputs without gradient
-    smallest: int = 1  # rows
-    kwargs: dict = field(default_factory=dict)
-    temperature: bool = True  # it takes one, or a scale
-    derivative: bool = True  # the gradient is the derivative of the value
-    any_length: bool = True  # rows are normalised: their gradients are orthogonal to them
-    fused: bool = True  # by kernels of ours; torch's own operators may sum by the layout of a view
-
-    def arguments(self, n: int, d: int, temperature: float) -> tuple[dict, dict]:
-        """Tensors and keyword arguments; the scale of CLIP is one over the temperature."""
-        tensors = self.inputs(n, d)
-        if "logit_scale" in tensors:
-            tensors["logit_scale"] /= temperature
-            return tensors, dict(self.kwargs)
-        if not self.temperature:
-            return tensors, dict(self.kwargs)
-        return tensors, {"temperature": temperature, **self.kwargs}
-
-
-IGNORE = {"duplicates": "ignore"}
+IGNORE, SMOOTH = {"duplicates": "ignore"}, {"label_smoothing": 0.1}
 
 CASES = (
-    Case("info_nce", F.info_nce, plain.info_nce, _two("query", "key")),
-    Case("info_nce_frozen", F.info_nce, plain.info_nce, _two("query", "key"), ("key",)),
+    Case("info_nce", F.info_nce, plain.info_nce, two("query", "key")),
+    Case("info_nce_frozen", F.info_nce, plain.info_nce, two("query", "key"), ("key",)),
     Case("info_nce_unpaired", F.info_nce, plain.info_nce, _unpaired),
     Case("info_nce_paired", F.info_nce, plain.info_nce, _paired,
          kwargs={"negative_mode": "paired"}),
-    Case("info_nce_ids", F.info_nce, plain.info_nce, _with_ids(_two("query", "key"))),
-    Case("info_nce_ignore", F.info_nce, plain.info_nce, _with_ids(_two("query", "key")),
+    Case("info_nce_ids", F.info_nce, plain.info_nce, _with_ids(two("query", "key"))),
+    Case("info_nce_ignore", F.info_nce, plain.info_nce, _with_ids(two("query", "key")),
          kwargs=IGNORE),
-    Case("nt_xent", F.nt_xent, plain.nt_xent, _two("z0", "z1")),
-    Case("nt_xent_ids", F.nt_xent, plain.nt_xent, _with_ids(_two("z0", "z1"))),
-    Case("nt_xent_ignore", F.nt_xent, plain.nt_xent, _with_ids(_two("z0", "z1")), kwargs=IGNORE),
-    Case("dcl", F.dcl, plain.dcl, _two("z0", "z1"), smallest=2),
+    Case("info_nce_smoothed", F.info_nce, plain.info_nce, two("query", "key"), kwargs=SMOOTH),
+    Case("info_nce_ids_smoothed", F.info_nce, plain.info_nce, _with_ids(two("query", "key")),
+         kwargs=SMOOTH),
+    Case("nt_xent", F.nt_xent, plain.nt_xent, two("z0", "z1")),
+    Case("nt_xent_ids", F.nt_xent, plain.nt_xent, _with_ids(two("z0", "z1"))),
+    Case("nt_xent_ignore", F.nt_xent, plain.nt_xent, _with_ids(two("z0", "z1")), kwargs=IGNORE),
+    Case("dcl", F.dcl, plain.dcl, two("z0", "z1"), smallest=2),
     Case("dclw", F.dclw, plain.dclw, _strangers, smallest=2, derivative=False),
-    Case("flat_nce", F.flat_nce, plain.flat_nce, _two("z0", "z1"), smallest=2, derivative=False),
+    Case("flat_nce", F.flat_nce, plain.flat_nce, two("z0", "z1"), smallest=2, derivative=False),
     Case("sup_con", F.sup_con, plain.sup_con, _labels),
     Case("clip", F.clip, plain.clip, _clip),
     Case("clip_ids", F.clip, plain.clip, _with_ids(_clip)),
     Case("clip_ignore", F.clip, plain.clip, _with_ids(_clip), kwargs=IGNORE),
+    Case("clip_smoothed", F.clip, plain.clip, _clip, kwargs=SMOOTH),
+    Case("clip_ids_smoothed", F.clip, plain.clip, _with_ids(_clip), kwargs=SMOOTH),
     Case("siglip", F.siglip, plain.siglip, _siglip),
     Case("siglip_ids", F.siglip, plain.siglip, _with_ids(_siglip)),
     Case("siglip_ignore", F.siglip, plain.siglip, _with_ids(_siglip), kwargs=IGNORE),
@@ -210,7 +177,7 @@ CASES = (
     Case("moco_v3", F.moco_v3, plain.moco_v3, _queries, ("k1", "k2")),
     Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False, fused=False),
     Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False, fused=False),
-    Case("barlow_twins", F.barlow_twins, plain.barlow_twins, _two("z0", "z1"), smallest=2,
+    Case("barlow_twins", F.barlow_twins, plain.barlow_twins, two("z0", "z1"), smallest=2,
          temperature=False, any_length=False, fused=False),
     Case("swav", _listed(F.swav), _listed(plain.swav), _scores, derivative=False,
          any_length=False),
@@ -226,8 +193,8 @@ CASES = (
          kwargs={"normalizer": 2000.0}),
     Case("cmc", F.cmc, plain.cmc, _multiview, ("bank_l", "bank_ab"),
          kwargs={"normalizer_l": 50.0, "normalizer_ab": 90.0}),
-    Case("inva_spread", F.inva_spread, plain.inva_spread, _two("z0", "z1"), derivative=False),
-    Case("inva_spread_weighted", F.inva_spread, plain.inva_spread, _two("z0", "z1"),
+    Case("inva_spread", F.inva_spread, plain.inva_spread, two("z0", "z1"), derivative=False),
+    Case("inva_spread_weighted", F.inva_spread, plain.inva_spread, two("z0", "z1"),
          derivative=False, kwargs={"negative_weight": 3.0}),
     Case("cpc", F.cpc, plain.cpc, _sequence, temperature=False, any_length=False),
     Case("dim_jsd", F.dim_jsd, plain.dim_jsd, _locations, smallest=2, temperature=False,
@@ -236,28 +203,11 @@ CASES = (
          any_length=False, kwargs={"self_logit": -3.0}),
     Case("dim_dv", F.dim_dv, plain.dim_dv, _locations, smallest=2, temperature=False,
          any_length=False),
-    Case("sim_cse", F.sim_cse, plain.sim_cse, _two("z0", "z1")),
+    Case("sim_cse", F.sim_cse, plain.sim_cse, two("z0", "z1")),
     Case("sim_cse_hard", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": 0.5}),
     Case("sim_cse_light", F.sim_cse, plain.sim_cse, _hard, kwargs={"hard_weight": -2.0}),
     Case("sim_cse_hard_ids", F.sim_cse, plain.sim_cse, _with_ids(_hard),
          kwargs={"hard_weight": 0.5}),
     Case("sim_cse_hard_ignore", F.sim_cse, plain.sim_cse, _with_ids(_hard), kwargs=IGNORE),
+    *POSITIVES,
 )  # fmt: skip
-
-
-def run(function, tensors, constants, kwargs, dtype):
-    """Value and gradients, as float64, of a function on inputs rounded to dtype."""
-    inputs = {}
-    for name, x in tensors.items():
-        floating = x.is_floating_point()
-        x = x.detach().to(dtype if floating else x.dtype, copy=True)
-        inputs[name] = x.requires_grad_(floating and name not in constants)
-    loss = function(**inputs, **kwargs)
-    loss.backward()
-    grads = {name: x.grad.double() for name, x in inputs.items() if x.requires_grad}
-    return loss.detach().double(), grads
-
-
-def rounded(tensors, dtype):
-    """The same inputs in float64 after rounding to dtype."""
-    return {k: x.to(dtype).double() if x.is_floating_point() else x for k, x in tensors.items()}

@@ -10,8 +10,12 @@ def unit(x):
     return F.normalize(x, dim=1, eps=1e-12)
 
 
-def with_duplicates(s, own, same, duplicates):
+def with_duplicates(s, own, same, duplicates, smoothing=0.0):
     """Cross-entropy of logits s with masks of every row's own column and of its duplicates."""
+    if smoothing:
+        return F.cross_entropy(
+            s, same.to(s.dtype) / same.sum(1, keepdim=True), label_smoothing=smoothing
+        )
     if duplicates == "ignore":
         s, same = s.masked_fill(same & ~own, -torch.inf), own
     log_p = torch.where(same, s.log_softmax(1), 0)
@@ -19,14 +23,16 @@ def with_duplicates(s, own, same, duplicates):
 
 
 def info_nce(
-    query, key, negatives=None, *, temperature, negative_mode="unpaired", ids=None, duplicates=None
-):
+    query, key, negatives=None, *, temperature, negative_mode="unpaired", ids=None, duplicates=None,
+    label_smoothing=0.0,
+):  # fmt: skip
     q, k = unit(query), unit(key)
     if ids is not None:
         own, same = torch.eye(len(q), dtype=torch.bool), ids[:, None] == ids
-        return with_duplicates(q @ k.T / temperature, own, same, duplicates)
+        return with_duplicates(q @ k.T / temperature, own, same, duplicates, label_smoothing)
     if negatives is None:
-        return F.cross_entropy(q @ k.T / temperature, torch.arange(len(q)))
+        own = torch.arange(len(q))
+        return F.cross_entropy(q @ k.T / temperature, own, label_smoothing=label_smoothing)
     positive = (q * k).sum(1, keepdim=True)
     if negative_mode == "unpaired":
         others = q @ unit(negatives).T
@@ -72,13 +78,13 @@ def sup_con(z, labels, *, temperature, base_temperature=None):
     return loss * (temperature / (base_temperature or temperature))
 
 
-def clip(image, text, logit_scale, *, ids=None, duplicates=None):
+def clip(image, text, logit_scale, *, ids=None, duplicates=None, label_smoothing=0.0):
     s = logit_scale * unit(image) @ unit(text).T
     if ids is not None:
         masks = torch.eye(len(s), dtype=torch.bool), ids[:, None] == ids
-        return sum(with_duplicates(x, *masks, duplicates) for x in (s, s.T)) / 2
-    labels = torch.arange(len(s))
-    return (F.cross_entropy(s, labels) + F.cross_entropy(s.T, labels)) / 2
+        return sum(with_duplicates(x, *masks, duplicates, label_smoothing) for x in (s, s.T)) / 2
+    labels, options = torch.arange(len(s)), {"label_smoothing": label_smoothing}
+    return (F.cross_entropy(s, labels, **options) + F.cross_entropy(s.T, labels, **options)) / 2
 
 
 def moco(query, key, queue, *, temperature, ids=None, queue_ids=None, duplicates=None):

@@ -32,10 +32,12 @@ def one_direction(s, judge, inside, levels, shares, positives, margin, smoothing
             allowed = inside & ~((judge > limit) & (y == 0))
         lse = torch.where(allowed, s, -torch.inf).logsumexp(1)
         if positives == "sum":
-            positive = torch.where(y > 0, s + y.clamp(min=1e-300).log(), -torch.inf).logsumexp(1)
+            positive = torch.where(y > 0, s + torch.where(y > 0, y, 1).log(), -torch.inf)
+            positive = torch.where(some[:, None], positive, 0).logsumexp(1)
         else:
             spread = smoothing * inside.to(s.dtype) / inside.sum(1, keepdim=True)
-            weights = (1 - smoothing) * y / y.sum(1, keepdim=True).clamp(min=1e-300) + spread
+            size = torch.where(some, y.sum(1), 1)[:, None]
+            weights = (1 - smoothing) * y / size + spread
             positive = torch.where(inside, weights * s, 0).sum(1)
         total = total + share * torch.where(some, lse - positive, 0)
     return total
@@ -86,21 +88,25 @@ def mil_nce(query, keys, *, temperature):
 
 
 def _views(z0, z1, temperature):
+    """Logits of positives [2n] and of negatives [2n, 2n - 2]."""
     n, z = len(z0), plain.unit(torch.cat([z0, z1]))
     s = z @ z.T / temperature
     index = torch.arange(2 * n)
     negative = (index[:, None] % n) != (index % n)
-    return s[index, index.roll(n)].exp(), s.exp()[negative].view(2 * n, -1)
+    return s[index, index.roll(n)], s[negative].view(2 * n, -1)
 
 
 def hcl(z0, z1, *, temperature, tau_plus, beta):
+    """All over the positive's exponential, and what is large as a logarithm: exp(200) is more than
+    float32 holds."""
     pos, neg = _views(z0, z1, temperature)
-    count = neg.shape[1]
-    weight = (beta * neg.log()).exp()
-    hard = (weight * neg).sum(1) / weight.mean(1)
-    g = (hard - tau_plus * count * pos) / (1 - tau_plus)
-    g = g.clamp(min=count * math.exp(-1 / temperature))
-    return -(pos / (pos + g)).log().mean()
+    count = math.log(neg.shape[1])
+    hard = ((1 + beta) * neg).logsumexp(1) - (beta * neg).logsumexp(1) + count - pos
+    taken = math.log(tau_plus) + count if tau_plus else -torch.inf
+    left = hard > taken
+    rest = torch.where(left, 1 - (taken - torch.where(left, hard, taken + 1)).exp(), 1).log()
+    g = torch.where(left, hard + rest - math.log(1 - tau_plus), -torch.inf)
+    return plain.F.softplus(g.maximum(count - 1 / temperature - pos)).mean()
 
 
 def debiased(z0, z1, *, temperature, tau_plus):
@@ -109,7 +115,8 @@ def debiased(z0, z1, *, temperature, tau_plus):
 
 def rince(z0, z1, *, temperature, q, lam):
     pos, neg = _views(z0, z1, temperature)
-    return (((lam * (pos + neg.sum(1))) ** q) / q - pos**q / q).mean()
+    everything = torch.cat([pos[:, None], neg], 1).logsumexp(1) + math.log(lam)
+    return ((q * everything).exp() / q - (q * pos).exp() / q).mean()
 
 
 def retrieval(
@@ -122,23 +129,21 @@ def retrieval(
     own, limit = (q * d).sum(1), (g[0] * g[1]).sum(1, keepdim=True)
     blocks = [(q, d, g[0], g[1])]
     blocks += [(q, q, g[0], g[0])] * query_query + [(d, d, g[1], g[1])] * document_document
-    total = (own / temperature).exp()
+    logits = [own[:, None] / temperature]
     for a, b, u, v in blocks:
-        inside = ~torch.eye(n, dtype=torch.bool)
+        out = torch.eye(n, dtype=torch.bool)
         if margin is not None:
-            inside = inside & ~((u @ v.T).detach() > limit.detach() + margin)
-        total = total + torch.where(inside, (a @ b.T / temperature).exp(), 0).sum(1)
+            out = out | ((u @ v.T).detach() > limit.detach() + margin)
+        logits.append((a @ b.T / temperature).masked_fill(out, -torch.inf))
     if hard is not None:
-        h = plain.F.normalize(hard, dim=2)
-        s = torch.einsum("nd,nhd->nh", q, h)
+        s = torch.einsum("nd,nhd->nh", q, plain.F.normalize(hard, dim=2))
         judge = s.detach()
         if guide is not None:
             judge = torch.einsum("ng,nhg->nh", g[0], plain.F.normalize(guide[2], dim=2))
-        inside = torch.ones_like(s, dtype=torch.bool)
         if margin is not None:
-            inside = ~(judge > limit.detach() + margin)
-        total = total + torch.where(inside, (s / temperature).exp(), 0).sum(1)
-    return (total.log() - own / temperature).mean()
+            s = s.masked_fill(judge > limit.detach() + margin, -torch.inf)
+        logits.append(s / temperature)
+    return plain.F.cross_entropy(torch.cat(logits, 1), torch.zeros(n, dtype=torch.long))
 
 
 def matryoshka(query, key, *, widths, weights=None, temperature):

@@ -1,6 +1,7 @@
 """Every loss module is one call of its function, with its hyper-parameters and what it learns."""
 
 import copy
+import math
 
 import pytest
 import torch
@@ -26,7 +27,16 @@ MODULES = {
     "clip_ignore": losses.CLIPLoss, "siglip_ids": losses.SigLIPLoss,
     "siglip_ignore": losses.SigLIPLoss, "moco_ids": losses.MoCoLoss,
     "moco_ignore": losses.MoCoLoss, "sim_cse_hard_ids": losses.SimCSELoss,
-    "sim_cse_hard_ignore": losses.SimCSELoss,
+    "sim_cse_hard_ignore": losses.SimCSELoss, "info_nce_smoothed": losses.InfoNCELoss,
+    "info_nce_ids_smoothed": losses.InfoNCELoss, "clip_smoothed": losses.CLIPLoss,
+    "clip_ids_smoothed": losses.CLIPLoss, "mil_nce": losses.MILNCELoss,
+    "debiased": losses.DebiasedLoss, "hcl": losses.HCLLoss, "rince": losses.RINCELoss,
+    "retrieval": losses.RetrievalLoss, "retrieval_hard": losses.RetrievalLoss,
+    "retrieval_margin": losses.RetrievalLoss, "contrast": losses.ContrastLoss,
+    "contrast_both": losses.ContrastLoss, "contrast_weights": losses.ContrastLoss,
+    "contrast_bias": losses.ContrastLoss, "contrast_alone": losses.ContrastLoss,
+    "contrast_margin": losses.ContrastLoss, "contrast_margin_both": losses.ContrastLoss,
+    "contrast_smoothing": losses.ContrastLoss,
 }  # fmt: skip
 
 
@@ -52,6 +62,13 @@ def test_defaults_are_those_of_the_functions():
         (losses.BarlowTwinsLoss, F.barlow_twins),
     ):  # fmt: skip
         assert torch.equal(module()(*views), function(*views)), function.__name__
+    for module, function in (
+        (losses.ContrastLoss, F.contrast), (losses.DebiasedLoss, F.debiased),
+        (losses.HCLLoss, F.hcl), (losses.RINCELoss, F.rince), (losses.RetrievalLoss, F.retrieval),
+    ):  # fmt: skip
+        assert torch.equal(module()(*views), function(*views)), function.__name__
+    matryoshka = losses.MatryoshkaLoss(widths=[2, 4])
+    assert torch.equal(matryoshka(*views), F.matryoshka(*views, widths=[2, 4]))
     four = torch.randn(4, 6, 4)
     assert torch.equal(losses.MoCoV3Loss()(*four), F.moco_v3(*four))
     assert torch.equal(losses.SwAVLoss()(list(four)), F.swav(list(four)))
@@ -103,6 +120,42 @@ def test_cmc_has_a_normalizer_per_view():
     torch.testing.assert_close(losses.CMCLoss(0.3)(l, ab, bank_l, bank_ab, index), want)
 
 
+LEARNED = {
+    "contrast": losses.ContrastLoss, "mil_nce": losses.MILNCELoss,
+    "retrieval": losses.RetrievalLoss, "matryoshka": losses.MatryoshkaLoss,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LEARNED)
+def test_a_learned_temperature(name):
+    case = next(c for c in CASES if c.name == name)
+    tensors, _ = case.arguments(9, 5, 0.3)
+    options = {"widths": (3, 5)} if name == "matryoshka" else {}
+    module = LEARNED[name](0.3, learned=True, **options)
+    fixed = LEARNED[name](0.3, **options)
+    assert not list(fixed.parameters()) and [*module.state_dict()] == ["log_temperature"]
+    loss = module(**tensors)
+    torch.testing.assert_close(loss, fixed(**tensors))
+    loss.backward()
+    step = 1e-4
+    around = [LEARNED[name](0.3 * math.exp(x), **options)(**tensors) for x in (step, -step)]
+    slope = (around[0] - around[1]) / (2 * step)
+    torch.testing.assert_close(module.log_temperature.grad.double(), slope, rtol=1e-3, atol=1e-6)
+    assert "temperature=0.3, learned=True" in repr(module)
+    with torch.no_grad():
+        module.log_temperature.fill_(-9)
+    torch.testing.assert_close(module(**tensors), LEARNED[name](0.01, **options)(**tensors))
+
+
+def test_contrast_with_levels():
+    z, labels = torch.randn(8, 4), torch.randint(0, 2, (8, 2))
+    module = losses.ContrastLoss(0.2, level_weights=[1.0, 0.5], positives="sum")
+    want = F.contrast(z, temperature=0.2, labels=labels, positives="sum",
+                      level_weights=torch.tensor([1.0, 0.5]))  # fmt: skip
+    assert torch.equal(module(z, labels=labels), want)
+    assert not module.state_dict()
+
+
 def test_bad_hyper_parameters():
     for call, message in (
         (lambda: losses.NTXentLoss(0), "temperature must be"),
@@ -110,6 +163,13 @@ def test_bad_hyper_parameters():
         (lambda: losses.NCELoss(normalizer=0.0), "normalizer must be"),
         (lambda: losses.SwAVLoss(assign=0), "assign must be"),
         (lambda: losses.CPCLoss(0, 3, 3), "steps must be"),
+        (lambda: losses.ContrastLoss(positives="all"), "positives must be"),
+        (lambda: losses.ContrastLoss(label_smoothing=2), "label_smoothing must be from 0 to 1"),
+        (lambda: losses.ContrastLoss(0.001, learned=True), "temperature must be 0.01 at least"),
+        (lambda: losses.DebiasedLoss(tau_plus=-0.1), "tau_plus must be"),
+        (lambda: losses.RINCELoss(q=0), "q must be"),
+        (lambda: losses.RetrievalLoss(margin=float("nan")), "margin must be"),
+        (lambda: losses.MatryoshkaLoss(widths=[0]), "widths must be 1 or more"),
     ):
         with pytest.raises(ValueError, match=message):
             call()

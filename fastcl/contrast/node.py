@@ -93,10 +93,10 @@ def _own(statistics: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # [4, n] -> thre
 
 class _Rows(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, pivot, *apart):
+    def forward(ctx, pivot, products, *apart):
         p = joined(*apart)
-        layout = Layout.of(p, ctx.needs_input_grad[1:])
-        needs = layout.needs
+        layout = Layout.of(p, ctx.needs_input_grad[2:])
+        p, needs = p.rounded(products), layout.needs
         rows, cols, rank, weighted = ops.contrast_forward.default(*p, pivot, needs.q, needs.k)
         if p.finishes(needs.q, needs.k):
             # The columns are needed no more: MoCo may push to its queue before the backward.
@@ -124,15 +124,15 @@ class _Rows(torch.autograd.Function):
         ]
         *found, slope = ops.contrast_backward.default(*p, rows, cols, weighted, *grads, *needs)
         d_scale = like(slope / p.logit_scale, p.logit_scale) if needs.scale else None
-        return None, *ctx.layout.gradients(*found, d_scale)
+        return None, None, *ctx.layout.gradients(*found, d_scale)
 
 
 class _Mean(torch.autograd.Function):
     @staticmethod
-    def forward(ctx, *apart):
+    def forward(ctx, products, *apart):
         p = joined(*apart)
-        ctx.layout = Layout.of(p, ctx.needs_input_grad)
-        loss, losses, *found = ops.contrast_mean.default(*p, *ctx.layout.needs)
+        ctx.layout = Layout.of(p, ctx.needs_input_grad[1:])
+        loss, losses, *found = ops.contrast_mean.default(*p.rounded(products), *ctx.layout.needs)
         ctx.save_for_backward(p.logit_scale, *found)
         ctx.mark_non_differentiable(losses)
         ctx.set_materialize_grads(False)  # zeros for the constant losses would be a launch
@@ -147,12 +147,13 @@ class _Mean(torch.autograd.Function):
         d_scale = None
         if ctx.layout.needs.scale:
             d_scale = like(grad * slope / logit_scale, logit_scale)
-        return ctx.layout.gradients(*found, d_scale, grad)
+        return None, *ctx.layout.gradients(*found, d_scale, grad)
 
 
 def row_losses(
     p: Problem,
     pivot: Tensor | None = None,  # [n]
+    products: torch.dtype | None = None,
 ) -> Contrast:
     """The contrast of every row, and of every column where both, in linear memory.
 
@@ -163,6 +164,8 @@ def row_losses(
         p: See `problem.problem`.
         pivot: Similarity `[n]` (before the scale) that `rank` counts the negatives above, usually
             the positive's.
+        products: The dtype of rows in products, which leaves gradients the dtype of the rows that
+            are given: whoever adds to these gradients does so before they are rounded.
 
     Returns:
         A `Contrast`; all of it float32 (float64 for float64 rows).
@@ -171,24 +174,24 @@ def row_losses(
         _check.vector("pivot", pivot, p.rows, p.q[0].device)
         pivot = pivot.detach().contiguous()
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return Contrast(*_Rows.apply(pivot, *p.apart()))
-    rows, cols, rank, _ = ops.contrast_forward.default(*p, pivot, False, False)
+        return Contrast(*_Rows.apply(pivot, products, *p.apart()))
+    rows, cols, rank, _ = ops.contrast_forward.default(*p.rounded(products), pivot, False, False)
     loss, _, *others = rows.unbind()
     columns = (cols[0], *cols[2:]) if p.both else (None,) * 3
     return Contrast(loss, *others, rank, *columns)
 
 
-def mean_loss(p: Problem) -> tuple[Tensor, Tensor]:
+def mean_loss(p: Problem, products: torch.dtype | None = None) -> tuple[Tensor, Tensor]:
     """The mean over the rows of their contrast, in linear memory; its gradients come with it.
 
     Equal to ``row_losses(p).loss.mean()``; where both, to the mean of that and of the same down
-    the columns.
+    the columns. products: as of `row_losses`.
 
     Returns:
         The mean, a scalar, and the loss of every row `[n]`, which is a constant; float32 (float64
         for float64 rows).
     """
     if needs_gradient(*p.q, *p.k, p.own, p.logit_scale):
-        return _Mean.apply(*p.apart())
-    loss, losses, *_ = ops.contrast_mean.default(*p, *NOTHING)
+        return _Mean.apply(products, *p.apart())
+    loss, losses, *_ = ops.contrast_mean.default(*p.rounded(products), *NOTHING)
     return loss, losses

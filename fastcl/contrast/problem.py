@@ -66,6 +66,13 @@ class Problem(NamedTuple):
         columns, none of them a positive."""
         return need_q and self.aside and not (need_k or self.symmetric or self.both)
 
+    def rounded(self, dtype: torch.dtype | None) -> "Problem":
+        """With its rows in a dtype, where one is given."""
+        if dtype is None:
+            return self
+        q, k = (tuple(x.to(dtype) for x in side) for side in (self.q, self.k))
+        return self._replace(q=q, k=k, own=None if self.own is None else self.own.to(dtype))
+
     def apart(self) -> tuple:
         """For a function that takes tensors one by one: all else in a tuple, own and logit_scale at
         1 and 2, the parts of q and k at the end."""

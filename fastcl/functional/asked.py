@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from ..contrast.gradients import refuse_forward_mode
 from ..reference import accumulate_dtype
 from .rows import inverse_temperature
 
@@ -75,6 +76,9 @@ def asked(
             f"both takes as many columns as rows with row_weight or reduction "
             f"'none', got {n} and {m}"
         )
+    refuse_forward_mode(*_tensors(
+        query, key, temperature, level_weights, targets, pairs, row_weight, column_bias
+    ))  # fmt: skip
     scale, row_scale = inverse_temperature(temperature, n, device)
     if labels is not None:
         labels = _two("labels", labels, itself)
@@ -84,8 +88,9 @@ def asked(
             raise ValueError("level_weights must be None where no labels are given")
         _check.vector("level_weights", level_weights, labels[0].shape[1], device)
         _check.not_negative("level_weights", level_weights)
+        level_weights = level_weights.to(dtype)
     if targets is not None:
-        targets = _targets(_two("targets", targets, itself), query, (n, m))
+        targets = _targets(_two("targets", targets, itself), query, (n, m), itself)
     if pairs is not None:
         pairs = _pairs(pairs, n, m, device, dtype)
     for name, x, size in (("row_weight", row_weight, n), ("column_bias", column_bias, m)):
@@ -94,9 +99,7 @@ def asked(
     if row_weight is not None:
         _check.not_negative("row_weight", row_weight)
         row_weight = row_weight.to(dtype)
-    smoothing = _check.finite("label_smoothing", label_smoothing)
-    if not 0 <= smoothing <= 1:
-        raise ValueError(f"label_smoothing must be from 0 to 1, got {smoothing}")
+    smoothing = _check.share("label_smoothing", label_smoothing)
     if guide is not None:
         guide = _guide(_two("guide", guide, itself), (n, m), device)
         margin = 0.0 if margin is None else margin
@@ -108,6 +111,13 @@ def asked(
         None if column_bias is None else column_bias.to(dtype), margin, guide, smoothing, both,
         reduction,
     )  # fmt: skip
+
+
+def _tensors(*options):
+    """Of all that may have a gradient, alone or in pairs."""
+    for x in options:
+        parts = x if isinstance(x, (tuple, list)) else (x,)
+        yield from (part for part in parts if isinstance(part, Tensor))
 
 
 def _exclusions(summed, limited, smoothing, targets, labels) -> None:
@@ -150,7 +160,7 @@ def _labels(labels, sizes, device):
     return tuple(found)
 
 
-def _targets(targets, query, sizes):
+def _targets(targets, query, sizes, itself: bool):
     found = []
     for name, x, size in zip(("targets", "targets[1]"), targets, sizes, strict=True):
         _check.tensor(name, x)
@@ -163,7 +173,7 @@ def _targets(targets, query, sizes):
         _check.not_negative(name, x)
         found.append(x.to(accumulate_dtype(query.dtype)))
     a, b = found
-    others = b.sum(0) - (b if targets[0] is targets[1] else 0)
+    others = b.sum(0) - (b if itself else 0)
     if _check.seen(a) and not ((a > 0) & (others > 0)).any():
         raise ValueError("targets must share something with a column in one row at least")
     return a, b

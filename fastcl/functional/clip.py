@@ -6,6 +6,8 @@ from torch import Tensor
 from .. import _check
 from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
+from ..reference import accumulate_dtype
+from .contrast import contrast
 from .rows import row_products
 from .unit_rows import unit_rows
 
@@ -17,6 +19,7 @@ def clip(
     *,
     ids: Tensor | None = None,  # [n] int64
     duplicates: str = "positive",
+    label_smoothing: float = 0.0,
     normalize: bool = True,
 ) -> Tensor:
     """CLIP loss: the mean of image to text and text to image.
@@ -32,14 +35,16 @@ def clip(
         ids: Optional integers `[n]` of the pairs: pairs of equal id are duplicates.
         duplicates: "positive": they are positives of each other, of which the mean counts; or
             "ignore": they are no negatives.
+        label_smoothing: From 0 to 1, as of ``F.cross_entropy``: the part of the target that is
+            spread over all columns, in both directions.
         normalize: False where all rows have unit length already.
 
     Returns:
         The loss, a scalar.
 
     Raises:
-        ValueError: Shapes do not fit, an empty batch, a scale that is not positive, or an
-            unknown way with duplicates.
+        ValueError: Shapes do not fit, an empty batch, a scale that is not positive, an
+            unknown way with duplicates, or label smoothing together with ignored ones.
         TypeError: Dtypes do not fit.
 
     Source: Radford et al. 2021, "Learning Transferable Visual Models From Natural Language
@@ -47,6 +52,16 @@ def clip(
     """
     _check.pairs("text", text, "image", image)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
+    if _check.share("label_smoothing", label_smoothing):
+        if ids is not None and duplicates == "ignore":
+            raise ValueError("label_smoothing must be 0 where duplicates are ignored")
+        _check.scale(logit_scale, image.device)
+        if isinstance(logit_scale, Tensor):  # whose inverse is taken twice
+            logit_scale = logit_scale.to(accumulate_dtype(image.dtype))
+        return contrast(
+            image, text, temperature=1 / logit_scale, labels=None if ids is None else (ids, ids),
+            label_smoothing=label_smoothing, both=True, normalize=normalize,
+        )  # fmt: skip
     if ids is not None and duplicates == "ignore":
         rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
         return _without_duplicates(*rows, logit_scale, ids)

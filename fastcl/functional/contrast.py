@@ -70,6 +70,8 @@ def contrast(
             that exclude each other.
         TypeError: Dtypes do not fit.
 
+    docs/positives.md has an example of every option.
+
     Source: van den Oord et al. 2018, equation 4; Khosla et al. 2020, equations 2 and 3; Miech et
     al. 2020, equation 1.
     """
@@ -78,7 +80,7 @@ def contrast(
         column_bias, margin, guide, label_smoothing, both, reduction,
     )  # fmt: skip
     limited = x.margin is not None
-    alone = x.by_ids and x.plain and not (x.smoothing or limited)
+    alone = x.by_ids and not limited and (x.plain or key is not None)
     if alone and (not x.summed or x.diagonal):
         return by_ids(x, query, key, normalize)
     if normalize:

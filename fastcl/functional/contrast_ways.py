@@ -43,22 +43,52 @@ def _row_by_row(x: Asked) -> bool:
 
 def by_ids(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tensor:
     """One positive per row, or those of one label: what the operators know by themselves."""
-    options = {"scale": x.scale, "both": x.both, "normalize": normalize}
+    if normalize and not (x.plain and x.smoothing == 0):
+        query, key = unit_rows(query), None if key is None else unit_rows(key)
+        normalize = False
+    if not x.plain:
+        query, key = _matrices(x, query, key)
+    options = {"scale": x.scale, "both": x.both, "normalize": normalize, "unit": x.plain}
     if x.diagonal:
         options["diagonal"] = True
     else:
         row_ids, col_ids = (labels[:, 0] for labels in x.labels)
         options |= {"ids": row_ids if key is None else (row_ids, col_ids), "paired": False}
+    spread = _spread(x, query, key)
     if _row_by_row(x):
         found = row_losses(problem(query, key, **options))
         losses = [torch.where(found.count > 0, found.loss, 0)]
         if x.both:
             losses.append(torch.where(found.col_count > 0, found.col_loss, 0))
-        loss = joined(x, losses)
+        loss = joined(x, [a + b for a, b in zip(losses, spread, strict=True)])
     else:
         weights = {"row_weight": x.row_weight, "col_weight": x.row_weight if x.both else None}
-        loss = _of_mean(mean_loss(problem(query, key, **options, **weights))[0], query, x.reduction)
-    return loss if x.level_weights is None else loss * x.level_weights
+        loss = mean_loss(problem(query, key, **options, **weights))[0]
+        if x.smoothing:
+            loss = loss + sum(_weighted(side, x.row_weight).mean() for side in spread) / len(spread)
+        loss = _of_mean(loss, query, x.reduction)
+    return loss if x.level_weights is None else loss * x.level_weights[0]
+
+
+def _spread(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor | float]:
+    """What label smoothing adds to the loss of every row, and of every column where both: its share
+    of the positive's logit less that of all. Without it near convergence nothing is lost."""
+    if x.smoothing == 0:
+        return [0.0] * (1 + x.both)
+    dtype, itself = accumulate_dtype(query.dtype), key is None
+    q = query.to(dtype)
+    rows, labels, found = Rows(q, q if itself else key.to(dtype), itself), x.labels, []
+    for _ in range(1 + x.both):
+        if labels is None:
+            count, total = positives.diagonal(rows)
+        else:
+            count, total = positives.of_labels(rows, *(side[:, 0] for side in labels))
+            labels = labels[::-1]
+        size, everything = positives.all_columns(rows)
+        more = total / count.clamp(min=1) - everything / size
+        found.append(x.smoothing * x.scale * torch.where(count > 0, more, 0))
+        rows = rows.turned()
+    return found
 
 
 def _matrices(x: Asked, query: Tensor, key: Tensor | None) -> tuple[Tensor, Tensor]:
@@ -82,9 +112,12 @@ def _matrices(x: Asked, query: Tensor, key: Tensor | None) -> tuple[Tensor, Tens
 
 def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     """The log-sum-exp over all columns from one pass without positives, and these beside it."""
+    itself, products = key is None, query.dtype
+    # Near convergence the gradients of both parts nearly cancel: they meet before they are rounded.
     q, k = _matrices(x, query, key)
-    itself, dtype = key is None, accumulate_dtype(q.dtype)
-    rows = Rows(q.to(dtype), k.to(dtype), itself)
+    same, q = k is q, q.to(accumulate_dtype(products))
+    k = q if same else k.to(q.dtype)
+    rows = Rows(q, k, itself)
     options = {"scale": x.scale, "unit": x.plain, "normalize": False, "both": x.both}
     triangle = itself and x.plain
     if itself and not triangle:  # a row leaves out itself as its positive, which then comes back
@@ -92,7 +125,7 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     sides = [_side(x, rows, False)] + ([_side(x, rows.turned(), True)] if x.both else [])
     columns = None if triangle else k
     if _row_by_row(x) or any(count.requires_grad for count, _ in sides):
-        found = row_losses(problem(q, columns, **options))
+        found = row_losses(problem(q, columns, **options), products=products)
         lse = [found.loss + found.positive, found.col_loss][: len(sides)]
         return joined(x, [
             _weighted(sums, count) - positive
@@ -101,7 +134,7 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     weights = [count if x.row_weight is None else count * x.row_weight for count, _ in sides]
     row_weight, col_weight = (*weights, None)[:2]
     p = problem(q, columns, row_weight=row_weight, col_weight=col_weight, **options)
-    loss, _ = mean_loss(p)
+    loss, _ = mean_loss(p, products)
     if itself and not triangle:
         loss = loss + (row_weight * x.scale * rows.own).mean()
     positive = sum(_weighted(side, x.row_weight).mean() for _, side in sides) / len(sides)
@@ -160,7 +193,7 @@ def _summed_pairs(x: Asked, rows: Rows, row: Tensor, column: Tensor) -> tuple[Te
     s = x.scale * pair_products(rows.q, rows.k, row, column)
     s = torch.where(weight > 0, s + torch.where(weight > 0, weight, 1).log(), -torch.inf)
     sums = log_sum_by_row(s, row, len(rows.q))
-    some = sums > -torch.inf
+    some = sums != -torch.inf
     return some.to(sums.dtype), torch.where(some, sums, 0)
 
 

@@ -8,6 +8,7 @@ from .. import _check
 from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype
+from .contrast import contrast
 from .rows import reduced, row_products
 from .unit_rows import unit_rows
 
@@ -22,6 +23,7 @@ def info_nce(
     reduction: str = "mean",
     ids: Tensor | None = None,  # [n] int64
     duplicates: str = "positive",
+    label_smoothing: float = 0.0,
     normalize: bool = True,
 ) -> Tensor:
     """InfoNCE of every query against its key and the negatives.
@@ -42,6 +44,8 @@ def info_nce(
             duplicates.
         duplicates: "positive": they are positives of each other, of which the mean counts; or
             "ignore": they are no negatives.
+        label_smoothing: From 0 to 1, as of ``F.cross_entropy``: the part of the target that is
+            spread over all keys.
         normalize: False where all rows have unit length already.
 
     Returns:
@@ -49,7 +53,8 @@ def info_nce(
 
     Raises:
         ValueError: Shapes do not fit, an empty batch, a temperature that is not positive, an
-            unknown mode, reduction or way with duplicates, or ids together with negatives.
+            unknown mode, reduction or way with duplicates, ids together with negatives, or label
+            smoothing together with negatives or with duplicates that are ignored.
         TypeError: Dtypes differ or are not floating point.
 
     Source: van den Oord et al. 2018, "Representation Learning with Contrastive Predictive
@@ -62,6 +67,15 @@ def info_nce(
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if negatives is not None and ids is not None:
         raise ValueError("ids must be None where negatives are given: they replace the other keys")
+    if _check.share("label_smoothing", label_smoothing):
+        if negatives is not None or (ids is not None and duplicates == "ignore"):
+            raise ValueError(
+                "label_smoothing must be 0 where negatives are given or duplicates are ignored"
+            )
+        return contrast(
+            query, key, temperature=temperature, labels=None if ids is None else (ids, ids),
+            label_smoothing=label_smoothing, reduction=reduction, normalize=normalize,
+        )  # fmt: skip
     if negatives is not None and negative_mode == "paired":
         q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
         return reduced(_paired(q, k, negatives, scale, normalize), reduction)

@@ -72,7 +72,8 @@ def of_targets(
 ) -> Sums:
     """y = a b^T."""
     weight = (a.double() * b.double().sum(0)).sum(1)  # of which the own may be nearly all
-    total = ((a @ (b.T @ rows.k)) * rows.q).sum(1)
+    with no_autocast(a):
+        total = ((a @ (b.T @ rows.k)) * rows.q).sum(1)
     if rows.itself:
         own = (a.double() * b.double()).sum(1)
         # Of a row that shares nothing with another one, rounding would leave a positive.

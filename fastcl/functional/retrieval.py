@@ -121,6 +121,8 @@ def _guide(guide, hard, query):
             "guide must hold embeddings of queries and documents, and of hard negatives where "
             f"there are some, got {len(guide)}"
         )
+    for i, x in enumerate(guide):
+        _check.tensor(f"guide[{i}]", x)
     a, b = (x.detach() for x in guide[:2])
     _check.pairs("guide[1]", b, "guide[0]", a)
     if len(a) != len(query) or a.device != query.device:

@@ -31,7 +31,8 @@ def rince(
         z1: Second view `[n, d]`; row i belongs to row i of z0.
         temperature: Positive; divides the similarities. A tensor of one element receives a
             gradient.
-        q: Above 0, at most 1: towards 0 InfoNCE, at 1 the most robust.
+        q: Above 0, at most 1: towards 0 InfoNCE, at 1 the most robust. The loss grows as exp(q /
+            temperature), which float32 holds up to 88.
         lam: Positive, the weight of all columns beside the positive.
         normalize: False where all rows have unit length already.
 
@@ -54,5 +55,5 @@ def rince(
     ids = torch.arange(2 * n, device=z.device).remainder_(n)
     found = row_losses(problem(z, scale=scale, ids=ids, normalize=False))
     positive = scale * row_products(z[:n], z[n:]).repeat(2)
-    everything = log_lam + found.loss + found.positive
-    return ((q * everything).exp() - (q * positive).exp()).mean() / q
+    # The second factor of e^a - e^b = e^b (e^(a - b) - 1) knows a loss near zero to all digits.
+    return ((q * positive).exp() * torch.expm1(q * (log_lam + found.loss))).mean() / q

@@ -4,6 +4,8 @@ from .bank import CMCLoss, InstDiscLoss, NCELoss
 from .features import BarlowTwinsLoss, CPCLoss, DIMDVLoss, DIMJSDLoss, DIMNCELoss, SwAVLoss
 from .modalities import CLIPLoss, SigLIPLoss
 from .momentum import BYOLLoss, MoCoLoss, MoCoV3Loss, SimSiamLoss
+from .noisy_views import DebiasedLoss, HCLLoss, RINCELoss
+from .positives import ContrastLoss, MatryoshkaLoss, MILNCELoss, RetrievalLoss
 from .views import (
     DCLLoss,
     DCLWLoss,
@@ -16,8 +18,9 @@ from .views import (
 )
 
 __all__ = [
-    "BYOLLoss", "BarlowTwinsLoss", "CLIPLoss", "CMCLoss", "CPCLoss", "DCLLoss", "DCLWLoss",
-    "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "FlatNCELoss", "InfoNCELoss", "InstDiscLoss",
-    "InvaSpreadLoss", "MoCoLoss", "MoCoV3Loss", "NCELoss", "NTXentLoss", "SigLIPLoss", "SimCSELoss",
+    "BYOLLoss", "BarlowTwinsLoss", "CLIPLoss", "CMCLoss", "CPCLoss", "ContrastLoss", "DCLLoss",
+    "DCLWLoss", "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "DebiasedLoss", "FlatNCELoss", "HCLLoss",
+    "InfoNCELoss", "InstDiscLoss", "InvaSpreadLoss", "MILNCELoss", "MatryoshkaLoss", "MoCoLoss",
+    "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss", "SigLIPLoss", "SimCSELoss",
     "SimSiamLoss", "SupConLoss", "SwAVLoss",
 ]  # fmt: skip

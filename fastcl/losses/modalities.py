@@ -21,6 +21,10 @@ class _PairLoss(nn.Module):
 class CLIPLoss(_PairLoss):
     """`functional.clip`: image to text and text to image with a learned scale."""
 
+    def __init__(self, *, duplicates: str = "positive", label_smoothing: float = 0.0) -> None:
+        super().__init__(duplicates=duplicates)
+        self.label_smoothing = _check.share("label_smoothing", label_smoothing)
+
     def forward(
         self,
         image: Tensor,  # [n, d]
@@ -28,7 +32,17 @@ class CLIPLoss(_PairLoss):
         logit_scale: Tensor | float,  # []
         ids: Tensor | None = None,  # [n] int64
     ) -> Tensor:
-        return F.clip(image, text, logit_scale, ids=ids, duplicates=self.duplicates)
+        return F.clip(
+            image,
+            text,
+            logit_scale,
+            ids=ids,
+            duplicates=self.duplicates,
+            label_smoothing=self.label_smoothing,
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, label_smoothing={self.label_smoothing}"
 
 
 class SigLIPLoss(_PairLoss):

@@ -17,12 +17,14 @@ class InfoNCELoss(DuplicatesLoss):
         negative_mode: str = "unpaired",
         reduction: str = "mean",
         duplicates: str = "positive",
+        label_smoothing: float = 0.0,
     ) -> None:
         super().__init__(temperature, duplicates)
         _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
         _check.one_of("reduction", reduction, ("mean", "sum", "none"))
         self.negative_mode = negative_mode
         self.reduction = reduction
+        self.label_smoothing = _check.share("label_smoothing", label_smoothing)
 
     def forward(
         self,
@@ -40,6 +42,7 @@ class InfoNCELoss(DuplicatesLoss):
             reduction=self.reduction,
             ids=ids,
             duplicates=self.duplicates,
+            label_smoothing=self.label_smoothing,
         )
 
 
