@@ -244,3 +244,10 @@ def test_transformers_are_built_for_the_size_of_the_images(monkeypatch, library)
     assert width == 3 and network.place.shape[-1] == 96
     with pytest.raises(ValueError, match=f"{library}:rigid does not take images of 96 x 96"):
         build_backbone(f"{library}:rigid", channels=3, size=96)
+
+
+def test_a_missing_library_is_named(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "safetensors", None)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(ModuleNotFoundError, match="pip install safetensors"):
+        fastcl.load_backbone(tmp_path)

@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import torch
@@ -107,10 +108,22 @@ class Preprocessing(nn.Module):
         return flat.clamp(0, 1).view(*x.shape[:-2], self.size, self.size)
 
 
+def _library() -> ModuleType:
+    try:
+        import safetensors.torch
+    except ModuleNotFoundError as error:
+        if (error.name or "").split(".")[0] != "safetensors":
+            raise
+        raise ModuleNotFoundError(
+            "the weights of a backbone need safetensors: pip install safetensors",
+            name="safetensors",
+        ) from error
+    return safetensors
+
+
 def save_weights(path: Path, state: dict[str, Tensor], facts: Facts) -> None:
     """A file that other programs load too: tensors by name, and strings of metadata."""
-    from safetensors.torch import save
-
+    save = _library().torch.save
     # Copies: safetensors takes neither channels last nor tensors that share memory.
     tensors = {name: torch.empty_like(x, device="cpu", memory_format=torch.contiguous_format)
                .copy_(x) for name, x in state.items()}  # fmt: skip
@@ -138,16 +151,16 @@ def read_weights(path: Path) -> tuple[Facts, dict[str, Tensor]]:
     Raises:
         FileNotFoundError: No such file.
         ValueError: Not such a file, or one whose bytes have changed since.
+        ModuleNotFoundError: safetensors is not installed.
     """
-    from safetensors import SafetensorError, safe_open
-
+    library = _library()
     if not path.is_file():
         raise FileNotFoundError(f"no weights at {str(path)!r}")
     try:
-        with safe_open(path, "pt") as file:
+        with library.safe_open(path, "pt") as file:
             metadata = file.metadata() or {}
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
+    except (library.SafetensorError, OSError) as error:
         raise ValueError(f"{str(path)!r} is no readable safetensors file: {error}") from error
     missing = Facts.__dataclass_fields__.keys() - metadata.keys()
     if missing:
