@@ -50,6 +50,10 @@ def losses(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor]:
         (None, x.column_bias), x.labels, x.targets, None if x.pairs is None else x.pairs[:2], guide,
     )  # fmt: skip
     sides = [side, side.turned()] if x.both else [side]
+    # What a side has, or no block takes.
+    x = x._replace(**dict.fromkeys(
+        ("row_scale", "labels", "targets", "row_weight", "column_bias", "guide")
+    ))  # fmt: skip
     return [_of_rows(x, side) for side in sides]
 
 
@@ -105,6 +109,8 @@ class _InBlocks(torch.autograd.Function):
         for rows in ctx.blocks:
             with torch.enable_grad():
                 losses = ctx.block(rows, tensors)
+            if not losses.requires_grad:
+                continue
             found = torch.autograd.grad(losses, wanted, grad[rows], allow_unused=True)
             for total, part in zip(sums, found, strict=True):
                 if part is not None:
