@@ -99,9 +99,18 @@ def arguments(draw) -> tuple[Tensor, Tensor | None, dict]:
 
 
 def leaves(draw_gradient, query, key, options) -> list[Tensor]:
-    """Rows, columns, and of the options those that are to have a gradient."""
-    found = [query] if key is None else [query, key]
-    for name in ("temperature", "column_bias", "row_weight", "level_weights", "targets", "pairs"):
+    """Of rows, columns and options those that are to have a gradient."""
+    found, options = [], {"query": query, "key": key, **options}
+    for name in (
+        "query",
+        "key",
+        "temperature",
+        "column_bias",
+        "row_weight",
+        "level_weights",
+        "targets",
+        "pairs",
+    ):
         parts = options.get(name)
         parts = parts if isinstance(parts, tuple) else (parts,)
         floating = [x for x in parts if isinstance(x, Tensor) and x.is_floating_point()]

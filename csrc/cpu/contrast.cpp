@@ -83,7 +83,9 @@ void contrast_mean(const ContrastMean<T>& x) {
   } else {
     in_passes(problem, rows.data(), to_cols, dq, dk);
   }
-  std::copy_n(rows.data(), n, x.losses);
+  for (int64_t i = 0; i < n; ++i) {
+    x.losses[i] = problem.paired || rows[3 * n + i] != 0 ? rows[i] : T(0);
+  }
   // What has weight zero takes no part, whatever its loss.
   const auto part = [](double weight, T loss) { return weight == 0 ? 0 : weight * loss; };
   *x.loss = sum_of(

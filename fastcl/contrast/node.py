@@ -100,7 +100,8 @@ class _Rows(torch.autograd.Function):
         rows, cols, rank, weighted = ops.contrast_forward.default(*p, pivot, needs.q, needs.k)
         if p.finishes(needs.q, needs.k):
             # The columns are needed no more: MoCo may push to its queue before the backward.
-            p = p._replace(k=(p.k[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
+            nothing = dict.fromkeys(("row_ids", "col_ids", "limit", "guide_q", "guide_k"))
+            p = p._replace(k=(p.k[0].new_empty(0, p.width),), **nothing)
         ctx.options, *tensors = p.apart()
         ctx.save_for_backward(rows, cols, weighted, *tensors)
         ctx.layout = layout

@@ -8,8 +8,10 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from torch.utils.checkpoint import checkpoint
 
+from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
 from .asked import Asked
 from .unit_rows import unit_rows
@@ -48,16 +50,73 @@ def losses(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor]:
         (None, x.column_bias), x.labels, x.targets, None if x.pairs is None else x.pairs[:2], guide,
     )  # fmt: skip
     sides = [side, side.turned()] if x.both else [side]
+    # What a side has, or no block takes.
+    x = x._replace(**dict.fromkeys(
+        ("row_scale", "labels", "targets", "row_weight", "column_bias", "guide")
+    ))  # fmt: skip
     return [_of_rows(x, side) for side in sides]
 
 
 def _of_rows(x: Asked, side: Side) -> Tensor:
-    step = max(1, BLOCK // len(side.k))
-    found = []
-    for start in range(0, len(side.q), step):
-        rows = slice(start, min(start + step, len(side.q)))
-        found.append(checkpoint(_block, x, side, rows, use_reentrant=False))
-    return torch.cat(found)
+    blocks = _slices(len(side.q), len(side.k))
+    if torch.compiler.is_compiling():
+        found = [checkpoint(_block, x, side, rows, use_reentrant=False) for rows in blocks]
+        return torch.cat(found)
+    leaves, spec = tree_flatten((x, side))
+    is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+    others = [None if this else leaf for this, leaf in zip(is_tensor, leaves, strict=True)]
+    tensors = [leaf for this, leaf in zip(is_tensor, leaves, strict=True) if this]
+
+    def block(rows: slice, tensors) -> Tensor:
+        tensors = iter(tensors)
+        whole = [next(tensors) if this else leaf
+                 for this, leaf in zip(is_tensor, others, strict=True)]  # fmt: skip
+        return _block(*tree_unflatten(whole, spec), rows)
+
+    return _InBlocks.apply(block, blocks, *tensors)
+
+
+def _slices(n: int, m: int) -> list[slice]:
+    step = max(1, BLOCK // m)
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
+class _InBlocks(torch.autograd.Function):
+    """What checkpoints would do, but nothing small is left between the large pieces of memory that
+    a block frees: the allocator takes them for the next one."""
+
+    @staticmethod
+    def forward(ctx, block, blocks, *tensors):
+        losses = None
+        for rows in blocks:
+            found = block(rows, tensors)
+            losses = found.new_empty(blocks[-1].stop) if losses is None else losses
+            losses[rows] = found
+        ctx.block, ctx.blocks = block, blocks
+        ctx.save_for_backward(*tensors)
+        return losses
+
+    @staticmethod
+    def backward(ctx, grad):
+        refuse_second_derivative()
+        needs = ctx.needs_input_grad[2:]
+        tensors = [
+            x.detach().requires_grad_(need)
+            for x, need in zip(ctx.saved_tensors, needs, strict=True)
+        ]
+        wanted = [x for x in tensors if x.requires_grad]
+        sums = [torch.zeros_like(x) for x in wanted]
+        for rows in ctx.blocks:
+            with torch.enable_grad():
+                losses = ctx.block(rows, tensors)
+            if not losses.requires_grad:
+                continue
+            found = torch.autograd.grad(losses, wanted, grad[rows], allow_unused=True)
+            for total, part in zip(sums, found, strict=True):
+                if part is not None:
+                    total += part
+        sums = iter(sums)
+        return None, None, *(next(sums) if need else None for need in needs)
 
 
 def _block(x: Asked, side: Side, rows: slice) -> Tensor:

@@ -194,27 +194,28 @@ def _in_two_passes(x: Prepared, need_q: bool, need_k: bool):
     # Without a positive, and without own, every row may be one that counts as zero.
     finishes = p.finishes(need_q, need_k) and (p.paired or p.own is not None)
     rows, cols, _, weighted = x.statistics(x.extra(), None, finishes)
-    losses, weight = rows[0], _weight(rows, p.row_weight, p.paired)
-    loss, col_weight = _mean(losses, weight), None
+    losses, alone = _counted(rows, p.paired)
+    loss, others = _mean(losses, p.row_weight), None
     if p.both:
-        col_weight = _weight(cols, p.col_weight, p.paired)
-        loss = (loss + _mean(cols[0], col_weight)) / 2
+        found, others = _counted(cols, p.paired)
+        loss = (loss + _mean(found, p.col_weight)) / 2
     if finishes:
         dq = weighted * (x.total / p.rows)
-        dq = dq if weight is None else dq.mul_(weight[:, None])
+        dq = dq if p.row_weight is None else dq.mul_(p.row_weight[:, None])
         return loss, losses, dq, common.empty(rows, 0, p.width)
     grad = col_grad = None
     if need_q or need_k:
-        grad = _upstream(losses, weight, share)
-        col_grad = _upstream(cols[0], col_weight, share) if p.both else None
+        grad = _upstream(losses, alone, p.row_weight, share)
+        col_grad = _upstream(cols[0], others, p.col_weight, share) if p.both else None
     return loss, losses, *_gradients(x, (grad, None, col_grad, None), rows, cols, need_q, need_k)
 
 
-def _weight(statistics: Tensor, given: Tensor | None, paired: bool) -> Tensor | None:
-    """Of the losses in the mean, [n]; None: ones."""
+def _counted(statistics: Tensor, paired: bool) -> tuple[Tensor, Tensor | None]:
+    """Losses [n], 0 without a positive, and where that is."""
     if paired:
-        return given
-    return torch.where(statistics[3] == 0, 0, 1.0 if given is None else given)
+        return statistics[0], None
+    alone = statistics[3] == 0
+    return torch.where(alone, 0, statistics[0]), alone
 
 
 def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
@@ -222,11 +223,11 @@ def _mean(losses: Tensor, weight: Tensor | None) -> Tensor:
     return (losses if weight is None else torch.where(weight == 0, 0, weight * losses)).mean()
 
 
-def _upstream(losses: Tensor, weight: Tensor | None, share: float) -> Tensor:
+def _upstream(losses: Tensor, alone: Tensor | None, weight: Tensor | None, share: float) -> Tensor:
     """The gradient of the mean to every loss."""
-    if weight is None:
-        return torch.full_like(losses, share / len(losses))
-    return weight * (share / len(losses))
+    share = share / len(losses)
+    grad = torch.full_like(losses, share) if weight is None else weight * share
+    return grad if alone is None else torch.where(alone, 0, grad)
 
 
 def _is_frozen(p: Problem, needs) -> bool:

@@ -12,7 +12,9 @@ class DebiasedLoss(TemperatureLoss):
 
     def __init__(self, temperature: float = 0.5, *, tau_plus: float = 0.1) -> None:
         super().__init__(temperature)
-        self.tau_plus = _check.share("tau_plus", tau_plus)
+        self.tau_plus = _check.finite("tau_plus", tau_plus)
+        if not 0 <= tau_plus < 1:
+            raise ValueError(f"tau_plus must be from 0 to below 1, got {tau_plus}")
 
     def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
         return F.debiased(z0, z1, temperature=self.temperature, tau_plus=self.tau_plus)
@@ -29,6 +31,8 @@ class HCLLoss(DebiasedLoss):
     ) -> None:
         super().__init__(temperature, tau_plus=tau_plus)
         self.beta = _check.finite("beta", beta)
+        if beta < 0:
+            raise ValueError(f"beta must not be negative, got {beta}")
 
     def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
         return F.hcl(z0, z1, temperature=self.temperature, tau_plus=self.tau_plus, beta=self.beta)

@@ -229,21 +229,22 @@ def contrast_mean(
     columns', and its gradients. A row without a positive counts as zero where paired is False.
 
     Returns:
-        loss [], the losses of the rows [n], and the four of contrast_backward.
+        loss [], the losses of the rows [n], not weighted, and the four of contrast_backward.
     """
     need = need_q or need_k or need_own or need_scale
     rows, cols, _, weighted = contrast_forward(p, None, need_q, need_k)
     share = 0.5 if p.both else 1.0
     weight, col_grad = _weight(rows, p.row_weight, p.paired), None
+    losses = rows[0].clone() if p.paired else torch.where(rows[3] == 0, 0, rows[0])
     loss, grad = _mean(rows[0], weight), weight * (share / p.rows)
     if p.both:
         weight = _weight(cols, p.col_weight, p.paired)
         loss, col_grad = (loss + _mean(cols[0], weight)) / 2, weight * (share / p.columns)
     if not need:
         nothing = (rows.new_empty(0, p.width) for _ in range(3))
-        return loss, rows[0].clone(), *nothing, rows.new_empty(0)
+        return loss, losses, *nothing, rows.new_empty(0)
     found = contrast_backward(
         p, rows, cols, weighted, grad, None, col_grad, None, need_q, need_k, need_own, need_scale
     )
     dq, *found = found
-    return loss, rows[0].clone(), dq if need_q else dq[:0], *found
+    return loss, losses, dq if need_q else dq[:0], *found
