@@ -65,7 +65,7 @@ CASES: tuple[Update | Push, ...] = (
 
 
 def _ours(target: list[Tensor], online: list[Tensor]) -> None:
-    fastcl.functional.momentum_update_(target, online, MOMENTUM)
+    fastcl.momentum_update_(target, online, MOMENTUM)
 
 
 def _foreach_lerp(target: list[Tensor], online: list[Tensor]) -> None:
@@ -78,12 +78,12 @@ def _averaged_model() -> Callable[[list[Tensor], list[Tensor]], None]:
 
 
 def _push(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
-    fastcl.functional.queue_push_(queue, pointer, rows, normalize=True)
+    fastcl.queue_push_(queue, pointer, rows, normalize=True)
 
 
 def _two_steps(queue: Tensor, pointer: Tensor, rows: Tensor) -> None:
     """Without the fusion: normalise, then push."""
-    fastcl.functional.queue_push_(queue, pointer, fastcl.functional.unit_rows(rows))
+    fastcl.queue_push_(queue, pointer, fastcl.unit_rows(rows))
 
 
 def _as_in_moco() -> Callable[..., Tensor]:

@@ -7,7 +7,7 @@ from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from . import blocks
 from .asked import asked
-from .contrast_ways import beside_lse, by_ids, joined, limited_to_margin
+from .contrast_ways import beside_lse, by_ids, joined, limited_to_margin, summed_labels
 from .rows import row_products
 from .unit_rows import unit_rows
 
@@ -91,6 +91,8 @@ def contrast(
         return joined(x, blocks.losses(x, query, key))
     if limited:
         return limited_to_margin(x, query, key)
+    if x.summed and x.labels is not None:
+        return summed_labels(x, query, key)
     return beside_lse(x, query, key)
 
 

@@ -1,6 +1,7 @@
 """The ways of `contrast`: what the operators know by themselves, and what goes beside them."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..contrast.node import mean_loss, row_losses
@@ -141,6 +142,26 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     return _of_mean(loss - positive, query, x.reduction)
 
 
+def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
+    """The logarithm of the sum over the columns of a label, beside that over all others."""
+    q, k = _matrices(x, query, key)
+    dtype, itself = accumulate_dtype(q.dtype), key is None
+    options = {"scale": x.scale, "unit": x.plain, "normalize": False, "positives_in": False}
+    losses = []
+    for a, b, labels in ((q, k, x.labels), (k, q, x.labels[::-1]))[: 1 + x.both]:
+        rows, total = Rows(a.to(dtype), b.to(dtype), itself), 0
+        levels = zip(*(side.unbind(1) for side in labels), strict=True)
+        for share, ids in zip(x.shares(labels[0].shape[1]), levels, strict=True):
+            positive = positives.log_sums_of_labels(rows, *ids, x.scale)
+            alone = itself and x.plain
+            p = problem(a, None if alone else b, ids=ids[0] if alone else ids, **options)
+            others, some = row_losses(p), positive != -torch.inf
+            away = others.loss + others.positive - torch.where(some, positive, 0)
+            total = total + share * torch.where(some, F.softplus(away), 0)
+        losses.append(total)
+    return joined(x, losses)
+
+
 def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
     """How often lse counts in the loss of every row, and what is subtracted, both [n]."""
 
@@ -151,9 +172,7 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
         row, column = way(x.pairs[:2])
         return _summed_pairs(x, rows, row, column)
     if x.labels is not None:
-        levels = list(zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True))
-        if x.summed:
-            return _summed_levels(x, rows, levels)
+        levels = zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True)
     if x.diagonal:
         found = [positives.diagonal(rows)]
     elif x.labels is not None:
@@ -172,17 +191,6 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
         size, total = positives.all_columns(rows)
         mean = (1 - x.smoothing) * mean + x.smoothing * counts * (total / size)
     return counts, x.scale * mean
-
-
-def _summed_levels(x: Asked, rows: Rows, levels) -> tuple[Tensor, Tensor]:
-    """The same of the logarithm of the sum over the columns of a row's label, at every level."""
-    counts = total = 0
-    for share, level in zip(x.shares(len(levels)), levels, strict=True):
-        sums = positives.log_sums_of_labels(rows, *level, x.scale)
-        some = sums > -torch.inf
-        counts = counts + share * some.to(sums.dtype)
-        total = total + share * torch.where(some, sums, 0)
-    return counts, total
 
 
 def _summed_pairs(x: Asked, rows: Rows, row: Tensor, column: Tensor) -> tuple[Tensor, Tensor]:

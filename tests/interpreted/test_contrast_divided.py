@@ -21,7 +21,7 @@ def problem(form, dtype, divided=(True, True, True), **changes):
     k, own = (own, own) if form == "constant key" else (k, own)
     ids, cols = torch.arange(17) % 9, torch.arange(17 if form == "views" else len(k)) % 9
     p = Problem(
-        parts, () if form == "views" else (k,), own, torch.tensor(2.0), ids, cols, 5.0,
+        parts, () if form == "views" else (k,), own, torch.tensor(2.0), ids, cols, *[None] * 5, 5.0,
         form == "both", True, all(divided), *divided, True,
     )  # fmt: skip
     grads = [torch.rand(len(x), generator=random) + 0.1 for x in (ids, cols)]

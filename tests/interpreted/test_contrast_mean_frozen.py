@@ -28,7 +28,8 @@ def rows(n, m, d, dtype):
 
 def problem(query, key, columns, scale, normalize=True, normalize_key=True, **pairs):
     return Problem(
-        (query,), (columns,), key, None, pairs.get("row_ids"), pairs.get("col_ids"), scale,
+        (query,), (columns,), key, None, pairs.get("row_ids"), pairs.get("col_ids"),
+        *[None] * 5, scale,
         False, True, True, normalize, False, normalize_key, True,
     )  # fmt: skip
 

@@ -12,7 +12,7 @@ slow = pytest.mark.slow
 
 def problem(parts, scale, ids, positives_in, normalize, paired):
     return Problem(
-        tuple(parts), (), None, None, ids, None, scale, False, positives_in, True,
+        tuple(parts), (), None, None, ids, None, *[None] * 5, scale, False, positives_in, True,
         normalize, normalize, normalize, paired,
     )  # fmt: skip
 

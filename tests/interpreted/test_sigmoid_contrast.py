@@ -21,7 +21,8 @@ def run(module, arguments):
     """Of rows as they are, or divided."""
     x = {"positives_in": True, "divided": (False, False), **arguments}
     p = Problem(
-        (x["q"],), (x["k"],), None, x["logit_scale"], x["row_ids"], x["col_ids"], x["scale"],
+        (x["q"],), (x["k"],), None, x["logit_scale"], x["row_ids"], x["col_ids"],
+        *[None] * 5, x["scale"],
         False, x["positives_in"], True, *x["divided"], False, True,
     )  # fmt: skip
     return module.sigmoid_contrast(p, x["bias"], x["logit_bias"], x["need_q"], x["need_k"])
