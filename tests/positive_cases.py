@@ -192,7 +192,8 @@ POSITIVES = (
          kwargs={"tau_plus": 0.1}),
     Case("hcl", F.hcl, plain_contrast.hcl, _strangers, smallest=2,
          kwargs={"tau_plus": 0.1, "beta": 1.0}),
-    Case("rince", F.rince, plain_contrast.rince, two("z0", "z1"), kwargs={"q": 0.1, "lam": 0.01}),
+    # exp(q / temperature): a larger q has the rounding of one logit decide.
+    Case("rince", F.rince, plain_contrast.rince, two("z0", "z1"), kwargs={"q": 0.05, "lam": 0.01}),
     Case("retrieval", *RETRIEVAL, _documents),
     Case("retrieval_hard", *RETRIEVAL, _hard),
     Case("retrieval_margin", *RETRIEVAL, _hard, kwargs=MARGIN),
