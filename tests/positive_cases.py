@@ -35,7 +35,9 @@ def _in_steps(function):
     one element decides the errors of either side, of InfoNCE too."""
 
     def call(query, key, *, temperature):
-        widths = max(1, 3 * query.shape[1] // 4), query.shape[1]
+        d = query.shape[1]
+        d = d if isinstance(d, int) else 1  # nested tensors have no width
+        widths = max(1, 3 * d // 4), d
         return function(query, key, widths=widths, weights=(0.5, 1.0), temperature=temperature)
 
     return call

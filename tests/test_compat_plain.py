@@ -3,10 +3,10 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from fastcl.compat._positive_pairs import log_sum_by_row, matching_pairs, pair_products
 from peers import budgets
 
 from fastcl.compat import info_nce, lightly, open_clip, solo, supcontrast
+from fastcl.functional.pairs import log_sum_by_row, matching_pairs, pair_products
 
 
 def rows(n, d, *names):

@@ -86,8 +86,10 @@ def contrast(
     if normalize:
         query = unit_rows(query)
         key = None if key is None else unit_rows(key)
-    # Only where a pair of thin factors is known for y is its sum under the logarithm not.
-    if (limited and not x.by_ids) or (x.summed and x.targets is not None):
+    # Of thin factors of y the sum under the logarithm is not known, and in the order of labels the
+    # host asks for their number, which a graph cannot.
+    asks = x.labels is not None and torch.compiler.is_compiling()
+    if (limited and not x.by_ids) or (x.summed and (x.targets is not None or asks)):
         return joined(x, blocks.losses(x, query, key))
     if limited:
         return limited_to_margin(x, query, key)
