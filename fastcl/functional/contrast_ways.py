@@ -10,7 +10,7 @@ from ..reference import accumulate_dtype
 from . import positives
 from .asked import Asked
 from .pairs import log_sum_by_row, pair_products
-from .positives import Rows
+from .positives import Rows, sides
 from .rows import reduced, row_products
 from .unit_rows import unit_rows
 
@@ -78,7 +78,7 @@ def _spread(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor | float]
         return [0.0] * (1 + x.both)
     dtype, itself = accumulate_dtype(query.dtype), key is None
     q = query.to(dtype)
-    rows, labels, found = Rows(q, q if itself else key.to(dtype), itself), x.labels, []
+    rows, labels, found = sides(q, q if itself else key.to(dtype), itself), x.labels, []
     for _ in range(1 + x.both):
         if labels is None:
             count, total = positives.diagonal(rows)
@@ -118,27 +118,27 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     q, k = _matrices(x, query, key)
     same, q = k is q, q.to(accumulate_dtype(products))
     k = q if same else k.to(q.dtype)
-    rows = Rows(q, k, itself)
+    rows = sides(q, k, itself)
     options = {"scale": x.scale, "unit": x.plain, "normalize": False, "both": x.both}
     triangle = itself and x.plain
     if itself and not triangle:  # a row leaves out itself as its positive, which then comes back
         options |= {"ids": torch.arange(len(q), device=q.device), "positives_in": False}
-    sides = [_side(x, rows, False)] + ([_side(x, rows.turned(), True)] if x.both else [])
+    both = [_side(x, rows, False)] + ([_side(x, rows.turned(), True)] if x.both else [])
     columns = None if triangle else k
-    if _row_by_row(x) or any(count.requires_grad for count, _ in sides):
+    if _row_by_row(x) or any(count.requires_grad for count, _ in both):
         found = row_losses(problem(q, columns, **options), products=products)
-        lse = [found.loss + found.positive, found.col_loss][: len(sides)]
+        lse = [found.loss + found.positive, found.col_loss][: len(both)]
         return joined(x, [
             _weighted(sums, count) - positive
-            for sums, (count, positive) in zip(lse, sides, strict=True)
+            for sums, (count, positive) in zip(lse, both, strict=True)
         ])  # fmt: skip
-    weights = [count if x.row_weight is None else count * x.row_weight for count, _ in sides]
+    weights = [count if x.row_weight is None else count * x.row_weight for count, _ in both]
     row_weight, col_weight = (*weights, None)[:2]
     p = problem(q, columns, row_weight=row_weight, col_weight=col_weight, **options)
     loss, _ = mean_loss(p, products)
     if itself and not triangle:
         loss = loss + (row_weight * x.scale * rows.own).mean()
-    positive = sum(_weighted(side, x.row_weight).mean() for _, side in sides) / len(sides)
+    positive = sum(_weighted(side, x.row_weight).mean() for _, side in both) / len(both)
     return _of_mean(loss - positive, query, x.reduction)
 
 
@@ -149,7 +149,7 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     options = {"scale": x.scale, "unit": x.plain, "normalize": False, "positives_in": False}
     losses = []
     for a, b, labels in ((q, k, x.labels), (k, q, x.labels[::-1]))[: 1 + x.both]:
-        rows, total = Rows(a.to(dtype), b.to(dtype), itself), 0
+        rows, total = sides(a.to(dtype), b.to(dtype), itself), 0
         levels = zip(*(side.unbind(1) for side in labels), strict=True)
         for share, ids in zip(x.shares(labels[0].shape[1]), levels, strict=True):
             positive = positives.log_sums_of_labels(rows, *ids, x.scale)

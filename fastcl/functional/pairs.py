@@ -25,6 +25,14 @@ def added(
     return to.index_add(0, index, values)
 
 
+def taken(
+    x: Tensor,  # [n, ...]
+    index: Tensor,  # [P] int64
+) -> Tensor:
+    """``x[index]``, whose gradient is added up in the same order every time."""
+    return x[index] if x.is_cuda else x.index_select(0, index)
+
+
 def matching_pairs(
     row_ids: Tensor,  # [n]
     col_ids: Tensor,  # [m]

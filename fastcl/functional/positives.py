@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..reference import no_autocast
-from .pairs import added, pair_products
+from .pairs import added, pair_products, taken
 from .rows import log_sum
 
 STRIP = 128  # rows whose positives are formed at once
@@ -24,15 +24,19 @@ class Rows(NamedTuple):
 
     q: Tensor  # [n, d]
     k: Tensor  # [m, d]
-    itself: bool  # columns are the rows, and none is its own positive
-
-    def turned(self) -> "Rows":
-        return Rows(self.k, self.q, self.itself)
+    own: Tensor | None  # [n] <q_i, k_i> where columns are the rows, and none is its own positive
 
     @property
-    def own(self) -> Tensor:
-        """Similarity of every row with its own column, [n]."""
-        return (self.q * self.k).sum(1)
+    def itself(self) -> bool:
+        return self.own is not None
+
+    def turned(self) -> "Rows":
+        return Rows(self.k, self.q, self.own)
+
+
+def sides(q: Tensor, k: Tensor, itself: bool) -> Rows:
+    """Of rows and columns; itself: the same ones, up to temperature and bias."""
+    return Rows(q, k, (q * k).sum(1) if itself else None)
 
 
 Sums = tuple[Tensor, Tensor]  # weight [n] and weight * mean [n]
@@ -40,7 +44,7 @@ Sums = tuple[Tensor, Tensor]  # weight [n] and weight * mean [n]
 
 def diagonal(rows: Rows) -> Sums:
     """Column i is the positive of row i."""
-    return rows.q.new_ones(len(rows.q)), rows.own
+    return rows.q.new_ones(len(rows.q)), (rows.q * rows.k).sum(1)
 
 
 def of_labels(
@@ -53,12 +57,13 @@ def of_labels(
     first = torch.ones_like(by_label, dtype=torch.bool)
     first[1:] = by_label[1:] != by_label[:-1]
     group = first.cumsum(0) - 1  # of every column in the order of labels
-    sums = added(torch.zeros_like(rows.k), group, rows.k[order])
-    sizes = added(rows.k.new_zeros(len(rows.k)), group, rows.k.new_ones(len(rows.k)))
+    own = torch.empty_like(group).scatter(0, order, group)
+    sums = added(torch.zeros_like(rows.k), own, rows.k)
+    sizes = added(rows.k.new_zeros(len(rows.k)), own, rows.k.new_ones(len(rows.k)))
     at = torch.searchsorted(by_label, row_labels.contiguous()).clamp(max=len(by_label) - 1)
     found, at = by_label[at] == row_labels, group[at]
     count = torch.where(found, sizes[at], 0)
-    total = torch.where(found, (rows.q * sums[at]).sum(1), 0)
+    total = torch.where(found, (rows.q * taken(sums, at)).sum(1), 0)
     if rows.itself:
         count, total = count - 1, total - rows.own
     # What is left of the row's own square is no positive.
@@ -125,7 +130,7 @@ def log_sums_of_labels(
     """
     by_row, row_order = row_labels.sort(stable=True)
     by_col, col_order = col_labels.sort(stable=True)
-    q, k = rows.q[row_order], rows.k[col_order]
+    q, k = taken(rows.q, row_order), taken(rows.k, col_order)
     first = torch.searchsorted(by_col, by_row)
     last = torch.searchsorted(by_col, by_row, right=True)
     starts = range(0, len(q), STRIP)
