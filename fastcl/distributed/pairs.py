@@ -29,8 +29,8 @@ def info_nce(
 
     Equal to ``functional.info_nce(gather(query), gather(key))``.
 
-    Arguments: those of `functional.info_nce` without negatives and reduction, ids meaning the same
-    on all ranks, and the package's.
+    Arguments: those of `functional.info_nce` without negatives, reduction and label_smoothing, ids
+    meaning the same on all ranks, and the package's.
     """
 
     def check() -> None:
@@ -74,7 +74,8 @@ def clip(
 
     Equal to ``functional.clip(gather(image), gather(text), logit_scale)``.
 
-    Arguments: those of `functional.clip`, ids meaning the same on all ranks, and the package's.
+    Arguments: those of `functional.clip` without label_smoothing, ids meaning the same on all
+    ranks, and the package's.
     """
 
     def check() -> None:
