@@ -23,9 +23,11 @@ class Loss:
     def title(self):
         ids = ["ids"] if "ids" in self.inputs else []
         more = [v if k == "duplicates" else k for k, v in self.kwargs.items() if k != "temperature"]
-        return "-".join([self.name, *self.frozen, *ids, *more])
+        learned = [x for x in self.scalars if x == "temperature"]
+        return "-".join([self.name, *self.frozen, *ids, *learned, *more])
 
 
+HEAT = {"temperature": 0.2}  # learned
 SCALE, BIAS, IGNORE = {"logit_scale": 14.0}, {"logit_bias": -3.0}, {"duplicates": "ignore"}
 LOSSES = (
     Loss("info_nce", ("query", "key"), kwargs={"temperature": 0.1}),
@@ -50,6 +52,13 @@ LOSSES = (
     Loss("nt_xent", ("z0", "z1", "ids"), kwargs=IGNORE),
     Loss("moco", ("query", "key", "ids"), frozen=("key",), modes=("",)),
     Loss("moco", ("query", "key", "ids"), kwargs=IGNORE, frozen=("key",), modes=("",)),
+    Loss("info_nce", ("query", "key"), HEAT),
+    Loss("nt_xent", ("z0", "z1"), HEAT),
+    Loss("nt_xent", ("z0", "z1", "ids"), HEAT, IGNORE),
+    Loss("dcl", ("z0", "z1"), HEAT),
+    Loss("sup_con", ("z", "labels"), HEAT, {"base_temperature": 0.1}),
+    Loss("moco", ("query", "key"), HEAT, frozen=("key",), modes=("",)),
+    Loss("info_nce", ("query", "key", "ids"), HEAT, IGNORE),
 )
 
 

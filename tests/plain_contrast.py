@@ -65,7 +65,7 @@ def contrast(
     if itself:
         inside.fill_diagonal_(False)
     levels = positive_weights(n, m, itself, labels, targets, pairs)
-    shares = [1 / len(levels)] * len(levels) if level_weights is None else level_weights
+    shares = [1.0] * len(levels) if level_weights is None else level_weights
     options = shares, positives, margin, label_smoothing
     loss = one_direction(s, judge, inside, levels, *options)
     weight = 1 if row_weight is None else row_weight

@@ -30,7 +30,9 @@ struct Shared {
   uint64_t full[kStages], empty[kStages];
 };
 
-__host__ __device__ int pairs_of(const ContrastSums& p) { return (p.tiles + kBlocks - 1) / kBlocks; }
+__host__ __device__ int pairs_of(const ContrastSums& p) {
+  return (p.tiles + kBlocks - 1) / kBlocks;
+}
 
 // Items of a cluster: a pair of row tiles and a strip. The last pair may have a tile too many: its
 // block reads along, and writes nothing.

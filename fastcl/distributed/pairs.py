@@ -17,7 +17,7 @@ def info_nce(
     query: Tensor,  # [b, d]
     key: Tensor,  # [b, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # []
     ids: Tensor | None = None,  # [b] int64
     duplicates: str = "positive",
     normalize: bool = True,
@@ -35,11 +35,12 @@ def info_nce(
 
     def check() -> None:
         _check.pairs("key", key, "query", query)
-        _check.positive("temperature", temperature)
+        _check.inverse("temperature", temperature, query.device)
         _check.duplicates(ids, duplicates, query)
 
     plan = agree(
-        "query", query, mode, group, equal, check, {"query": query, "key": key},
+        "query", query, mode, group, equal, check,
+        {"query": query, "key": key, "temperature": temperature},
         {"temperature": temperature, "normalize": normalize, "duplicates": duplicates}, ids,
     )  # fmt: skip
     if plan is None:
@@ -51,9 +52,9 @@ def info_nce(
     scale = 1 / temperature
     if ids is not None and duplicates == "ignore":
         lse, _, _ = contrast(q, k, ids, plan, scale=scale, negatives_only=True)
-        return global_mean(F.softplus(lse - scale * row_products(q, k)), plan)
+        return global_mean(F.softplus(lse - shared(scale, plan) * row_products(q, k)), plan)
     ids = global_ids(plan, q.device) if ids is None else ids
-    if plan.mode == "gather":
+    if plan.mode == "gather" and not isinstance(scale, Tensor):
         return mean_contrast(q, k, ids, plan, scale=scale)
     return global_mean(contrast(q, k, ids, plan, scale=scale)[0], plan)
 
@@ -160,7 +161,7 @@ def moco(
     key: Tensor,  # [b, d]
     queue: Tensor,  # [K, d] unit rows, the same on every rank
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # [] or [b]
     ids: Tensor | None = None,  # [b] int64
     queue_ids: Tensor | None = None,  # [K] int64, the same on every rank
     duplicates: str = "positive",
@@ -175,18 +176,23 @@ def moco(
     Arguments: those of `functional.moco`, and the package's group and equal.
     """
 
+    several = isinstance(temperature, Tensor) and temperature.numel() != 1
+
     def check() -> None:
         check_moco(query, key, queue, temperature, ids, queue_ids, duplicates)
 
     plan = agree(
-        "query", query, "gather", group, equal, check, {"query": query},
+        "query", query, "gather", group, equal, check,
+        {"query": query, "temperature": temperature},
         {
-            "temperature": temperature, "normalize": normalize, "duplicates": duplicates,
+            "temperature": temperature if not several else None,
+            "normalize": normalize, "duplicates": duplicates,
             "queue rows": queue.shape[0] if isinstance(queue, Tensor) else None,
         }, ids,
     )  # fmt: skip
+    heat = temperature if plan is None or several else shared(temperature, plan)
     loss = functional.moco(
-        query, key, queue, temperature=temperature, ids=ids, queue_ids=queue_ids,
+        query, key, queue, temperature=heat, ids=ids, queue_ids=queue_ids,
         duplicates=duplicates, normalize=normalize,
     )  # fmt: skip
     if plan is None:

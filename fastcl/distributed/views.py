@@ -9,13 +9,13 @@ from .. import _check, functional
 from ..functional import row_products, unit_rows
 from ._blocks import Plan
 from ._contrast import contrast
-from ._plan import agree, global_ids, global_mean
+from ._plan import agree, global_ids, global_mean, shared
 
 
 def _agree_on_views(
     z0: Tensor,
     z1: Tensor,
-    temperature: float,
+    temperature: float | Tensor,  # []
     normalize: bool,
     mode: str,
     group: ProcessGroup | None,
@@ -25,11 +25,11 @@ def _agree_on_views(
 ) -> Plan | None:
     def check() -> None:
         _check.pairs("z1", z1, "z0", z0)
-        _check.positive("temperature", temperature)
+        _check.inverse("temperature", temperature, z0.device)
         _check.duplicates(ids, duplicates, z0)
 
     return agree(
-        "z0", z0, mode, group, equal, check, {"z0": z0, "z1": z1},
+        "z0", z0, mode, group, equal, check, {"z0": z0, "z1": z1, "temperature": temperature},
         {"temperature": temperature, "normalize": normalize, "duplicates": duplicates}, ids,
     )  # fmt: skip
 
@@ -38,7 +38,7 @@ def _losses(
     z0: Tensor,  # [b, d]
     z1: Tensor,  # [b, d]
     plan: Plan,
-    temperature: float,
+    temperature: float | Tensor,  # []
     normalize: bool,
     ids: Tensor | None = None,  # [b]
     positives_in: bool = True,
@@ -53,7 +53,7 @@ def _losses(
         z, None, ids, twice, scale=scale, positives_in=positives_in, negatives_only=ignore
     )
     if ignore:  # the other view comes back
-        loss = F.softplus(loss - scale * row_products(z, z.roll(z0.shape[0], 0)))
+        loss = F.softplus(loss - shared(scale, plan) * row_products(z, z.roll(z0.shape[0], 0)))
     return loss.view(2, -1)
 
 
@@ -61,7 +61,7 @@ def nt_xent(
     z0: Tensor,  # [b, d]
     z1: Tensor,  # [b, d]
     *,
-    temperature: float = 0.5,
+    temperature: float | Tensor = 0.5,  # []
     ids: Tensor | None = None,  # [b] int64
     duplicates: str = "positive",
     normalize: bool = True,
@@ -90,7 +90,7 @@ def dcl(
     z0: Tensor,  # [b, d]
     z1: Tensor,  # [b, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # []
     normalize: bool = True,
     mode: str = "gather",
     group: ProcessGroup | None = None,
@@ -113,7 +113,7 @@ def flat_nce(
     z0: Tensor,  # [b, d]
     z1: Tensor,  # [b, d]
     *,
-    temperature: float = 0.1,
+    temperature: float | Tensor = 0.1,  # []
     normalize: bool = True,
     mode: str = "gather",
     group: ProcessGroup | None = None,
@@ -137,7 +137,7 @@ def sup_con(
     z: Tensor,  # [b, d]
     labels: Tensor,  # [b] int64
     *,
-    temperature: float = 0.07,
+    temperature: float | Tensor = 0.07,  # []
     base_temperature: float | None = None,
     normalize: bool = True,
     mode: str = "gather",
@@ -155,12 +155,12 @@ def sup_con(
     def check() -> None:
         _check.rows("z", z)
         _check.vector("labels", labels, z.shape[0], z.device, integer=True)
-        _check.positive("temperature", temperature)
+        _check.inverse("temperature", temperature, z.device)
         if base_temperature is not None:
             _check.positive("base_temperature", base_temperature)
 
     plan = agree(
-        "z", z, mode, group, equal, check, {"z": z},
+        "z", z, mode, group, equal, check, {"z": z, "temperature": temperature},
         {
             "temperature": temperature, "base_temperature": base_temperature,
             "normalize": normalize,
@@ -173,5 +173,7 @@ def sup_con(
         )  # fmt: skip
     rows = unit_rows(z) if normalize else z
     loss, count, _ = contrast(rows, None, labels, plan, scale=1 / temperature)
-    factor = 1.0 if base_temperature is None else temperature / base_temperature
-    return global_mean(torch.where(count > 0, loss, 0) * factor, plan)
+    loss = torch.where(count > 0, loss, 0)
+    if base_temperature is not None:
+        loss = loss * (shared(temperature, plan) / base_temperature)
+    return global_mean(loss, plan)

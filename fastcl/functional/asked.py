@@ -41,7 +41,7 @@ class Asked(NamedTuple):
 
     def shares(self, levels: int):
         """What every level counts in the loss."""
-        return [1 / levels] * levels if self.level_weights is None else self.level_weights
+        return [1.0] * levels if self.level_weights is None else self.level_weights
 
     @property
     def plain(self) -> bool:

@@ -44,7 +44,7 @@ def contrast(
             `[n]`, receives a gradient.
         labels: int64 `[n]`, equal ones are positives, or `[n, L]`, the loss of every level by
             itself; with a key a pair of tensors, of the rows and of the columns.
-        level_weights: `[L]` of the levels' losses; None: their mean.
+        level_weights: `[L]` of the levels' losses in their sum; None: ones.
         targets: Not negative, `[n, c]` and `[m, c]` (one tensor without a key): y = a b^T.
         pairs: int64 rows `[p]` and columns `[p]` and their weights `[p]`, or None for ones. Of
             labels, targets and pairs one may be given; none: column i is the positive of row i.
