@@ -30,9 +30,13 @@ def _printed(*command):
     # Paths are relative to here, and the program runs in the root.
     path = os.pathsep.join([str(ROOT), *(os.path.abspath(x) for x in given if x)])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    result = subprocess.run(
-        [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
-    )
+    for _ in range(3):
+        result = subprocess.run(
+            [sys.executable, *command], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        # Now and then a rank of gloo aborts as its interpreter ends, with nothing of fastcl in it.
+        if "terminate called without an active exception" not in result.stderr:
+            break
     assert result.returncode == 0, result.stderr[-4000:]
     return result.stdout
 

@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from .. import distributed
 from .._library import ops
 from ..functional.sinkhorn import assignments
+from ..functional.soft_cross_entropy import soft_cross_entropy
 from ..functional.swav import predicted
 from ..reference import accumulate_dtype
-from ..soft_cross_entropy import soft_cross_entropy
 
 
 @torch.no_grad()
