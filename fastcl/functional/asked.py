@@ -36,12 +36,15 @@ class Asked(NamedTuple):
     @property
     def by_ids(self) -> bool:
         """Equal integers, one per row and column, are all there is to the positives."""
-        levels = 1 if self.labels is None else self.labels[0].shape[1]
-        return self.targets is None and self.pairs is None and levels == 1
+        return self.targets is None and self.pairs is None and self.levels == 1
 
-    def shares(self, levels: int):
-        """What every level counts in the loss."""
-        return [1.0] * levels if self.level_weights is None else self.level_weights
+    @property
+    def levels(self) -> int:
+        return 1 if self.labels is None else self.labels[0].shape[1]
+
+    def shares(self, rows: Tensor) -> Tensor:
+        """What every level counts in the loss, [L] beside rows."""
+        return rows.new_ones(self.levels) if self.level_weights is None else self.level_weights
 
     @property
     def plain(self) -> bool:

@@ -169,7 +169,7 @@ def _targets(x: Asked, side: Side, rows: slice, inside: Tensor):
     else:
         index = torch.arange(rows.start, rows.stop, device=inside.device)
         found = [index[:, None] == torch.arange(len(side.k), device=inside.device)]
-    shares = x.shares(len(found))
+    shares = x.shares(side.q)
     found = [torch.where(inside, y, 0).to(side.q.dtype) for y in found]
     return list(zip(shares, found, strict=True))
 

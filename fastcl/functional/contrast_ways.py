@@ -9,6 +9,7 @@ from ..contrast.problem import Problem, problem
 from ..reference import accumulate_dtype
 from . import positives
 from .asked import Asked
+from .levels import of_labels
 from .pairs import log_sum_by_row, pair_products
 from .positives import Rows, sides
 from .rows import reduced, row_products
@@ -83,11 +84,10 @@ def _spread(x: Asked, query: Tensor, key: Tensor | None) -> list[Tensor | float]
         if labels is None:
             count, total = positives.diagonal(rows)
         else:
-            count, total = positives.of_labels(rows, *(side[:, 0] for side in labels))
+            count, total = of_labels(rows, *labels, q.new_ones(1))
             labels = labels[::-1]
         size, everything = positives.all_columns(rows)
-        more = total / count.clamp(min=1) - everything / size
-        found.append(x.smoothing * x.scale * torch.where(count > 0, more, 0))
+        found.append(x.smoothing * x.scale * (total - count * (everything / size)))
         rows = rows.turned()
     return found
 
@@ -151,7 +151,7 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     for a, b, labels in ((q, k, x.labels), (k, q, x.labels[::-1]))[: 1 + x.both]:
         rows, total = sides(a.to(dtype), b.to(dtype), itself), 0
         levels = zip(*(side.unbind(1) for side in labels), strict=True)
-        for share, ids in zip(x.shares(labels[0].shape[1]), levels, strict=True):
+        for share, ids in zip(x.shares(rows.q), levels, strict=True):
             positive = positives.log_sums_of_labels(rows, *ids, x.scale)
             alone = itself and x.plain
             p = problem(a, None if alone else b, ids=ids[0] if alone else ids, **options)
@@ -160,6 +160,14 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
             total = total + share * torch.where(some, F.softplus(away), 0)
         losses.append(total)
     return joined(x, losses)
+
+
+def _sums(x: Asked, rows: Rows, way) -> positives.Sums:
+    if x.diagonal:
+        return positives.diagonal(rows)
+    if x.targets is not None:
+        return positives.of_targets(rows, *way(x.targets))
+    return positives.of_pairs(rows, *way(x.pairs[:2]), x.pairs[2])
 
 
 def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
@@ -172,21 +180,12 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
         row, column = way(x.pairs[:2])
         return _summed_pairs(x, rows, row, column)
     if x.labels is not None:
-        levels = zip(*(labels.unbind(1) for labels in way(x.labels)), strict=True)
-    if x.diagonal:
-        found = [positives.diagonal(rows)]
-    elif x.labels is not None:
-        found = [positives.of_labels(rows, *level) for level in levels]
-    elif x.targets is not None:
-        found = [positives.of_targets(rows, *way(x.targets))]
+        counts, mean = of_labels(rows, *way(x.labels), x.shares(rows.q))
     else:
-        found = [positives.of_pairs(rows, *way(x.pairs[:2]), x.pairs[2])]
-    shares = x.shares(len(found))
-    counts = mean = 0
-    for share, (weight, total) in zip(shares, found, strict=True):
+        weight, total = _sums(x, rows, way)
         some = weight > 0
-        counts = counts + share * some.to(total.dtype)
-        mean = mean + share * torch.where(some, total / torch.where(some, weight, 1), 0)
+        counts = some.to(total.dtype)
+        mean = torch.where(some, total / torch.where(some, weight, 1), 0)
     if x.smoothing:
         size, total = positives.all_columns(rows)
         mean = (1 - x.smoothing) * mean + x.smoothing * counts * (total / size)

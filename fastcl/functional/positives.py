@@ -47,29 +47,6 @@ def diagonal(rows: Rows) -> Sums:
     return rows.q.new_ones(len(rows.q)), (rows.q * rows.k).sum(1)
 
 
-def of_labels(
-    rows: Rows,
-    row_labels: Tensor,  # [n] int64
-    col_labels: Tensor,  # [m] int64
-) -> Sums:
-    """Columns of the row's label."""
-    by_label, order = col_labels.sort(stable=True)
-    first = torch.ones_like(by_label, dtype=torch.bool)
-    first[1:] = by_label[1:] != by_label[:-1]
-    group = first.cumsum(0) - 1  # of every column in the order of labels
-    own = torch.empty_like(group).scatter(0, order, group)
-    sums = added(torch.zeros_like(rows.k), own, rows.k)
-    sizes = added(rows.k.new_zeros(len(rows.k)), own, rows.k.new_ones(len(rows.k)))
-    at = torch.searchsorted(by_label, row_labels.contiguous()).clamp(max=len(by_label) - 1)
-    found, at = by_label[at] == row_labels, group[at]
-    count = torch.where(found, sizes[at], 0)
-    total = torch.where(found, (rows.q * taken(sums, at)).sum(1), 0)
-    if rows.itself:
-        count, total = count - 1, total - rows.own
-    # What is left of the row's own square is no positive.
-    return count, torch.where(count > 0, total, 0)
-
-
 def of_targets(
     rows: Rows,
     a: Tensor,  # [n, c]
