@@ -107,6 +107,16 @@ struct SigmoidContrast {
   double* sums;  // [3] loss, gradient times similarity, gradient
 };
 
+// out [n, d] = a b.
+template <typename T>
+struct Product {
+  const T* a;  // [n, c], or [c, n] where turned
+  const T* b;  // [c, d], or [d, c] where turned
+  T* out;
+  int64_t n, c, d;
+  bool a_turned, b_turned;
+};
+
 namespace cpu {
 
 template <typename T>
@@ -120,6 +130,9 @@ void contrast_mean(const ContrastMean<T>& x);
 
 template <typename T>
 void sigmoid_contrast(const SigmoidContrast<T>& x);
+
+template <typename T>
+void product(const Product<T>& x);
 
 // y = x / |x| row by row, in the dtype of x; lengths [n] are kept for the gradient.
 template <typename T>

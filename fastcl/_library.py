@@ -69,6 +69,10 @@ def _unit_rows_forward_fake(parts):
     return parts[0].new_empty(n, parts[0].shape[1]), parts[0].new_empty(n, dtype=dtype)
 
 
+def _product_fake(a, b, a_turned, b_turned):
+    return a.new_empty(a.shape[1 if a_turned else 0], b.shape[0 if b_turned else 1])
+
+
 def _sigmoid_contrast_fake(p, bias, logit_bias, *needs):
     return _empty(p, (), *_gradients(p, *needs)[:2], (2,))
 
@@ -121,6 +125,7 @@ _define(
     "int processors, Tensor(a!) row_part, Tensor(b!) col_part) -> ()",
     lambda *_: None,
 )
+_define("product(Tensor a, Tensor b, bool a_turned, bool b_turned) -> Tensor", _product_fake)
 _define("unit_rows_forward(Tensor[] parts) -> (Tensor, Tensor)", _unit_rows_forward_fake)
 _define(
     "unit_rows_backward(Tensor grad, Tensor[] parts, Tensor lengths) -> Tensor",

@@ -79,6 +79,11 @@ def calls_that_fit():
         yield ops.unit_rows_forward, [[x.to(dtype) for x in parts]]
         lengths = torch.rand(N).to(wide if dtype == wide else torch.float32)
         yield ops.unit_rows_backward, [rows(N, dtype), [x.to(dtype) for x in parts], lengths]
+        if dtype != torch.bfloat16:
+            for turned in ((False, False), (True, True)):
+                a, b = rows(N, dtype), rows(D, dtype, M)
+                a, b = (x.T.contiguous() if t else x for x, t in zip((a, b), turned, strict=True))
+                yield ops.product, [a, b, *turned]
     index = torch.tensor([[0, 1, 2], [3, 4, 0], [6, 6, 6]])
     yield ops.nce, [rows(B), k, index, 1.0, 0.5, scale, torch.randn(M), True]
     scores = rows(N)

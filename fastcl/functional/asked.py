@@ -36,15 +36,12 @@ class Asked(NamedTuple):
     @property
     def by_ids(self) -> bool:
         """Equal integers, one per row and column, are all there is to the positives."""
-        return self.targets is None and self.pairs is None and self.levels == 1
+        levels = 1 if self.labels is None else self.labels[0].shape[1]
+        return self.targets is None and self.pairs is None and levels == 1
 
-    @property
-    def levels(self) -> int:
-        return 1 if self.labels is None else self.labels[0].shape[1]
-
-    def shares(self, rows: Tensor) -> Tensor:
-        """What every level counts in the loss, [L] beside rows."""
-        return rows.new_ones(self.levels) if self.level_weights is None else self.level_weights
+    def shares(self, levels: int, rows: Tensor) -> Tensor:
+        """What every level counts in the loss, [levels] beside the rows."""
+        return rows.new_ones(levels) if self.level_weights is None else self.level_weights
 
     @property
     def plain(self) -> bool:

@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
 from .asked import Asked
+from .product import product
 from .unit_rows import unit_rows
 
 # Logits of a block: 8 MB of float32, a few of which live at the same time.
@@ -121,8 +122,10 @@ class _InBlocks(torch.autograd.Function):
 
 def _block(x: Asked, side: Side, rows: slice) -> Tensor:
     with no_autocast(side.q):
-        cosine = side.q[rows] @ side.k.T
-        judge = cosine if side.guide is None else side.guide[0][rows] @ side.guide[1].T
+        cosine = product(side.q[rows], side.k, b_turned=True)
+        judge = cosine
+        if side.guide is not None:
+            judge = product(side.guide[0][rows], side.guide[1], b_turned=True)
         inside = torch.ones_like(cosine, dtype=torch.bool)
         if side.itself:
             index = torch.arange(len(cosine), device=cosine.device)
@@ -159,7 +162,7 @@ def _targets(x: Asked, side: Side, rows: slice, inside: Tensor):
         a, b = side.labels
         found = [(a[rows, level, None] == b[:, level]) for level in range(a.shape[1])]
     elif side.targets is not None:
-        found = [side.targets[0][rows] @ side.targets[1].T]
+        found = [product(side.targets[0][rows], side.targets[1], b_turned=True)]
     elif side.pairs is not None:
         row, column = side.pairs
         here = (row >= rows.start) & (row < rows.stop)
@@ -169,7 +172,7 @@ def _targets(x: Asked, side: Side, rows: slice, inside: Tensor):
     else:
         index = torch.arange(rows.start, rows.stop, device=inside.device)
         found = [index[:, None] == torch.arange(len(side.k), device=inside.device)]
-    shares = x.shares(side.q)
+    shares = x.shares(len(found), side.q)
     found = [torch.where(inside, y, 0).to(side.q.dtype) for y in found]
     return list(zip(shares, found, strict=True))
 

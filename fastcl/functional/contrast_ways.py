@@ -151,7 +151,7 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     for a, b, labels in ((q, k, x.labels), (k, q, x.labels[::-1]))[: 1 + x.both]:
         rows, total = sides(a.to(dtype), b.to(dtype), itself), 0
         levels = zip(*(side.unbind(1) for side in labels), strict=True)
-        for share, ids in zip(x.shares(rows.q), levels, strict=True):
+        for share, ids in zip(x.shares(labels[0].shape[1], rows.q), levels, strict=True):
             positive = positives.log_sums_of_labels(rows, *ids, x.scale)
             alone = itself and x.plain
             p = problem(a, None if alone else b, ids=ids[0] if alone else ids, **options)
@@ -180,7 +180,9 @@ def _side(x: Asked, rows: Rows, turned: bool) -> tuple[Tensor, Tensor]:
         row, column = way(x.pairs[:2])
         return _summed_pairs(x, rows, row, column)
     if x.labels is not None:
-        counts, mean = of_labels(rows, *way(x.labels), x.shares(rows.q))
+        row_labels, col_labels = way(x.labels)
+        shares = x.shares(row_labels.shape[1], rows.q)
+        counts, mean = of_labels(rows, row_labels, col_labels, shares)
     else:
         weight, total = _sums(x, rows, way)
         some = weight > 0

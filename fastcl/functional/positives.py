@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from ..reference import no_autocast
 from .pairs import added, pair_products, taken
+from .product import product
 from .rows import log_sum
 
 STRIP = 128  # rows whose positives are formed at once
@@ -54,8 +54,7 @@ def of_targets(
 ) -> Sums:
     """y = a b^T."""
     weight = (a.double() * b.double().sum(0)).sum(1)  # of which the own may be nearly all
-    with no_autocast(a):
-        total = ((a @ (b.T @ rows.k)) * rows.q).sum(1)
+    total = (product(a, product(b, rows.k, a_turned=True)) * rows.q).sum(1)
     if rows.itself:
         own = (a.double() * b.double()).sum(1)
         # Of a row that shares nothing with another one, rounding would leave a positive.
@@ -115,8 +114,7 @@ def log_sums_of_labels(
     lows, highs = first[list(starts)].tolist(), last[[end - 1 for end in ends]].tolist()
 
     def strip(start: int, end: int, low: int, high: int) -> Tensor:
-        with no_autocast(q):
-            s = scale * (q[start:end] @ k[low:high].T)
+        s = scale * product(q[start:end], k[low:high], b_turned=True)
         inside = by_row[start:end, None] == by_col[low:high]
         if rows.itself:
             inside = inside & (row_order[start:end, None] != col_order[low:high])
