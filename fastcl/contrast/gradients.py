@@ -44,6 +44,12 @@ def handed_over(
         return torch.mul(saved, grad, out=torch.empty_like(saved, dtype=dtype))
     if traced or _graph_is_kept():
         return (grad * saved).to(dtype)
-    if grad.device.type == "cpu" and grad.numel() == 1 and grad == 1:
-        return saved.to(dtype)
-    return saved.mul_(grad).to(dtype)
+    return (saved if is_one(grad) else saved.mul_(grad)).to(dtype)
+
+
+def is_one(grad: Tensor) -> bool:
+    """Whether what was saved is the gradient, in a backward that nothing reads again; a GPU is not
+    asked."""
+    if torch.compiler.is_compiling() or type(grad) is not Tensor or _graph_is_kept():
+        return False
+    return grad.device.type == "cpu" and grad.numel() == 1 and grad.item() == 1

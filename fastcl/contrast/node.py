@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .. import _check
 from .._library import ops
-from .gradients import handed_over, needs_gradient, refuse_second_derivative
+from .gradients import handed_over, is_one, needs_gradient, refuse_second_derivative
 from .problem import TENSORS, Problem, joined
 
 
@@ -57,6 +57,8 @@ class Layout(NamedTuple):
     def gradients(self, dq, dk, d_own, d_scale, grad=None) -> tuple:
         """One per entry of `Problem.apart`. grad: of a loss whose dq, dk and d_own were found with
         it; None where it is in them. d_scale has its shape and dtype."""
+        if grad is not None and is_one(grad):
+            grad = None  # asked once for all of them
         d_own = self._times(d_own, grad) if self.needs.own else None
         dq = _split(self._times(dq, grad) if self.rows else None, self.q)
         dk = _split(self._times(dk, grad) if self.needs.k else None, self.k)
