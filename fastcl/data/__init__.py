@@ -1,5 +1,14 @@
 """Images from where people have them: decoded as they are seen, in an order that a seed decides."""
 
+from .arrays import Arrays
 from .decoding import BadImage, decode, read_image
+from .folder import Folder
+from .mapped import Mapped
+from .opening import open_images
+from .shards import Shards
+from .source import Part, Source
 
-__all__ = ["BadImage", "decode", "read_image"]
+__all__ = [
+    "Arrays", "BadImage", "Folder", "Mapped", "Part", "Shards", "Source", "decode", "open_images",
+    "read_image",
+]  # fmt: skip

@@ -54,7 +54,7 @@ def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
         return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
-            return _as_seen(image)
+            return pixels_of(image)
     except Exception as error:  # on damaged bytes decoders raise whatever they trip over
         raise BadImage(f"{name} is no readable image: {_reason(data, error)}") from None
 
@@ -80,7 +80,7 @@ def _decode_jpeg(data: bytes) -> np.ndarray | None:
         return None
 
 
-def _as_seen(image: Image.Image) -> np.ndarray:
+def pixels_of(image: Image.Image) -> np.ndarray:
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in DEEP or image.mode == "F":
