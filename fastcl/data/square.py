@@ -28,10 +28,14 @@ def read_pixels(source: Source, i: int) -> np.ndarray:  # uint8 [c, h, w]
     Raises:
         BadImage: It cannot be.
     """
-    found = source.read(i)
-    if isinstance(found, bytes):
-        return decode_pixels(found, source.name(i)).transpose(2, 0, 1)
-    return found
+    return to_pixels(source, i, source.read(i))
+
+
+def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  # uint8 [c, h, w]
+    """What was read of image i, decoded where it is a file."""
+    if isinstance(data, bytes):
+        return decode_pixels(data, source.name(i)).transpose(2, 0, 1)
+    return data
 
 
 def read_square(source: Source, i: int, size: int) -> np.ndarray:  # uint8 [c, size, size]
