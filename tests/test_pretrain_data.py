@@ -13,7 +13,7 @@ for name in ("sklearn", "PIL", "kornia"):
 
 from PIL import Image  # noqa: E402
 
-from fastcl.pretrain import jpeg  # noqa: E402
+from fastcl.data import jpeg  # noqa: E402
 from fastcl.pretrain.augment import DigitViews, PhotographViews, Views  # noqa: E402
 from fastcl.pretrain.backbone import build_backbone  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
@@ -149,7 +149,8 @@ def bad_sources(folder):
     draw(folder / "both" / "a.png", "red")
     draw(folder / "both" / "class" / "b.png", "red")
     (folder / "fake").mkdir()
-    (folder / "fake" / "a.png").write_text("no image")
+    for name in "ab":
+        (folder / "fake" / f"{name}.png").write_text("no image")
 
 
 @pytest.mark.parametrize(

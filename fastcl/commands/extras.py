@@ -10,6 +10,8 @@ EXTRAS = {
         "sklearn": "scikit-learn",
         "safetensors": "safetensors",
         "PIL": "pillow",
+        "simplejpeg": "simplejpeg",
+        "spdl": "spdl-core",
     },
 }
 

@@ -12,13 +12,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
+from .._files import replace_file
 from ..evaluate.features import extract
 from ..evaluate.finetune import finetune_steps, labelled_views
 from ..evaluate.linear import draw_fraction
 from ..evaluate.report import load_run
 from ..pretrain import checkpoint
 from ..pretrain.data import Images
-from ..pretrain.files import replace_file
 from ..pretrain.lock import locked
 from ..pretrain.recipe import Config
 from ..pretrain.run import build_method

@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from .._files import replace_file
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
-from ..pretrain.files import replace_file
 from ..pretrain.recipe import Config
 from ..pretrain.weights import fill, read_weights
 from .features import extract, labelled, pixels

@@ -11,8 +11,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
+from .._files import replace_file
 from ..pretrain.data import Images
-from ..pretrain.files import replace_file
 from ..pretrain.lock import locked
 from ..pretrain.recipe import Config
 from ..version import __version__

@@ -14,7 +14,7 @@ from zipfile import BadZipFile, ZipFile
 import numpy as np
 import torch
 
-from .files import replace_file
+from .._files import replace_file
 
 NAME = "checkpoint.pt"
 FORMAT = 1

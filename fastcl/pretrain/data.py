@@ -1,7 +1,6 @@
 """A data set in memory: every image as uint8 on the device, with labels where there are any."""
 
 import hashlib
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,12 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from . import sources
+from ..data.arrays import Arrays
+from ..data.folder import Tell
+from ..data.opening import open_images
+from ..data.source import Part, Source
+from ..data.square import read_all, read_pixels
 
 # The split of data that come in one piece; one seed, so that every run tests on the same images.
 SPLIT_SEED = 0
 HELD_OUT = 0.2
 DIGITS_TEST = 500
+LARGEST_DEFAULT_SIZE = 224
 
 
 @dataclass(frozen=True)
@@ -96,20 +100,31 @@ class Images:
         return mean.float(), deviation.float()
 
 
-def load_images(source: str, *, size: int | None = None, limit: int | None = None) -> Images:
+def load_images(
+    source: str,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    tell: Tell = lambda text: None,
+) -> Images:
     """Read a data set into memory.
 
     Args:
         source: "digits" (scikit-learn's handwritten digits), or the path of
-            - a folder of images: one subfolder per class, or flat without labels; with
-              subfolders `train` and `test` (or `val`) these are the splits;
+            - a folder of images of any nesting: one subfolder per class, or flat without labels;
+              with `train` beside test, val, valid, validation, dev or eval these are the splits;
+            - tar shards in webdataset's layout, or a dataset of Hugging Face on disk (saved, or
+              parquet or arrow files with a column of images);
             - an `.npz` with `images` `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]` uint8 and
-              optionally `labels`, or `train_images`, `test_images` and their `_labels`;
+              optionally `labels`, or `train_images`, `test_images` and their `_labels`; an `.npy`
+              with the images alone;
             - an `.npz` of JPEG files end to end: `train_jpeg`, `train_offsets`, optionally
               `train_labels`, and the same for `test`. Decoded once and cached.
-        size: Side in pixels that folder images are resized to; None takes the shorter side of the
-            first image, 224 at most. Arrays keep their size.
-        limit: Images of each split at most, drawn by a fixed seed; None takes all.
+        size: Side in pixels that images from files are resized to; None takes the shorter side of
+            the first image, 224 at most. Arrays keep their size.
+        limit: Images of each split at most, drawn by a fixed seed before any is decoded; None takes
+            all.
+        tell: Called with a line now and then while a long list is read.
 
     Returns:
         `Images` on the CPU. A source without a test split is split 4 to 1.
@@ -121,56 +136,61 @@ def load_images(source: str, *, size: int | None = None, limit: int | None = Non
     """
     if limit is not None and limit < 2:
         raise ValueError(f"limit must be 2 or more, got {limit}")
-    if source == "digits":
-        images, labels, classes = sources.read_digits()
-        found = {"train": (images, labels)}
-    else:
-        path = Path(source).expanduser()
-        if not path.exists():
-            raise FileNotFoundError(
-                f"data must be 'digits', a folder of images or an .npz file; "
-                f"nothing is at {str(path)!r}"
-            )
-        read = sources.read_folder if path.is_dir() else sources.read_npz
-        found, classes = read(path, size) if path.is_dir() else read(path)
+    found = read_digits() if source == "digits" else open_images(source, tell)
     if "test" not in found:
-        held_out = DIGITS_TEST if source == "digits" else None
-        found = _split(*found["train"], held_out)
+        found = _split(found["train"], DIGITS_TEST if source == "digits" else None)
     if limit is not None:
-        found = {name: _limited(*split, limit) for name, split in found.items()}
-    return _assemble(source, found, classes)
+        found = {name: _limited(split, limit) for name, split in found.items()}
+    return _assemble(source, found, size)
 
 
-def _limited(images: np.ndarray, labels: np.ndarray | None, limit: int) -> sources.Split:
+def read_digits() -> dict[str, Source]:
+    """1,797 handwritten digits of 8 x 8 pixels; their 17 grey levels spread over 0 to 255."""
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)
+    classes = tuple(str(name) for name in digits.target_names)
+    return {"train": Arrays(images[:, None], digits.target, classes, "the digits")}
+
+
+def _limited(source: Source, limit: int) -> Source:
     """A draw, as folders are sorted by class, in the order of the whole."""
-    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    kept = order[:limit].sort().values.numpy()
-    return images[kept], None if labels is None else labels[kept]
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(SPLIT_SEED))
+    return Part(source, order[:limit].sort().values.numpy())
 
 
-def _split(images: np.ndarray, labels: np.ndarray | None, held_out: int | None) -> dict:
-    n = len(images)
+def _split(source: Source, held_out: int | None) -> dict[str, Source]:
+    n = len(source)
     if n < 2:
         raise ValueError(f"data must have at least 2 images to split, got {n}")
     held_out = held_out or max(1, round(HELD_OUT * n))
     order = torch.randperm(n, generator=torch.Generator().manual_seed(SPLIT_SEED)).numpy()
-    parts = {"train": order[:-held_out], "test": order[-held_out:]}
-    return {
-        name: (images[index], None if labels is None else labels[index])
-        for name, index in parts.items()
-    }
+    return {"train": Part(source, order[:-held_out]), "test": Part(source, order[-held_out:])}
 
 
-def _assemble(source: str, found: dict, classes: Sequence[str]) -> Images:
-    (train, train_labels), (test, test_labels) = found["train"], found["test"]
+def _pixels(source: Source, size: int | None) -> np.ndarray:  # uint8 [n, c, h, w]
+    """All of them; an array is not read image by image."""
+    index = np.arange(len(source))
+    while isinstance(source, Part):
+        source, index = source.source, source.index[index]
+    if isinstance(source, Arrays):
+        return source.pixels[index]
+    return read_all(source, index, size).numpy()
+
+
+def _assemble(source: str, found: dict[str, Source], size: int | None) -> Images:
+    if size is None:
+        size = min(*read_pixels(found["train"], 0).shape[1:], LARGEST_DEFAULT_SIZE)
+    train, test = (_pixels(found[name], size) for name in ("train", "test"))
     if train.shape[1:] != test.shape[1:]:
         raise ValueError(
             f"train and test images must have one shape, got {list(train.shape[1:])} and "
             f"{list(test.shape[1:])}"
         )
-    named = (("train", train_labels), ("test", test_labels))
+    named = [(name, found[name].labels) for name in ("train", "test")]
     labels = [None if x is None else _label_vector(name, x) for name, x in named]
-    labels, classes = _named_classes(labels, tuple(classes))
+    labels, classes = _named_classes(labels, found["train"].classes)
     return Images(
         name="digits" if source == "digits" else Path(source).stem,
         kind="digits" if train.shape[1] == 1 else "photographs",

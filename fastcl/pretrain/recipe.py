@@ -9,9 +9,9 @@ import math
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .._files import replace_file
 from .augment import STRONGEST
 from .backbone import IMAGENET_STEM_FROM
-from .files import replace_file
 from .recipes import METHODS, RECIPES, Recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}

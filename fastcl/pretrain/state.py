@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch.optim import Optimizer
 
+from .._files import replace_file
 from . import checkpoint
-from .files import replace_file
 from .recipe import Config
 
 COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .._files import replace_file
 from .backbone import build_backbone, stem_of
-from .files import replace_file
 
 CLASSIFIER = "fc."  # what a fine-tuned network has beside its backbone, by the names of torchvision
 
@@ -90,10 +90,14 @@ class Preprocessing(nn.Module):
         """As `fastcl pretrain` reads the images of a folder."""
         if not hasattr(picture, "convert"):
             raise TypeError(f"picture must be a PIL image or a tensor, got {type(picture)}")
-        from .sources import middle_square
+        from PIL import Image
 
-        square = middle_square(picture.convert("L" if self.channels == 1 else "RGB"), self.size)
-        pixels = np.array(square)
+        from ..data.decoding import pixels_of
+        from ..data.square import middle_square
+
+        grey = self.channels == 1
+        seen = picture.convert("L") if grey else Image.fromarray(pixels_of(picture))
+        pixels = np.array(middle_square(seen, self.size))
         return torch.from_numpy(pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1))
 
     def _square(self, x: Tensor) -> Tensor:

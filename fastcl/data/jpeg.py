@@ -1,24 +1,16 @@
 """JPEG files end to end in one npz, decoded once and kept as pixels in the user's cache."""
 
 import hashlib
-import io
-import os
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from zipfile import BadZipFile
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
-from .files import replace_file
+from .._files import cache_folder, replace_file
+from .decoding import decode_pixels
 
 Split = tuple[np.ndarray, np.ndarray | None]
-
-
-def cache_folder() -> Path:
-    """Where decoded images are kept: `fastcl` in the cache folder of the user."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "fastcl"
 
 
 def read(path: Path, archive) -> dict[str, Split]:
@@ -94,8 +86,4 @@ def _decode_split(path: Path, archive, split: str) -> np.ndarray:
 
 
 def _decode(index: int, data: bytes, split: str) -> np.ndarray:
-    try:
-        with Image.open(io.BytesIO(data)) as image:
-            return np.asarray(image.convert("RGB")).transpose(2, 0, 1)
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError(f"image {index} of {split} is no readable image: {error}") from error
+    return decode_pixels(data, f"image {index} of {split}").transpose(2, 0, 1)

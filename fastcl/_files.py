@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and where those are that can be made again."""
 
 import os
 from collections.abc import Callable
@@ -35,3 +35,9 @@ def replace_file(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def cache_folder() -> Path:
+    """`fastcl` in the cache folder of the user."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "fastcl"

@@ -1,0 +1,138 @@
+"""Arrays of pixels in .npz and .npy files, and JPEG files end to end in an .npz."""
+
+import zlib
+from pathlib import Path
+from zipfile import BadZipFile
+
+import numpy as np
+
+from . import jpeg
+from .source import Source, choose, digest, held_out
+
+MOST_CHANNELS = 32
+NPZ_CONTENTS = (
+    "'images' (and 'labels'), 'train_images' and 'test_images', or 'train_jpeg' and 'train_offsets'"
+)
+
+Split = tuple[np.ndarray, np.ndarray | None]
+
+
+class Arrays:
+    """Images of one size in an array, in memory or mapped from a file.
+
+    Args:
+        pixels: uint8 `[n, c, h, w]`.
+        labels: `[n]`, or None.
+        classes: The name of each label.
+        where: What messages call it.
+    """
+
+    def __init__(
+        self,
+        pixels: np.ndarray,
+        labels: np.ndarray | None,
+        classes: tuple[str, ...] = (),
+        where: str = "the array",
+    ) -> None:
+        self.pixels, self.labels, self.classes, self.where = pixels, labels, classes, where
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def read(self, i: int) -> np.ndarray:
+        return np.array(self.pixels[i])
+
+    def name(self, i: int) -> str:
+        return f"image {i} of {self.where}"
+
+    def fingerprint(self) -> str:
+        step = max(1, len(self) // 64)  # a mapped file is not read as a whole for this
+        return digest(self.pixels.shape, self.pixels[::step][:64], self.labels, self.classes)
+
+
+def read_npy(path: Path) -> dict[str, Source]:
+    """One array, mapped: the system reads what is asked for."""
+    try:
+        pixels = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise ValueError(f"{str(path)!r} must be an .npy file: {error}") from error
+    where = repr(str(path))
+    return {"train": Arrays(_as_images(pixels, f"the array in {where}"), None, (), where)}
+
+
+def read_npz(path: Path) -> dict[str, Source]:
+    """Arrays of pixels, or JPEG files end to end."""
+    try:
+        archive = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError, BadZipFile) as error:
+        raise ValueError(f"{str(path)!r} must be an .npz file: {error}") from error
+    try:
+        found, classes = _read_archive(path, archive)
+    except (BadZipFile, EOFError, zlib.error) as error:
+        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    where = repr(str(path))
+    return choose({name: Arrays(*split, classes, where) for name, split in found.items()})
+
+
+def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...]]:
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError(f"{str(path)!r} must be an .npz file with {NPZ_CONTENTS}, got one array")
+    with archive:
+        keys = set(archive.files)
+        classes = _class_names(archive["class_names"]) if "class_names" in keys else ()
+        if "train_jpeg" in keys:
+            return jpeg.read(path, archive), classes
+        if "images" in keys:
+            return {"train": _arrays(path, archive, "images", "labels")}, classes
+        if "train_images" in keys:
+            names = [key.removesuffix("_images") for key in keys if key.endswith("_images")]
+            splits = "train", *held_out(names)
+            return {
+                s: _arrays(path, archive, f"{s}_images", f"{s}_labels") for s in splits
+            }, classes  # fmt: skip
+    raise ValueError(
+        f"{str(path)!r} must hold {NPZ_CONTENTS}; it holds {', '.join(sorted(keys)) or 'nothing'}"
+    )
+
+
+def _class_names(names: np.ndarray) -> tuple[str, ...]:
+    if names.ndim != 1:
+        raise ValueError(f"class_names must be a vector, got shape {list(names.shape)}")
+    return tuple(str(name) for name in names)
+
+
+def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
+    images = _as_images(archive[name], f"{name} in {str(path)!r}")
+    labels = archive[labels_name] if labels_name in archive.files else None
+    if labels is not None and labels.shape[:1] != images.shape[:1]:
+        count = len(labels) if labels.ndim else "one number"
+        raise ValueError(f"{labels_name} must have {len(images)} entries, got {count}")
+    return images, labels
+
+
+def _as_images(images: np.ndarray, where: str) -> np.ndarray:
+    """uint8 `[n, c, h, w]` of whatever order was given."""
+    given = list(images.shape)
+    if images.dtype != np.uint8:
+        raise ValueError(f"{where} must be uint8, got {images.dtype}")
+    if images.ndim == 3:
+        images = images[:, None]
+    elif images.ndim == 4 and _channels_last(given):
+        images = images.transpose(0, 3, 1, 2)
+    if images.ndim != 4 or not 1 <= images.shape[1] <= MOST_CHANNELS:
+        raise ValueError(
+            f"{where} must have shape [n, h, w], [n, h, w, c] or [n, c, h, w] with 1 to "
+            f"{MOST_CHANNELS} channels, got {given}"
+        )
+    if images.shape[0] == 0:
+        raise ValueError(f"{where} must not be empty")
+    if images.shape[2] != images.shape[3]:
+        raise ValueError(f"{where} must be square, got {images.shape[2]} x {images.shape[3]}")
+    return images
+
+
+def _channels_last(shape: list[int]) -> bool:
+    """1 or 3 tell by themselves; of other numbers, the two that are equal are the sides."""
+    if shape[3] in (1, 3) or shape[1] in (1, 3):
+        return shape[3] in (1, 3)
+    return shape[1] == shape[2] != shape[3]

@@ -1,0 +1,123 @@
+"""Parts of batches on their way: what a thread reads and decodes at once."""
+
+import threading
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from spdl.pipeline.defs import Aggregator
+from torch import Tensor
+
+from .decoding import BadImage
+from .source import Source
+from .square import read_pixels, to_pixels
+from .stages import Failed
+
+LARGEST, SMALLEST = 64, 8  # images; a hand-over costs as much as some small ones
+
+
+class Chunk(NamedTuple):
+    """Images `start` to `end` of a step."""
+
+    epoch: int
+    step: int
+    images: list[np.ndarray]  # of every step of the epoch, int64 [b]
+    start: int
+    end: int
+    data: list  # bytes, pixels or a BadImage, then the images
+
+    @property
+    def index(self) -> np.ndarray:
+        return self.images[self.step][self.start : self.end]
+
+    @property
+    def last(self) -> bool:
+        return self.end == len(self.images[self.step])
+
+
+def cut(places: Iterator[tuple[int, int, list[np.ndarray]]], threads: int) -> Iterator[Chunk]:
+    """Every step in chunks, so that all threads work on one batch."""
+    for epoch, step, images in places:
+        b = len(images[step])
+        size = min(max(-(-b // threads), SMALLEST), LARGEST)
+        for start in range(0, b, size):
+            yield Chunk(epoch, step, images, start, min(start + size, b), [])
+
+
+class Reader:
+    """Reads and decodes chunks of a source.
+
+    Args:
+        source: The images.
+        skip: Whether the place of an image that cannot be decoded is taken by the one that the next
+            batch has there; without it, it is an error.
+
+    Attributes:
+        bad: What was said of each such image, by its place in the source.
+    """
+
+    def __init__(self, source: Source, skip: bool) -> None:
+        self.source, self.skip = source, skip
+        self.bad: dict[int, str] = {}
+        self._lock = threading.Lock()
+
+    def read(self, chunk: Chunk) -> Chunk:
+        return chunk._replace(data=[self._bytes(int(i)) for i in chunk.index])
+
+    def _bytes(self, i: int):
+        try:
+            return self.source.read(i)
+        except BadImage as error:
+            return error
+
+    def decode(self, chunk: Chunk) -> tuple[Chunk, list[Tensor], list[int]]:
+        """The images uint8 `[c, h, w]` of a chunk, and which ones they are."""
+        images, index = [], []
+        for place, (i, data) in enumerate(zip(chunk.index, chunk.data, strict=True), chunk.start):
+            i, pixels = self._image(chunk, place, int(i), data)
+            images.append(torch.from_numpy(pixels))
+            index.append(i)
+        return chunk._replace(data=[]), images, index
+
+    def _image(self, chunk: Chunk, place: int, i: int, data) -> tuple[int, np.ndarray]:
+        try:
+            if isinstance(data, BadImage):
+                raise data
+            return i, to_pixels(self.source, i, data)
+        except BadImage as error:
+            if not self.skip:
+                raise
+            self._note(i, error)
+        for k in range(chunk.step + 1, chunk.step + len(chunk.images)):
+            others = chunk.images[k % len(chunk.images)]
+            if place < len(others):
+                i = int(others[place])
+                try:
+                    return i, read_pixels(self.source, i)
+                except BadImage as error:
+                    self._note(i, error)
+        raise BadImage(f"{self.source.name(i)} and all images that could take its place are bad")
+
+    def _note(self, i: int, error: BadImage) -> None:
+        with self._lock:
+            self.bad[i] = str(error)
+
+
+class Gather(Aggregator):
+    """Chunks, which come in their order, as batches."""
+
+    def __init__(self) -> None:
+        self.parts: list = []
+
+    def accumulate(self, item):
+        if isinstance(item, Failed):
+            return item
+        self.parts.append(item)
+        if not item[0].last:
+            return None
+        parts, self.parts = self.parts, []
+        return parts
+
+    def flush(self) -> None:
+        return None

@@ -1,0 +1,118 @@
+"""Any image file as a person sees it in a viewer: uint8 in RGB.
+
+JPEG files go through simplejpeg where it is installed, which is the faster, and
+everything else through Pillow. Both are libjpeg-turbo with the exact transform and smooth
+upsampling, and the pixels are bit-equal. Where simplejpeg refuses a file, Pillow has the last
+word: what an image is does not depend on what is installed.
+"""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+
+try:
+    import simplejpeg
+except ImportError:
+    simplejpeg = None
+
+JPEG = b"\xff\xd8\xff"
+ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
+DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class BadImage(ValueError):
+    """An image that cannot be decoded; the message names it in one line."""
+
+
+def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w]
+    """An image file as it is seen: upright, in colour, on white.
+
+    Equal to `torchvision.transforms.functional.pil_to_tensor(Image.open(file).convert("RGB"))`
+    for a file of 8 bits that is neither turned nor transparent.
+
+    Args:
+        data: The bytes of the file: JPEG, PNG, WebP, GIF (its first frame), TIFF, BMP and whatever
+            else Pillow reads.
+        name: What messages call it.
+
+    Returns:
+        The pixels, with the channels last in memory.
+
+    Raises:
+        BadImage: No image, a damaged or truncated one, or one that would fill the memory.
+    """
+    return torch.from_numpy(decode_pixels(data, name)).permute(2, 0, 1)
+
+
+def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
+    """`decode` for NumPy."""
+    if data[:3] == JPEG and (pixels := _decode_jpeg(data)) is not None:
+        return pixels
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            return pixels_of(image)
+    except Exception as error:  # on damaged bytes decoders raise whatever they trip over
+        raise BadImage(f"{name} is no readable image: {_reason(data, error)}") from None
+
+
+def _reason(data: bytes, error: Exception) -> str:
+    if not data:
+        return "it is empty"
+    if isinstance(error, Image.UnidentifiedImageError):
+        return f"it begins with {data[:8]!r}, which no image of a known kind does"
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def _decode_jpeg(data: bytes) -> np.ndarray | None:
+    """None where it is for Pillow: turned, CMYK (off by one here), damaged, or far too large."""
+    if simplejpeg is None or any(word in data for word in ORIENTED):
+        return None
+    try:
+        height, width, space, _ = simplejpeg.decode_jpeg_header(data)
+        if space in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
+            return None
+        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+
+
+def pixels_of(image: Image.Image) -> np.ndarray:
+    image.load()
+    image = ImageOps.exif_transpose(image)
+    if image.mode in DEEP or image.mode == "F":
+        grey = _grey_of_deep(np.asarray(image))
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, "white")
+        image = Image.alpha_composite(white, image)
+    return np.array(image.convert("RGB"))
+
+
+def _grey_of_deep(pixels: np.ndarray) -> np.ndarray:
+    """Grey levels of more than 8 bits as uint8: integers end at 65,535, fractions at 1."""
+    white = 1.0 if pixels.dtype.kind == "f" else 65535
+    low, high = pixels.min(), pixels.max()
+    if not (low >= 0 and high <= white):
+        raise ValueError(
+            f"its grey levels must be from 0 to {white:g}, got {low:g} to {high:g}: nothing says "
+            f"which of them is white"
+        )
+    return (pixels * (255 / white) + 0.5).astype(np.uint8)
+
+
+def read_image(path: str | Path) -> Tensor:  # uint8 [3, h, w]
+    """`decode` of a file.
+
+    Raises:
+        BadImage: It cannot be read or is no image.
+    """
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise BadImage(f"{str(path)!r} cannot be read: {error.strerror}") from None
+    return decode(data, repr(str(path)))

@@ -1,0 +1,71 @@
+"""Images of any size as squares of one size: the middle, resized."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from .decoding import decode_pixels
+from .source import Source
+
+CHUNK = 32  # images that a thread takes at once
+
+
+def middle_square(image: Image.Image, size: int) -> Image.Image:
+    """The middle of an image, as large as its shorter side, resized."""
+    width, height = image.size
+    side = min(width, height)
+    left, top = (width - side) // 2, (height - side) // 2
+    box = (left, top, left + side, top + side)
+    return image.resize((size, size), Image.Resampling.BICUBIC, box)
+
+
+def read_pixels(source: Source, i: int) -> np.ndarray:  # uint8 [c, h, w]
+    """Image i, decoded where it is a file.
+
+    Raises:
+        BadImage: It cannot be.
+    """
+    return to_pixels(source, i, source.read(i))
+
+
+def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  # uint8 [c, h, w]
+    """What was read of image i, decoded where it is a file."""
+    if isinstance(data, bytes):
+        return decode_pixels(data, source.name(i)).transpose(2, 0, 1)
+    return data
+
+
+def read_square(source: Source, i: int, size: int) -> np.ndarray:  # uint8 [c, size, size]
+    """Image i as a square; one that is already is left as it is."""
+    pixels = read_pixels(source, i)
+    if pixels.shape[1:] == (size, size):
+        return pixels
+    # Pillow has pictures of one channel and of three.
+    parts = [pixels.transpose(1, 2, 0)] if len(pixels) == 3 else list(pixels)
+    squares = [np.asarray(middle_square(Image.fromarray(part), size)) for part in parts]
+    return squares[0].transpose(2, 0, 1) if len(pixels) == 3 else np.stack(squares)
+
+
+def read_all(source: Source, index: np.ndarray, size: int) -> Tensor:  # uint8 [b, c, size, size]
+    """The images of `index` `[b]`, on all cores."""
+    first = read_square(source, int(index[0]), size)
+    found = torch.empty(len(index), *first.shape, dtype=torch.uint8)
+    pixels = found.numpy()
+
+    def fill(start: int) -> None:
+        for k in range(start, min(start + CHUNK, len(index))):
+            square = read_square(source, int(index[k]), size)
+            if square.shape != first.shape:
+                raise ValueError(
+                    f"{source.name(int(index[k]))} must have shape {list(first.shape)} like the "
+                    f"first, got {list(square.shape)}"
+                )
+            pixels[k] = square
+
+    with ThreadPoolExecutor() as pool:  # decoders work outside the interpreter lock
+        for _ in pool.map(fill, range(0, len(index), CHUNK)):
+            pass
+    return found
