@@ -90,7 +90,7 @@ def asked(
         _check.not_negative("level_weights", level_weights)
         level_weights = level_weights.to(dtype)
     if targets is not None:
-        targets = _targets(_two("targets", targets, itself), query, (n, m), itself)
+        targets = _targets(_two("targets", targets, itself), query, (n, m))
     if pairs is not None:
         pairs = _pairs(pairs, n, m, device, dtype)
     for name, x, size in (("row_weight", row_weight, n), ("column_bias", column_bias, m)):
@@ -160,7 +160,7 @@ def _labels(labels, sizes, device):
     return tuple(found)
 
 
-def _targets(targets, query, sizes, itself: bool):
+def _targets(targets, query, sizes):
     found = []
     for name, x, size in zip(("targets", "targets[1]"), targets, sizes, strict=True):
         _check.tensor(name, x)
@@ -172,11 +172,17 @@ def _targets(targets, query, sizes, itself: bool):
             raise TypeError(f"{name} must be real, got {x.dtype}")
         _check.not_negative(name, x)
         found.append(x.to(accumulate_dtype(query.dtype)))
-    a, b = found
+    return tuple(found)
+
+
+def shares_something(x: Asked, itself: bool) -> None:
+    """Targets under which no row has a positive are a mistake."""
+    if x.targets is None or not _check.seen(x.targets[0]):
+        return
+    a, b = x.targets
     others = b.sum(0) - (b if itself else 0)
-    if _check.seen(a) and not ((a > 0) & (others > 0)).any():
+    if not ((a > 0) & (others > 0)).any():
         raise ValueError("targets must share something with a column in one row at least")
-    return a, b
 
 
 def _pairs(pairs, n: int, m: int, device, dtype):

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from . import blocks
-from .asked import asked
+from .asked import Asked, asked, shares_something
 from .contrast_ways import beside_lse, by_ids, joined, limited_to_margin, summed_labels
 from .rows import row_products
 from .unit_rows import unit_rows
@@ -79,6 +79,12 @@ def contrast(
         query, key, temperature, labels, level_weights, targets, pairs, positives, row_weight,
         column_bias, margin, guide, label_smoothing, both, reduction,
     )  # fmt: skip
+    shares_something(x, key is None)
+    return of(x, query, key, normalize)
+
+
+def of(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tensor:
+    """The contrast, by the way that serves what is asked."""
     limited = x.margin is not None
     alone = x.by_ids and not limited and (x.plain or key is not None)
     if alone and (not x.summed or x.diagonal):

@@ -1,0 +1,121 @@
+"""The general contrast over all ranks."""
+
+from torch import Tensor
+from torch.distributed import ProcessGroup
+
+from .. import _check, functional
+from .._ranks import gather, gather_with_gradient
+from ..functional.asked import asked
+from ..functional.contrast import of
+from ._plan import agree, global_ids, global_mean, shared
+
+
+def contrast(
+    query: Tensor,  # [b, d]
+    key: Tensor | None = None,  # [b, d]
+    *,
+    temperature: float | Tensor = 0.1,  # [] or [b]
+    labels: Tensor | tuple[Tensor, Tensor] | None = None,  # [b] or [b, L]
+    level_weights: Tensor | None = None,  # [L]
+    targets: Tensor | tuple[Tensor, Tensor] | None = None,  # [b, c]
+    positives: str = "mean",
+    row_weight: Tensor | None = None,  # [b]
+    column_bias: Tensor | None = None,  # [b]
+    margin: float | None = None,
+    guide: Tensor | tuple[Tensor, Tensor] | None = None,  # [b, g]
+    label_smoothing: float = 0.0,
+    both: bool = False,
+    normalize: bool = True,
+    group: ProcessGroup | None = None,
+    equal: bool = False,
+) -> Tensor:
+    """The contrast of every row with the columns of all ranks.
+
+    Equal to ``functional.contrast(gather(query), gather(key), ...)`` with the rows of all ranks in
+    every option that has a row per query or key.
+
+    With a key a rank contrasts its own rows, and where both its own columns; without one every rank
+    contrasts the whole batch. The columns of all ranks are gathered.
+
+    Arguments: those of `functional.contrast` without pairs and reduction, labels and targets
+    meaning the same on all ranks, and the package's but for mode. A key has as many rows as query
+    on the rank. margin and guide take no labels, and a temperature per row not both.
+    """
+    options = {
+        "temperature": temperature, "labels": labels, "level_weights": level_weights,
+        "targets": targets, "pairs": None, "positives": positives, "row_weight": row_weight,
+        "column_bias": column_bias, "margin": margin, "guide": guide,
+        "label_smoothing": label_smoothing, "both": both,
+    }  # fmt: skip
+
+    def check() -> None:
+        if key is not None:
+            _check.pairs("key", key, "query", query)
+        asked(query, key, **options, reduction="mean")
+        if labels is not None and (margin is not None or guide is not None):
+            raise ValueError(
+                "labels must be None over several ranks where margin or guide is given"
+            )
+        if both and _per_row(temperature, query):
+            raise ValueError("temperature must be one number over ranks where both")
+
+    learned = {
+        "query": query, "key": key, "temperature": temperature, "level_weights": level_weights,
+        "row_weight": row_weight, "column_bias": column_bias,
+    }  # fmt: skip
+    same = _kinds(options, not _per_row(temperature, query))
+    same |= {"key": None if key is None else "given", "normalize": normalize}
+    plan = agree("query", query, "gather", group, equal, check, learned, same)
+    if plan is None:
+        return functional.contrast(query, key, **options, normalize=normalize)
+
+    def everyone(x):
+        """The rows of all ranks; of a pair, of each."""
+        if x is None or isinstance(x, (tuple, list)):
+            return x if x is None else tuple(everyone(side) for side in x)
+        if x.is_floating_point():
+            return gather_with_gradient(x, equal=equal, group=group)
+        return gather(x, equal=equal, group=group)
+
+    if key is None:
+        for name in ("labels", "targets", "row_weight", "column_bias", "guide"):
+            options[name] = everyone(options[name])
+        if _per_row(temperature, query):
+            options["temperature"] = everyone(temperature)
+        return functional.contrast(everyone(query), **options, normalize=normalize)
+    if labels is None and targets is None:
+        own = global_ids(plan, query.device)
+        options["labels"] = own, own
+    for name in ("temperature", "level_weights"):
+        if not (name == "temperature" and _per_row(temperature, query)):
+            options[name] = shared(options[name], plan)
+    sides = [(query, key, False), (key, query, True)] if both else [(query, key, False)]
+    losses = []
+    for rows, columns, turned in sides:
+        here = {**options, "both": False}
+        for name in ("labels", "targets", "guide"):
+            if here[name] is not None:
+                mine, others = here[name][::-1] if turned else here[name]
+                here[name] = mine, everyone(others)
+        # A bias of what is a row here adds the same to all its logits.
+        here["column_bias"] = None if turned else everyone(column_bias)
+        columns = everyone(columns)
+        x = asked(rows, columns, **here, reduction="none")
+        losses.append(of(x, rows, columns, normalize))
+    return global_mean(sum(losses) / len(losses), plan)
+
+
+def _per_row(temperature: float | Tensor, query: Tensor) -> bool:
+    return isinstance(temperature, Tensor) and temperature.shape == query.shape[:1]
+
+
+def _kinds(options: dict, one: bool) -> dict[str, float | str | None]:
+    """What of the options must be alike on all ranks: numbers, and of tensors that they are given,
+    and their width; one: the temperature is a number."""
+    same = {}
+    for name, x in options.items():
+        x = x[0] if isinstance(x, (tuple, list)) else x
+        if isinstance(x, Tensor) and not (name == "temperature" and one):
+            x = x.shape[1] if x.dim() == 2 else -1
+        same[name] = x
+    return same
