@@ -20,7 +20,7 @@ from .contrast_coefficients import (
     SHARED_POSITIVE,
     WEIGHT,
 )
-from .contrast_limit import exceeds, judged
+from .contrast_limit import judged, load_limit
 from .contrast_tile import (
     above,
     cosines,
@@ -203,8 +203,10 @@ def own_kernel(
         k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)
         acc = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
         beyond = None
-        if row_limit is not None or col_limit is not None:
-            beyond = exceeds(acc, row_limit, col_limit, row, col, n, m, BM, BN)
+        if row_limit is not None:
+            beyond = acc > load_limit(row_limit, row, n, BM)[:, None]
+        if col_limit is not None:
+            beyond = acc > load_limit(col_limit, col, m, BN)[None, :]
         g = tile_weights(
             acc, beyond, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
             factor, factor_low, shift, BM, BN, SYMMETRIC, SHARED,
@@ -268,7 +270,7 @@ def weights_kernel(
             acc, guide_q, guide_k, inverse, row, col, n, m, g,
             BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
         )  # fmt: skip
-        beyond = exceeds(judge, limit, None, row, col, n, m, BM, BN)
+        beyond = judge > load_limit(limit, row, n, BM)[:, None]
     weights = tile_weights(
         acc, beyond, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
         factor, factor_low, gradient_shift(total), BM, BN, SYMMETRIC, SHARED,

@@ -37,6 +37,8 @@ LAUNCH_TILES = 128
 LEAST_DEPTH = 16
 # Bytes of a guide's row in one step of its product: a swizzled line of shared memory.
 GUIDE_STEP = 128
+# Columns of a tile whose rows and guide are not copied in bulk.
+ADDRESSED = 64
 # Column tiles of positives that one look at their ranges rules out.
 SCAN = 32
 
@@ -163,6 +165,8 @@ def guided(chosen: Plan, q: Tensor, guide: Tensor) -> Plan:
     if guide.element_size() > q.element_size():
         precision = product_precision(guide.dtype)
         tile = tiles(0, q.shape[1], guide.element_size(), precision).weights
+    if not (chosen.bulk and aligned(guide, guide)):  # addresses are registers too
+        tile = tile._replace(columns=min(tile.columns, ADDRESSED))
     return chosen._replace(sums=tile, own=None, frozen=None, weights=tile)
 
 

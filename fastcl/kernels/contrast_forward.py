@@ -13,7 +13,7 @@ convergence. A row whose sum leaves the float32 range is done again with a runni
 import triton
 import triton.language as tl
 
-from .contrast_limit import exceeds, judged
+from .contrast_limit import judged, load_limit
 from .contrast_tile import (
     above,
     cosines,
@@ -78,6 +78,7 @@ def sums_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     start = part * strip
     if SYMMETRIC and col_part is not None:
@@ -94,8 +95,7 @@ def sums_kernel(
                 acc, guide_q, guide_k, inverse, row, col, n, m, g,
                 BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
             )  # fmt: skip
-            out = exceeds(judge, limit, None, row, col, n, m, BM, BN)
-            acc = tl.where(out, float("-inf"), acc)
+            acc = tl.where(judge > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e = tl.exp2(above(acc, factor, factor_low, shift))
@@ -160,6 +160,7 @@ def online_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
@@ -173,8 +174,7 @@ def online_kernel(
                 acc, guide_q, guide_k, inverse, row, col, n, m, g,
                 BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
             )  # fmt: skip
-            out = exceeds(judge, limit, None, row, col, n, m, BM, BN)
-            acc = tl.where(out, float("-inf"), acc)
+            acc = tl.where(judge > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e, fade, top = raise_peak(acc, top, factor, factor_low)

@@ -11,7 +11,7 @@ used twice.
 import triton
 import triton.language as tl
 
-from .contrast_limit import exceeds
+from .contrast_limit import load_limit
 from .contrast_tile import (
     factor_parts,
     id_range,
@@ -60,6 +60,7 @@ def frozen_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH)
     start = part * strip
     stop = tl.minimum(start + strip, tl.cdiv(m, BN))
@@ -73,8 +74,7 @@ def frozen_kernel(
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
             acc = tl.where(other & ~match, acc, float("-inf"))
         if limit is not None:
-            out = exceeds(acc, limit, None, row, col, n, m, BM, BN)
-            acc = tl.where(out, float("-inf"), acc)
+            acc = tl.where(acc > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e, fade, top = raise_peak(acc, top, factor, factor_low)

@@ -76,22 +76,10 @@ def judged(
 
 
 @triton.jit
-def exceeds(
-    judge,  # [BM, BN]
-    row_limit,  # [n], or None: of the columns
-    col_limit,  # [m] or None
-    row,
-    col,
-    n,
-    m,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Which columns are more similar than the limit of their row; the roles exchanged, rows."""
-    if row_limit is not None:
-        i = row + tl.arange(0, BM)
-        out = judge > tl.load(row_limit + i, mask=i < n, other=float("inf"))[:, None]
-    else:
-        j = col + tl.arange(0, BN)
-        out = judge > tl.load(col_limit + j, mask=j < m, other=float("inf"))[None, :]
-    return out
+def load_limit(limit, start, length, BLOCK: tl.constexpr):
+    """Limits of a block of rows, or of columns; beyond the border nothing is left out."""
+    bound = tl.zeros([BLOCK], tl.float32)
+    if limit is not None:
+        i = start + tl.arange(0, BLOCK)
+        bound = tl.load(limit + i, mask=i < length, other=float("inf"))
+    return bound
