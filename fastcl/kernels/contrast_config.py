@@ -35,8 +35,9 @@ KEPT_SCALE = 64.0
 LAUNCH_TILES = 128
 # The shortest sum of a product on tensor cores.
 LEAST_DEPTH = 16
-# Bytes of a guide's row in one step of its product: a swizzled line of shared memory.
-GUIDE_STEP = 128
+# Features of a guide in one step of its product: a line of shared memory of 16 bits, and of float32
+# what the registers hold beside the rows' own product.
+GUIDE_DEPTH = {2: 64, 4: 16}
 # Columns of a tile whose rows and guide are not copied in bulk.
 ADDRESSED = 64
 # Column tiles of positives that one look at their ranges rules out.
@@ -165,14 +166,16 @@ def guided(chosen: Plan, q: Tensor, guide: Tensor) -> Plan:
     if guide.element_size() > q.element_size():
         precision = product_precision(guide.dtype)
         tile = tiles(0, q.shape[1], guide.element_size(), precision).weights
+    if guide.element_size() == 4:  # no next step is loaded beside this one's products
+        tile = tile._replace(stages=1)
     if not (chosen.bulk and aligned(guide, guide)):  # addresses are registers too
         tile = tile._replace(columns=min(tile.columns, ADDRESSED))
     return chosen._replace(sums=tile, own=None, frozen=None, weights=tile)
 
 
 def guide_depth(guide: Tensor) -> int:
-    """Features of a step of the guide's product: 128 bytes, as those of a chunk of weights."""
-    most = GUIDE_STEP // guide.element_size()
+    """Features of a step of the guide's product."""
+    most = GUIDE_DEPTH[guide.element_size()]
     return min(most, max(LEAST_DEPTH, 1 << (guide.shape[1] - 1).bit_length()))
 
 
