@@ -26,7 +26,7 @@ import torch
 import triton
 
 from fastcl._library import ops
-from fastcl.contrast.node import row_losses
+from fastcl.contrast.node import mean_loss, row_losses
 from fastcl.contrast.problem import problem
 
 from . import model, predict
@@ -110,6 +110,25 @@ def _with_learnt_scale(d: int, text_trained: bool) -> torch.Tensor:
     return result.loss.sum() + result.col_loss.sum()
 
 
+# Columns held to a limit: width, features of the guide, whether the columns are trained.
+HELD = {
+    "limit": (128, None, True), "limit, frozen": (256, None, False),
+    "limit, wide": (512, None, True), "guide": (128, 384, True), "guide, wide": (768, 384, True),
+}  # fmt: skip
+
+
+def _held(d: int, g: int | None, trained: bool) -> None:
+    """The mean, whose exponentials may be kept, and losses per row, formed again."""
+    q, own, ids = _meta(4096, d), _meta(4096, d), torch.arange(4096, device="meta")
+    k = own if trained else _meta(8192, d).detach()
+    guide = None if g is None else (_meta(4096, g).detach(), _meta(len(k), g).detach())
+    options = {"ids": ids, "limit": torch.empty(4096, device="meta"), "guide": guide}
+    if not trained:
+        options |= {"own": own.detach(), "ids": None}
+    p = problem(q, k, scale=10.0, normalize=False, **options)
+    (mean_loss(p)[0] + row_losses(p).loss.sum()).backward()
+
+
 def _neighbours() -> None:
     """The operators beside the contrasts that no case of the suite launches."""
     x, rows, scores = (_meta(*size).detach() for size in ((256, 128), (65536, 128), (4096, 3000)))
@@ -157,6 +176,8 @@ def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     found["neighbours"] = torch.bfloat16, _neighbours
     for name, size in RANKED.items():
         found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
+    for name, case in HELD.items():
+        found[name] = torch.bfloat16, partial(_held, *case)
     for name, case in LEARNT.items():
         found[name] = torch.bfloat16, lambda case=case: _with_learnt_scale(*case).backward()
     return found

@@ -27,6 +27,7 @@ for dtype in (torch.bfloat16,) if options.few else (torch.bfloat16, torch.float1
         queue = torch.randn(203, d, device=device, dtype=dtype)
         scale = torch.tensor(10.0, device=device, requires_grad=True)
         own = F.row_products(image, text.detach())
+        guide = torch.randn(2, 150, 100, device=device, dtype=dtype).unbind()
         raw = {"scale": 0.1, "unit": False, "normalize": False}
         losses = (
             F.nt_xent(image, text),
@@ -35,6 +36,9 @@ for dtype in (torch.bfloat16,) if options.few else (torch.bfloat16, torch.float1
             F.siglip(image, text, scale, torch.tensor(-3.0, device=device, requires_grad=True)),
             F.info_nce(image, text),
             F.moco(image, text, queue),
+            F.contrast(image, text, margin=0.0),
+            F.contrast(image, text.detach(), margin=0.0),
+            F.contrast(image, text, guide=guide),
             row_losses(  # rows that are not unit: the running maximum
                 problem(image, text, ids=torch.arange(150, device=device), **raw)
             ).loss.sum(),

@@ -39,7 +39,7 @@ def _gaps(judge):
     return torch.where(rows % 5 == 3, -2.0, torch.where(rows % 5 == 4, 2.0, limit))
 
 
-def drawn(n, m, form, guide_dtype, dtype, d=24):
+def drawn(n, m, form, guide_dtype, dtype, d=24, g=7):
     """Float64 tensors that dtype holds, and the options of the problem."""
 
     def make(size, width, dtype):
@@ -57,15 +57,23 @@ def drawn(n, m, form, guide_dtype, dtype, d=24):
         options["paired"] = False
     judge = tensors["q"] @ tensors["k"].T
     if guide_dtype is not None:
-        guide = [make(size, 7, guide_dtype) for size in (n, m)]
+        guide = [make(size, g, guide_dtype) for size in (n, m)]
         judge = unit_rows(guide[0]) @ unit_rows(guide[1]).T
         options["guide"] = tuple(x.to(guide_dtype) for x in guide)
     return tensors, options | {"limit": _gaps(judge)}
 
 
-def posed(tensors, options, dtype):
-    inputs = {name: x.to(dtype).requires_grad_() for name, x in tensors.items()}
-    options = dict(options)
+def _on(device, x):
+    """A tensor, or a pair of them, on the device."""
+    if isinstance(x, tuple):
+        return tuple(y.to(device) for y in x)
+    return x.to(device) if isinstance(x, torch.Tensor) else x
+
+
+def posed(tensors, options, dtype, device="cpu", trained=NAMES):
+    moved = {name: x.detach().to(device, dtype) for name, x in tensors.items()}
+    inputs = {name: x.requires_grad_(name in trained) for name, x in moved.items()}
+    options = {name: _on(device, x) for name, x in options.items()}
     if dtype == torch.float64 and "guide" in options:
         options["guide"] = tuple(x.double() for x in options["guide"])
     return inputs, problem(**inputs, scale=9.0, normalize=False, **options)
@@ -91,17 +99,19 @@ def by_reference(tensors, options, dtype, upstream):
     return loss.double(), losses.double(), [n * x for x in grads], more
 
 
-def by_operators(tensors, options, dtype, upstream):
-    inputs, p = posed(tensors, options, dtype)
+def by_operators(tensors, options, dtype, upstream, device="cpu", trained=NAMES):
+    def gradients(loss, inputs):
+        found = torch.autograd.grad(loss, [x for x in inputs.values() if x.requires_grad])
+        return [x.double().cpu() for x in found]
+
+    inputs, p = posed(tensors, options, dtype, device, trained)
     loss, _ = mean_loss(p)
-    n = len(tensors["q"])
-    grads = torch.autograd.grad(loss * n, list(inputs.values()))
-    inputs, p = posed(tensors, options, dtype)
+    grads = gradients(loss * len(tensors["q"]), inputs)
+    inputs, p = posed(tensors, options, dtype, device, trained)
     found = row_losses(p)
     losses = torch.where(found.count > 0, found.loss, 0)
-    more = torch.autograd.grad((losses * upstream.to(losses.dtype)).sum(), list(inputs.values()))
-    grads, more = ([x.double() for x in found] for found in (grads, more))
-    return loss.detach().double(), losses.detach().double(), grads, more
+    more = gradients((losses * upstream.to(losses)).sum(), inputs)
+    return loss.detach().double().cpu(), losses.detach().double().cpu(), grads, more
 
 
 @pytest.mark.parametrize("guide_dtype", [None, torch.float32, torch.bfloat16])

@@ -43,6 +43,13 @@ def test_main_kernels(architecture):
     check(static.report(launched(architecture, "sums_kernel", "own_kernel")))
 
 
+@pytest.mark.parametrize("architecture", [80, 90])
+def test_limits_and_guides(architecture):
+    """A second product in the tile, or a comparison beside the exponential."""
+    found = static.found(architecture, ["limit, wide", "guide"])
+    check(static.report(x for x in found if x.launch.name in ("sums_kernel", "weights_kernel")))
+
+
 def test_warpgroups_on_hopper():
     """Of 64 rows each: a kernel whose machine code has HMMA alone is on the slow path."""
     for x in launched(90, "sums_kernel", "own_kernel"):

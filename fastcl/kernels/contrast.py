@@ -15,13 +15,14 @@ from torch import Tensor
 
 from .. import reference
 from ..contrast.problem import Problem
-from . import contrast_blocks as in_blocks
+from ..reference.unit_rows import SHORTEST
 from . import contrast_common as common
 from . import contrast_config as config
 from .contrast_common import Operands
 from .contrast_frozen_mean import frozen_mean
 from .contrast_gradient import problem_gradients
 from .contrast_kept import unit_gradients
+from .contrast_limit import Limits
 from .contrast_statistics import statistics
 from .unit_rows import project, row_products, unit_rows_forward
 
@@ -62,8 +63,18 @@ def prepared(p: Problem) -> Prepared:
         own, own_lengths = k, k_lengths
     elif p.own is not None:
         own, own_lengths = of((p.own,), p.normalize_own)
-    operands = common.operands(q, k, *p.ids, p.scale, p.logit_scale, p.symmetric)
+    held = None if p.limit is None else _limits(p)
+    operands = common.operands(q, k, *p.ids, p.scale, p.logit_scale, p.symmetric, held)
     return Prepared(p, operands, own, (q_lengths, k_lengths, own_lengths))
+
+
+def _limits(p: Problem) -> Limits:
+    """With a guide, of its products with columns of length one."""
+    if p.guide_q is None:
+        return Limits(p.limit.contiguous())
+    sides = [x.contiguous() for x in (p.guide_q, p.guide_k)]
+    lengths, others = (row_products(x, x).sqrt_().clamp_(min=SHORTEST) for x in sides)
+    return Limits(lengths.mul_(p.limit), *sides, others.reciprocal_())
 
 
 def _is(x: Tensor, parts) -> bool:
@@ -119,8 +130,6 @@ def contrast_forward(p: Problem, pivot, need_q: bool, need_k: bool):
     """`reference.contrast_forward` without the n x m matrix."""
     if not config.supported(p.q[0]):
         return reference.contrast_forward(p, pivot, need_q, need_k)
-    if p.limit is not None:
-        return in_blocks.contrast_forward(p, pivot, need_q, need_k)
     x = prepared(p)
     return x.statistics(x.extra(), pivot, p.finishes(need_q, need_k))
 
@@ -134,8 +143,6 @@ def contrast_backward(
     needs = need_q or p.symmetric, need_k and not p.symmetric, need_own, need_scale
     if not config.supported(p.q[0]):
         return reference.contrast_backward(p, rows, cols, weighted, *grads, *needs)
-    if p.limit is not None:
-        return in_blocks.contrast_backward(p, rows, cols, weighted, *grads, *needs)
     x, grads = prepared(p), [None if g is None else g.contiguous() for g in grads]
     if len(weighted) == 0:
         dq, dk = _gradients(x, grads, rows, cols, *needs[:2])
@@ -163,8 +170,6 @@ def contrast_mean(p: Problem, need_q: bool, need_k: bool, need_own: bool, need_s
     needs = need_q, need_k and not p.symmetric, need_own, need_scale
     if not config.supported(p.q[0]):
         return reference.contrast_mean(p, *needs)
-    if p.limit is not None:
-        return in_blocks.contrast_mean(p, *needs)
     if _is_frozen(p, needs):
         return _frozen(p)
     x = prepared(p)
@@ -184,7 +189,15 @@ def _keeps(x: Prepared, need_q: bool, need_k: bool) -> bool:
     return (
         plain
         and p.row_weight is None
-        and config.keeps(x.operands.q, x.operands.k, p.scale, p.logit_scale, p.unit, need_k)
+        and config.keeps(
+            x.operands.q,
+            x.operands.k,
+            p.scale,
+            p.logit_scale,
+            p.unit,
+            need_k,
+            p.guide_q is not None,
+        )  # fmt: skip
     )
 
 
@@ -234,14 +247,14 @@ def _is_frozen(p: Problem, needs) -> bool:
     """Whether a small batch against constants takes its four launches."""
     known = p.finishes(*needs[:2]) and p.own is not None and p.logit_scale is None
     plain = len(p.q) == 1 == len(p.k) and not (p.normalize_k or needs[2]) and p.unit
-    plain = plain and p.row_weight is None
+    plain = plain and p.row_weight is None and p.guide_q is None
     if not (known and plain and len(p.q[0]) > 0 and len(p.k[0]) > 0):
         return False
     return config.plan(p.q[0], p.k[0]).frozen is not None
 
 
 def _frozen(p: Problem):
-    which = p.normalize_q, p.normalize_own
-    losses, dq = frozen_mean(p.q[0], p.own, p.k[0], p.scale, *p.ids, which)
+    which, held = (p.normalize_q, p.normalize_own), None if p.limit is None else _limits(p)
+    losses, dq = frozen_mean(p.q[0], p.own, p.k[0], p.scale, *p.ids, held, which)
     nothing = (common.empty(dq, 0, p.width) for _ in ("dk", "d_own"))
     return losses.mean(), losses, dq, *nothing, common.empty(dq, 0)

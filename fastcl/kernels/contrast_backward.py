@@ -20,6 +20,7 @@ from .contrast_coefficients import (
     SHARED_POSITIVE,
     WEIGHT,
 )
+from .contrast_limit import judged, load_limit
 from .contrast_tile import (
     above,
     cosines,
@@ -47,6 +48,15 @@ def _load(coef, index, start, length, BLOCK: tl.constexpr):
 
 
 @triton.jit
+def _load_lse(coef, start, length, BLOCK: tl.constexpr, EMPTY: tl.constexpr):
+    """The whole part of lse, 0 where nothing is in the sum: -inf less -inf would be no weight."""
+    lse = _load(coef, LSE, start, length, BLOCK)
+    if EMPTY:
+        lse = tl.where(lse == float("-inf"), 0.0, lse)
+    return lse
+
+
+@triton.jit
 def _both_sides(p, r, a, b, BOUNDED: tl.constexpr):
     """p a + r b of the sides that are given.
 
@@ -63,6 +73,7 @@ def _both_sides(p, r, a, b, BOUNDED: tl.constexpr):
 @triton.jit
 def tile_weights(
     acc,  # [BM, BN]
+    beyond,  # [BM, BN] what is left out where it is no positive, or None
     special,
     row,
     col,
@@ -90,16 +101,22 @@ def tile_weights(
     if special:
         other, _ = masks(row, col, n, m, None, None, BM, BN, SYMMETRIC)
         acc = tl.where(other, acc, float("-inf"))
+    if beyond is not None:
+        if special:
+            _, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
+            acc = tl.where(beyond & ~match, float("-inf"), acc)
+        else:
+            acc = tl.where(beyond, float("-inf"), acc)
     p = None
     r = None
     if SHARED:
         p = tl.exp2(above(acc, factor, factor_low, shift))
     else:
         if row_coef is not None:
-            lse = _load(row_coef, LSE, row, n, BM)
+            lse = _load_lse(row_coef, row, n, BM, beyond is not None)
             p = tl.exp2(above(acc, factor, factor_low, lse[:, None]))
         if col_coef is not None:
-            lse = _load(col_coef, LSE, col, m, BN)
+            lse = _load_lse(col_coef, col, m, BN, beyond is not None)
             r = tl.exp2(above(acc, factor, factor_low, lse[None, :]))
     if row_ids is None:
         a = _load(row_coef, NEGATIVES, row, n, BM)[:, None]
@@ -147,6 +164,8 @@ def own_kernel(
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
+    row_limit,  # [n] or None
+    col_limit,  # [m] or None
     row_coef,  # [6, n] or None
     col_coef,  # [6, m] or None
     wide,  # [] int32: no shared shift; None: not asked
@@ -183,8 +202,13 @@ def own_kernel(
         special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
         k_tile = load_tile(k, col, 0, m, d, BN, DEPTH)
         acc = tl.dot(q_tile, tl.trans(k_tile), input_precision=PRECISION)
+        beyond = None
+        if row_limit is not None:
+            beyond = acc > load_limit(row_limit, row, n, BM)[:, None]
+        if col_limit is not None:
+            beyond = acc > load_limit(col_limit, col, m, BN)[None, :]
         g = tile_weights(
-            acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
+            acc, beyond, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
             factor, factor_low, shift, BM, BN, SYMMETRIC, SHARED,
         )  # fmt: skip
         gradient = tl.dot(g.to(k_tile.dtype), k_tile, gradient, input_precision=PRECISION)
@@ -204,6 +228,11 @@ def weights_kernel(
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
+    limit,  # [n] or None
+    guide_q,  # [n, g] or None
+    guide_k,  # [m, g] or None
+    inverse,  # [m] or None
+    g,
     row_coef,  # [6, n] or None
     col_coef,  # [6, m] or None
     wide,  # [] int32: no shared shift; None: not asked
@@ -221,6 +250,8 @@ def weights_kernel(
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
     SHARED: tl.constexpr,  # one exponential for both directions
+    GUIDE_DEPTH: tl.constexpr,
+    GUIDE_PRECISION: tl.constexpr,
 ):
     """One chunk of G, for the products to follow."""
     if skipped(wide, SHARED):
@@ -233,8 +264,15 @@ def weights_kernel(
     special = is_special(row, col, n, m, low, high, col_range, BM, BN, SYMMETRIC)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     acc = cosines(q_tile, q, k, row, col, n, m, d, BM, BN, DEPTH, WHOLE, PRECISION)
-    g = tile_weights(
-        acc, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
+    beyond = None
+    if limit is not None:
+        judge = judged(
+            acc, guide_q, guide_k, inverse, row, col, n, m, g,
+            BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
+        )  # fmt: skip
+        beyond = judge > load_limit(limit, row, n, BM)[:, None]
+    weights = tile_weights(
+        acc, beyond, special, row, col, n, m, row_ids, col_ids, row_coef, col_coef,
         factor, factor_low, gradient_shift(total), BM, BN, SYMMETRIC, SHARED,
     )  # fmt: skip
-    store_tile(out, g, inner_row, inner_col, n - first_row, pitch, BM, BN)
+    store_tile(out, weights, inner_row, inner_col, n - first_row, pitch, BM, BN)

@@ -35,6 +35,11 @@ KEPT_SCALE = 64.0
 LAUNCH_TILES = 128
 # The shortest sum of a product on tensor cores.
 LEAST_DEPTH = 16
+# Features of a guide in one step of its product: a line of shared memory of 16 bits, and of float32
+# what the registers hold beside the rows' own product.
+GUIDE_DEPTH = {2: 64, 4: 16}
+# Columns of a tile whose rows and guide are not copied in bulk.
+ADDRESSED = 64
 # Column tiles of positives that one look at their ranges rules out.
 SCAN = 32
 
@@ -142,12 +147,36 @@ def plan(q: Tensor, k: Tensor) -> Plan:
     precision = product_precision(q.dtype)
     properties = torch.cuda.get_device_properties(q.device)
     chosen = tiles(properties.major, q.shape[1], q.element_size(), precision)
-    aligned = len(k) > 0 and all(
+    # IEEE products read registers, and descriptors then spill.
+    bulk = properties.major in (9, 10) and aligned(q, k) and q.element_size() == 2
+    return Plan(*chosen, bulk, properties.multi_processor_count, precision)
+
+
+def aligned(q: Tensor, k: Tensor) -> bool:
+    """Whether the bulk copy engine takes rows and columns."""
+    return len(k) > 0 and all(
         x.shape[1] * x.element_size() % 16 == 0 and x.data_ptr() % 16 == 0 for x in (q, k)
     )
-    # IEEE products read registers, and descriptors then spill.
-    bulk = properties.major in (9, 10) and aligned and q.element_size() == 2
-    return Plan(*chosen, bulk, properties.multi_processor_count, precision)
+
+
+def guided(chosen: Plan, q: Tensor, guide: Tensor) -> Plan:
+    """The plan of tiles that form a guide's product too: two tiles of sums fill the registers that
+    one did, and the gradient, by chunks, forms both once for dq and dk."""
+    tile = chosen.weights
+    if guide.element_size() > q.element_size():
+        precision = product_precision(guide.dtype)
+        tile = tiles(0, q.shape[1], guide.element_size(), precision).weights
+    if guide.element_size() == 4:  # no next step is loaded beside this one's products
+        tile = tile._replace(stages=1)
+    if not (chosen.bulk and aligned(guide, guide)):  # addresses are registers too
+        tile = tile._replace(columns=min(tile.columns, ADDRESSED))
+    return chosen._replace(sums=tile, own=None, frozen=None, weights=tile)
+
+
+def guide_depth(guide: Tensor) -> int:
+    """Features of a step of the guide's product."""
+    most = GUIDE_DEPTH[guide.element_size()]
+    return min(most, max(LEAST_DEPTH, 1 << (guide.shape[1] - 1).bit_length()))
 
 
 def chunk_size(itemsize: int) -> int:
@@ -162,16 +191,19 @@ def kept_rows(q: Tensor, k: Tensor) -> int:
     return rows // KEPT_STEP * KEPT_STEP
 
 
-def keeps(q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool) -> bool:
+def keeps(
+    q: Tensor, k: Tensor, scale: float, logit_scale, unit: bool, need_k: bool, guided: bool
+) -> bool:
     """Whether a product less is worth 6 bytes per logit, and neither shift nor factor can fail.
 
-    At widths whose gradient has its sums in registers, constant columns need no third product.
+    At widths whose gradient has its sums in registers, constant columns need no third product. A
+    guide's gradient goes by chunks at every width.
     """
     if q.dtype != torch.bfloat16 or not (supported(q) and len(q) and len(k)):
         return False
     near = unit and logit_scale is None and scale <= KEPT_SCALE
     rows = min(len(q), LEAST_KEPT)
-    wide = q.shape[1] > (BOTH_WIDTH if need_k else FLASH_WIDTH)
+    wide = guided or q.shape[1] > (BOTH_WIDTH if need_k else FLASH_WIDTH)
     return near and wide and kept_rows(q, k) >= rows
 
 

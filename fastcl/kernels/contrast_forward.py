@@ -13,6 +13,7 @@ convergence. A row whose sum leaves the float32 range is done again with a runni
 import triton
 import triton.language as tl
 
+from .contrast_limit import judged, load_limit
 from .contrast_tile import (
     above,
     cosines,
@@ -39,6 +40,11 @@ def sums_kernel(
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
+    limit,  # [n] or None
+    guide_q,  # [n, g] or None
+    guide_k,  # [m, g] or None
+    inverse,  # [m] or None
+    g,
     pivot,  # [n] or None
     row_part,  # [strips, n] sum over the negatives, in units of 2^shift
     col_part,  # [launch tiles, m] the same; None: rows only
@@ -56,6 +62,8 @@ def sums_kernel(
     WHOLE: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
+    GUIDE_DEPTH: tl.constexpr,
+    GUIDE_PRECISION: tl.constexpr,
 ):
     """Fixed shift; where symmetric with columns, only the tiles I <= J."""
     row = (first + tl.program_id(0)) * BM
@@ -70,6 +78,7 @@ def sums_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     start = part * strip
     if SYMMETRIC and col_part is not None:
@@ -81,6 +90,12 @@ def sums_kernel(
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
             acc = tl.where(other & ~match, acc, float("-inf"))
+        if limit is not None:
+            judge = judged(
+                acc, guide_q, guide_k, inverse, row, col, n, m, g,
+                BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
+            )  # fmt: skip
+            acc = tl.where(judge > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e = tl.exp2(above(acc, factor, factor_low, shift))
@@ -107,6 +122,11 @@ def online_kernel(
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
+    limit,  # [n] or None
+    guide_q,  # [n, g] or None
+    guide_k,  # [m, g] or None
+    inverse,  # [m] or None
+    g,
     pivot,  # [n] or None
     flags,  # [row tiles] int32, None: all rows
     row_part,  # [strips, n] sum over the negatives, in units of 2^top
@@ -122,6 +142,8 @@ def online_kernel(
     WHOLE: tl.constexpr,
     PRECISION: tl.constexpr,
     SYMMETRIC: tl.constexpr,
+    GUIDE_DEPTH: tl.constexpr,
+    GUIDE_PRECISION: tl.constexpr,
 ):
     """Running maximum, rows only: any rows, or the row tiles that a flag asks for."""
     if flags is not None:  # noqa: SIM102 - no short circuit in a kernel
@@ -138,6 +160,7 @@ def online_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH) if WHOLE else 0
     for tile in range(part * strip, tl.minimum((part + 1) * strip, tl.cdiv(m, BN))):
         col = tile * BN
@@ -146,6 +169,12 @@ def online_kernel(
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, SYMMETRIC)
             acc = tl.where(other & ~match, acc, float("-inf"))
+        if limit is not None:
+            judge = judged(
+                acc, guide_q, guide_k, inverse, row, col, n, m, g,
+                BM, BN, GUIDE_DEPTH, GUIDE_PRECISION,
+            )  # fmt: skip
+            acc = tl.where(judge > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e, fade, top = raise_peak(acc, top, factor, factor_low)

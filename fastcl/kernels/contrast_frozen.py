@@ -11,6 +11,7 @@ used twice.
 import triton
 import triton.language as tl
 
+from .contrast_limit import load_limit
 from .contrast_tile import (
     factor_parts,
     id_range,
@@ -32,6 +33,7 @@ def frozen_kernel(
     col_ids,  # [m] or None
     row_range,  # [row tiles, 2] or None
     col_range,  # [column tiles, 2] or None
+    limit,  # [n] or None
     pivot,  # [n] or None
     row_part,  # [strips, n] sum over the negatives, in units of 2^top
     row_top,  # [strips, n]
@@ -58,6 +60,7 @@ def frozen_kernel(
     bar = tl.zeros([BM], tl.float32)
     if pivot is not None:
         bar = tl.load(pivot + i, mask=i < n, other=0.0).to(tl.float32)
+    bound = load_limit(limit, row, n, BM)
     q_tile = load_tile(q, row, 0, n, d, BM, DEPTH)
     start = part * strip
     stop = tl.minimum(start + strip, tl.cdiv(m, BN))
@@ -70,6 +73,8 @@ def frozen_kernel(
         if special:
             other, match = masks(row, col, n, m, row_ids, col_ids, BM, BN, False)
             acc = tl.where(other & ~match, acc, float("-inf"))
+        if limit is not None:
+            acc = tl.where(acc > bound[:, None], float("-inf"), acc)
         if pivot is not None:
             rank += tl.sum((acc > bar[:, None]).to(tl.int32), 1)
         e, fade, top = raise_peak(acc, top, factor, factor_low)

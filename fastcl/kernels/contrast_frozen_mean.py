@@ -110,7 +110,7 @@ def frozen_mean_kernel(
     tl.store(out + at, g, mask=inside)
 
 
-def frozen_mean(query, key, columns, scale, row_ids, col_ids, which):
+def frozen_mean(query, key, columns, scale, row_ids, col_ids, limits, which):
     """Losses [n] and dquery [n, d] of a mean with constant key and columns, in four launches.
 
     which: whether the query and the key are divided by their lengths."""
@@ -124,7 +124,7 @@ def frozen_mean(query, key, columns, scale, row_ids, col_ids, which):
         query, key, unit, own, n, d, *which, rows, width, num_warps=4
     )
     q = unit if normalize else query
-    p = common.operands(q, columns, row_ids, col_ids, scale, None, False)
+    p = common.operands(q, columns, row_ids, col_ids, scale, None, False, limits)
     sums, weighted = frozen_sums(p, None)
     loss, dq = common.empty(query, n), common.empty(query, n, d)
     frozen_mean_kernel[(n,)](

@@ -75,7 +75,7 @@ def own_gradient(p: Operands, sides: Sides) -> Tensor:
     for shared in sides.shared:
         tile = tile_for(whole, sides, shared)
         own_kernel[(row_tiles, strips)](
-            *p.of(tile, tile.depth), sides.rows, sides.cols, sides.wide, out,
+            *p.of(tile, tile.depth), *p.side_limits, sides.rows, sides.cols, sides.wide, out,
             strip * (whole.columns // tile.columns), n, m, d,
             tile.rows, tile.columns, tile.depth, p.plan.precision, p.symmetric, shared,
             **common.options(tile),
@@ -89,16 +89,17 @@ def chunked(p: Operands, sides: Sides, need_q: bool, need_k: bool):
     launches = []
     for shared in sides.shared:
         tile = tile_for(p.plan.weights, sides, shared)
-        launches.append((shared, tile, p.of(tile, tile.depth)))
+        held, guide = p.held(tile)
+        launches.append((shared, tile, (*p.of(tile, tile.depth), *held), guide))
 
     def fill(chunk: Chunk) -> None:
         rows, columns = chunk.shape
-        for shared, tile, operands in launches:
+        for shared, tile, operands, guide in launches:
             weights_kernel[(triton.cdiv(rows, tile.rows), triton.cdiv(columns, tile.columns))](
                 *operands, sides.rows, sides.cols, sides.wide, chunk.weights,
                 *chunk.corner, pitch_of(chunk.weights), n, m, d,
                 tile.rows, tile.columns, tile.depth, config.whole(tile, d),
-                p.plan.precision, p.symmetric, shared, **common.options(tile),
+                p.plan.precision, p.symmetric, shared, *guide, **common.options(tile),
             )  # fmt: skip
 
     return chunk_gradients(p, fill, need_q, need_k and not p.symmetric, is_triangle(p, sides))

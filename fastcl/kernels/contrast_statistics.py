@@ -46,13 +46,13 @@ def fixed_sums(
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     down = common.empty(p.q, launch_tiles, m) if columns else None
     state = common.empty(p.q, m, dtype=torch.float64) if columns else None
-    operands = p.of(tile, tile.depth)
-    whole = config.whole(tile, d)
+    operands, whole = p.of(tile, tile.depth), config.whole(tile, d)
+    held, guide = p.held(tile)
     for first in range(0, row_tiles, launch_tiles):
         count = min(launch_tiles, row_tiles - first)
         sums_kernel[(count, strips)](
-            *operands, pivot, parts, down, rank, kept, pitch_of(kept), first, strip, n, m, d,
-            tile.rows, tile.columns, tile.depth, whole, p.plan.precision, p.symmetric,
+            *operands, *held, pivot, parts, down, rank, kept, pitch_of(kept), first, strip, n, m, d,
+            tile.rows, tile.columns, tile.depth, whole, p.plan.precision, p.symmetric, *guide,
             **common.options(tile),
         )  # fmt: skip
         if columns:
@@ -70,10 +70,11 @@ def online_sums(p: Operands, pivot: Tensor | None, flags: Tensor | None = None) 
     strips, strip = config.strips(row_tiles, col_tiles, 2 * config.slots(tile, p.plan.processors))
     parts, tops = common.empty(p.q, strips, n), common.empty(p.q, strips, n)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
+    held, guide = p.held(tile)
     online_kernel[(row_tiles, strips)](
-        *p.of(tile, tile.depth), pivot, flags, parts, tops, rank, strip, n, m, d,
+        *p.of(tile, tile.depth), *held, pivot, flags, parts, tops, rank, strip, n, m, d,
         tile.rows, tile.columns, tile.depth, config.whole(tile, d),
-        p.plan.precision, p.symmetric, **common.options(tile),
+        p.plan.precision, p.symmetric, *guide, **common.options(tile),
     )  # fmt: skip
     return Sums(parts, tops, None, rank)
 
@@ -136,8 +137,9 @@ def frozen_sums(p: Operands, pivot: Tensor | None) -> tuple[Sums, Tensor]:
     weighted = common.empty(p.q, strips, n, d)
     rank = None if pivot is None else common.empty(p.q, strips, n, dtype=torch.int32)
     frozen_kernel[(row_tiles, strips)](
-        *p.of(tile, tile.depth), pivot, parts, tops, rank, weighted, strip, n, m, d,
-        tile.rows, tile.columns, tile.depth, p.plan.precision, **common.options(tile),
+        *p.of(tile, tile.depth), p.side_limits[0], pivot, parts, tops, rank, weighted,
+        strip, n, m, d, tile.rows, tile.columns, tile.depth, p.plan.precision,
+        **common.options(tile),
     )  # fmt: skip
     return Sums(parts, tops, None, rank), weighted
 

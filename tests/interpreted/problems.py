@@ -6,6 +6,7 @@ from fastcl import reference
 from fastcl.contrast.problem import Problem
 
 ROWS = "q", "k", "own"
+LIMITS = "limit", "guide_q", "guide_k"
 
 
 def unit_rows(n, d, seed, dtype=torch.float32):
@@ -48,9 +49,9 @@ def problem(arguments) -> Problem:
     x = arguments
     k, col_ids = ((), None) if x["symmetric"] else ((x["k"],), x["col_ids"])
     return Problem(
-        (x["q"],), k, x["own"], x["logit_scale"], x["row_ids"], col_ids, *[None] * 5,
-        x["scale"], x["both"],
-        x["positives_in"], x["unit"], False, False, False, True,
+        (x["q"],), k, x["own"], x["logit_scale"], x["row_ids"], col_ids, None, None,
+        *(x.get(name) for name in LIMITS), x["scale"], x["both"], x["positives_in"],
+        x["unit"], False, False, False, True,
     )  # fmt: skip
 
 
@@ -61,8 +62,34 @@ def wider(p: Problem, dtype=torch.float64) -> Problem:
         return None if x is None else x.to(dtype)
 
     return p._replace(
-        q=tuple(map(to, p.q)), k=tuple(map(to, p.k)), own=to(p.own), logit_scale=to(p.logit_scale)
+        q=tuple(map(to, p.q)),
+        k=tuple(map(to, p.k)),
+        own=to(p.own),
+        logit_scale=to(p.logit_scale),
+        **{name: to(getattr(p, name)) for name in LIMITS},
     )
+
+
+def limited(arguments, guide=None, dtype=torch.float32):
+    """The same with a limit for every row, and a guide of so many features that judges.
+
+    Limits lie in the widest gap in the middle of a row's similarities, where no rounding decides;
+    every fifth row keeps no column, and every fifth all of them.
+    """
+    n, m, more = len(arguments["q"]), len(arguments["k"]), {}
+    judge = arguments["q"].double() @ arguments["k"].double().T
+    if guide is not None:
+        sides = [3 * unit_rows(size, guide, seed, dtype) for seed, size in ((5, n), (6, m))]
+        judge = torch.nn.functional.normalize(sides[0].double(), dim=1)
+        judge = judge @ torch.nn.functional.normalize(sides[1].double(), dim=1).T
+        more = dict(zip(LIMITS[1:], sides, strict=True))
+    ordered, rows = judge.sort(1).values[:, m // 4 : max(m // 4 + 2, 3 * m // 4)], torch.arange(n)
+    limit = ordered[:, 0] - 0.1
+    if m > 1:
+        at = ordered.diff(dim=1).argmax(1, keepdim=True)
+        limit = (ordered.gather(1, at) + ordered.gather(1, at + 1)).squeeze(1) / 2
+    limit = torch.where(rows % 5 == 3, -2.0, torch.where(rows % 5 == 4, 2.0, limit))
+    return {**arguments, "limit": limit.float(), **more}
 
 
 def ids(n, m, groups=None):
@@ -146,7 +173,8 @@ def run_backward(module, arguments, grads, need_q=True, need_k=True, plain=False
     if plain:
         rows[1], cols[1] = 0, 0
     if len(weighted) > 0:
-        p = p._replace(k=(p.q[0].new_empty(0, p.width),), row_ids=None, col_ids=None)
+        nothing = dict.fromkeys(("row_ids", "col_ids", *LIMITS))
+        p = p._replace(k=(p.q[0].new_empty(0, p.width),), **nothing)
     return module.contrast_backward(
         p, rows, cols, weighted, *grads, need_q, need_k and not frozen, p.own is not None, need_q
     )

@@ -157,6 +157,8 @@ def test_it_serves_where_a_product_less_pays(monkeypatch):
     for x, changes, wanted in (
         (q, {}, True), (narrow, {}, False), (q.half(), {}, False), (q, {"unit": False}, False),
         (q, {"scale": 65.0}, False), (q, {"logit_scale": scale}, False),
+        (narrow, {"guided": True}, True),
     ):  # fmt: skip
-        options = {"scale": 10.0, "logit_scale": None, "unit": True, "need_k": True} | changes
+        options = {"scale": 10.0, "logit_scale": None, "unit": True, "need_k": True}
+        options |= {"guided": False, **changes}
         assert config.keeps(x, x, **options) == wanted, changes
