@@ -115,8 +115,9 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const Crop<P> crop = crop_of<P>(x, image, view);
   E* planes = arena.take<E>(c * plane);
   Arena resizing = arena;
-  const Axis<A> rows = resize_axis<A>(height, size, false, resizing);
-  const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, resizing);
+  const int raised = axis_taps(height, size) > kFewTaps ? 0 : kRaised;
+  const Axis<A> rows = resize_axis<A>(height, size, false, raised, resizing);
+  const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
   E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
   resize<A>(crop, rows, columns, c, size, strip, planes, plane);
   const Colours<A> colours{view, planes, size * size, plane};

@@ -61,6 +61,12 @@ inline Floats above(Floats a, Floats b) { return at_least(a - b, Floats{}); }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 
+// Products are rounded down, by half a unit on average, which sums begin with; but not those of
+// zeros, and black would come out grey. So numbers are larger than they are while they are
+// multiplied: rows that have been summed down by kRaised units, bytes by twice that, half a level,
+// where there are more than kFewTaps.
+constexpr int kRaised = 32;
+
 // A level of 255 is 128 units: values to 32640, whose sums of two fit 16 bits without a sign.
 struct Fixed {
   using Element = uint16_t;
@@ -80,6 +86,8 @@ struct Fixed {
   static Vector times(Vector x, Vector factor) { return high_product(x + x, factor); }
   // 0 to 1 in 16 bits.
   static Vector share(Vector x, Vector weight) { return high_product(x, weight); }
+  // What was raised for the products, see kRaised.
+  static Vector lowered(Vector x) { return above(x, splat(twice(kRaised))); }
   // Sums of two values that are not larger than one, and differences.
   static Vector mixed(Vector a, Vector b) { return a + b; }
   static Vector parted(Vector a, Vector b) { return bounded(above(a, b)); }
@@ -109,6 +117,7 @@ struct Float {
   static Vector value(float x) { return splat(x); }
   static Vector times(Vector x, Vector factor) { return x * factor; }
   static Vector share(Vector x, Vector weight) { return x * weight; }
+  static Vector lowered(Vector x) { return x; }
   static Vector mixed(Vector a, Vector b) { return bounded(a + b); }
   static Vector parted(Vector a, Vector b) { return bounded(a - b); }
   static Vector bounded(Vector a) { return at_most(at_least(a, Floats{}), splat(1)); }

@@ -31,6 +31,9 @@ struct Axis {
 
 constexpr int64_t kAxisLanes = kViewBytes / 4;
 
+// See kRaised.
+constexpr int64_t kFewTaps = 4;
+
 inline int64_t axis_stride(int64_t out) { return (out + 31) / 32 * 32; }
 
 inline int64_t axis_taps(int64_t in, int64_t out) {
@@ -39,9 +42,10 @@ inline int64_t axis_taps(int64_t in, int64_t out) {
   return reach < in ? reach : in;
 }
 
-// Shares of one of kAxisLanes outputs in 16 bits: they sum to 2^15, the largest takes what
-// rounding left. Every product is rounded down, by half on average, but none by 1 or by 0.
-inline void round_weights(Axis<Fixed>& axis, const Floats* weight, Floats total, int64_t i) {
+// Shares of one for kAxisLanes outputs in 16 bits: they sum to 2^15, the largest takes what
+// rounding left. raised: what the sum is to be larger by.
+inline void round_weights(Axis<Fixed>& axis, const Floats* weight, Floats total, int64_t i,
+                          int raised) {
   const Floats factor = 32768.0f / total;
   Integers sum{}, largest{}, used{};
   for (int64_t j = 0; j < axis.taps; ++j) {
@@ -58,11 +62,11 @@ inline void round_weights(Axis<Fixed>& axis, const Floats* weight, Floats total,
     rest &= ~takes;
     store(axis.weights + j * axis.stride + i, (Doubles)share << 16 | (Doubles)share);
   }
-  const Doubles half = (Doubles)used >> 1;
-  store(axis.start + i, half << 16 | half);
+  const Doubles start = (Doubles)((used >> 1) + raised);
+  store(axis.start + i, start << 16 | start);
 }
 
-inline void round_weights(Axis<Float>& axis, const Floats* weight, Floats total, int64_t i) {
+inline void round_weights(Axis<Float>& axis, const Floats* weight, Floats total, int64_t i, int) {
   for (int64_t j = 0; j < axis.taps; ++j) {
     store(axis.weights + j * axis.stride + i, weight[j] / total);
   }
@@ -71,7 +75,7 @@ inline void round_weights(Axis<Float>& axis, const Floats* weight, Floats total,
 
 // Of `in` inputs and `out` outputs, which begin at the other end where mirrored.
 template <typename A>
-Axis<A> resize_axis(int64_t in, int64_t out, bool mirror, Arena& arena) {
+Axis<A> resize_axis(int64_t in, int64_t out, bool mirror, int raised, Arena& arena) {
   const int64_t taps = axis_taps(in, out), stride = axis_stride(out);
   Axis<A> axis{taps, stride, arena.take<int32_t>(stride), arena.take<typename A::Weight>(stride),
                arena.take<typename A::Weight>(taps * stride)};
@@ -97,7 +101,7 @@ Axis<A> resize_axis(int64_t in, int64_t out, bool mirror, Arena& arena) {
       total += weight[j];
     }
     store(axis.first + i, first);
-    round_weights(axis, weight, total, i);
+    round_weights(axis, weight, total, i, raised);
   }
   return axis;
 }

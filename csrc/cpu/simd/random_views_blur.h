@@ -9,8 +9,9 @@ namespace fastcl::FASTCL_SIMD {
 
 template <typename A>
 struct Taps {
-  int64_t reach;  // taps on either side; 0: nothing to blur
-  typename A::Weight start;
+  int64_t reach;             // taps on either side; 0: nothing to blur
+  typename A::Weight start;  // of the sums, see kRaised
+  typename A::Weight raised;
   typename A::Weight* weight;  // [reach + 1] from the middle on
 
   using Vector = typename A::Vector;
@@ -38,19 +39,21 @@ inline void round_taps(Taps<Fixed>& taps, const double* share) {
     middle -= 2 * rounded;
   }
   taps.weight[0] = Fixed::twice(middle & 0xFFFF);
-  taps.start = Fixed::twice(static_cast<uint32_t>(taps.reach + 1) / 2);
+  const auto half = static_cast<uint32_t>(taps.reach + 1) / 2;
+  taps.start = Fixed::twice(half);
+  taps.raised = Fixed::twice(kRaised);
 }
 
 inline void round_taps(Taps<Float>& taps, const double* share) {
   for (int64_t j = 0; j <= taps.reach; ++j) taps.weight[j] = static_cast<float>(share[j]);
   while (taps.reach > 0 && share[taps.reach] < 1e-9) --taps.reach;
-  taps.start = 0;
+  taps.start = taps.raised = 0;
 }
 
 template <typename A>
 Taps<A> blur_taps(float sigma, int64_t kernel, Arena& arena) {
   const int64_t reach = sigma > 0 ? kernel / 2 : 0;
-  Taps<A> taps{reach, 0, arena.take<typename A::Weight>(reach + 1)};
+  Taps<A> taps{reach, 0, 0, arena.take<typename A::Weight>(reach + 1)};
   double* share = arena.take<double>(reach + 1);
   double total = -1;
   for (int64_t j = 0; j <= reach; ++j) {
@@ -79,14 +82,16 @@ void blur_row(const Taps<A>& taps, const typename A::Element* plane, int64_t y, 
   }
   typename A::Element* const row = wide + taps.reach;
   for (int64_t x = 0; x < size; x += A::kLanes) {
-    store(row + x, taps.sum([&](int64_t j, int64_t k) { return rows[2 * j + k]; }, x));
+    const auto at = [&](int64_t j, int64_t k) { return rows[2 * j + k]; };
+    store(row + x, taps.sum(at, x) + A::splat(taps.raised));
   }
   for (int64_t j = 1; j <= taps.reach; ++j) {
     row[-j] = row[j];
     row[size - 1 + j] = row[size - 1 - j];
   }
   for (int64_t x = 0; x < size; x += A::kLanes) {
-    store(out + x, taps.sum([&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); }, x));
+    const auto at = [&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); };
+    store(out + x, A::lowered(taps.sum(at, x)));
   }
 }
 

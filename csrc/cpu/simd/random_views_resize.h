@@ -25,12 +25,13 @@ struct Count {
   constexpr operator int64_t() const { return n; }
 };
 
-// f with the number of taps, known to the compiler where it is common.
+// f with the number of taps, known to the compiler where they are few.
 template <typename F>
 inline void with_taps(int64_t taps, const F& f) {
+  if (taps == 1) return f(Count<1>{});
   if (taps == 2) return f(Count<2>{});
   if (taps == 3) return f(Count<3>{});
-  if (taps == 4) return f(Count<4>{});
+  if (taps == kFewTaps) return f(Count<kFewTaps>{});
   f(taps);
 }
 
@@ -48,16 +49,23 @@ inline V load_before(const P* from, const P* end) {
   return x;
 }
 
-// sum_j weight_j x_j over taps rows, for Fixed times two: what the next step wants.
+// sum_j weight_j x_j over taps rows; for Fixed raised, and times two, which the next step wants.
 template <typename N>
 inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, N taps,
                         const Axis<Fixed>& axis, int64_t i, uint16_t* to) {
+  constexpr bool many = sizeof(N) == sizeof(int64_t);
+  constexpr uint16_t half = many ? 0x80 : 0;
   Words even = Fixed::splat(axis.start[i]), odd = even;
   for (int64_t j = 0; j < taps; ++j) {
+    __builtin_prefetch(from + j * row + kChunk<Fixed>);
     const Words x = load_before<Words>(from + j * row, end);
     const Words weight = Fixed::splat(axis.weights[j * axis.stride + i]);
-    even += high_product(x << 8, weight);
-    odd += high_product(x & 0xFF00, weight);
+    even += high_product(x << 8 | half, weight);
+    odd += high_product((x & 0xFF00) | half, weight);
+  }
+  if (many) {
+    even = Fixed::lowered(even);
+    odd = Fixed::lowered(odd);
   }
   store(to, even + even);
   store(to + Fixed::kLanes, odd + odd);
@@ -113,7 +121,7 @@ inline void row_sums(const typename A::Element* strip, int64_t step, N taps, con
       sum += A::share(load<typename A::Vector>(from + j * step),
                       A::splat(axis.weights[j * axis.stride + i + k]));
     }
-    x[k] = sum;
+    x[k] = A::lowered(sum);
   }
   turn<A>(x);
 }
