@@ -88,6 +88,7 @@ void set_parameters(const Tensor& images, const Tensor& parameters, RandomViews&
         "fastcl: parameters must be float32 [", x.b, ", V, 13]");
   check_device(parameters, images, "parameters");
   x.views = parameters.size(1);
+  check(x.views > 0, "fastcl: parameters must have one view at least");
   x.parameters = reinterpret_cast<const View*>(data<float>(parameters, "parameters"));
   for (int64_t i = 0; i < x.b * x.views; ++i) {
     const int64_t image = i / x.views;
