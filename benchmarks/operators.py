@@ -78,6 +78,9 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "negative_sampling", lambda: F.negative_sampling(z0, _rows(9, d), index)
     yield "nt_xent", lambda: F.nt_xent(*two)
     yield "queue_push_", lambda: F.queue_push_(queue, pointer, z0.detach())
+    image, views = torch.zeros(1, 3, 4, 4, dtype=torch.uint8), torch.ones(1, 1, 13)
+    views[..., [0, 1, 8, 9, 10, 11]] = 0
+    yield "random_views", lambda: F.random_views(image, views, size=2, kernel=1)
     yield "retrieval", lambda: F.retrieval(*two)
     yield "rince", lambda: F.rince(*two)
     yield "siglip", lambda: F.siglip(*two, 10.0, one)

@@ -98,6 +98,16 @@ def _soft_cross_entropy_fake(scores, target, scale, factor, need_scores):
     return loss, scores.new_empty(n if need_scores else 0, m)
 
 
+def _random_views_fake(
+    images, offsets, sizes, parameters, size, kernel, mean, deviation, dtype, channels_last_in,
+    channels_last_out,
+):  # fmt: skip
+    b, views, _ = parameters.shape
+    c = mean.shape[0]
+    shape = (size, size, c) if channels_last_out else (c, size, size)
+    return images.new_empty(views, b, *shape, dtype=dtype)
+
+
 _define(
     f"contrast_forward({SCHEMA}, Tensor? pivot, bool need_q, bool need_k) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
@@ -161,6 +171,12 @@ _define(
 _define(
     "queue_push_(Tensor(a!) queue, Tensor(b!) pointer, Tensor rows, bool normalize=False) -> ()",
     lambda queue, pointer, rows, normalize=False: None,
+)
+_define(
+    "random_views(Tensor images, Tensor? offsets, Tensor? sizes, Tensor parameters, int size, "
+    "int kernel, Tensor mean, Tensor deviation, ScalarType dtype, bool channels_last_in, "
+    "bool channels_last_out) -> Tensor",
+    _random_views_fake,
 )
 _define(
     "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "

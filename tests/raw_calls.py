@@ -18,6 +18,7 @@ from fastcl._library import ops
 
 N, M, D, B = 5, 7, 6, 3  # rows, columns, width, items
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+OTHERS = (torch.int64, torch.int32, torch.uint8, torch.uint16, torch.bool, torch.complex64)
 _protect = ctypes.CDLL(None, use_errno=True).mprotect
 _protect.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
 _kept = []
@@ -99,13 +100,28 @@ def calls_that_fit():
         target = [x.to(dtype) for x in (rows(N), rows(B))]
         online = [x.to(dtype) for x in (rows(N), rows(B))]
         yield ops.momentum_update_, [target, online, 0.9, torch.tensor(0.5), torch.tensor(3)]
+    yield from views_that_fit()
     yield ops.use_processor, [-1, -1]
+
+
+def views_that_fit():
+    whole = torch.tensor([0.0, 0, 4, 5, 1, 0.5, 1.5, 2.5, 0.1, 5, 0, 1, 0.5]).repeat(B, 2, 1)
+    whole[:, 1, 7] = 0.5  # in fixed point
+    normal, end = [torch.rand(3), torch.rand(3)], [torch.float32, False, True]
+    for dtype in (torch.uint8, torch.float32):
+        images = (torch.rand(B, 3, 4, 5) * 255).to(dtype)
+        yield ops.random_views, [images, None, None, whole, 3, 5, *normal, *end]
+        offsets, sizes = torch.tensor([0, 15, 75]), torch.tensor([[5, 1], [4, 5], [2, 2]])
+        crops = whole.clone()
+        crops[..., 2:4] = sizes[:, None]
+        rows = images.permute(0, 2, 3, 1).reshape(-1, 3)
+        yield ops.random_views, [rows, offsets, sizes, crops, 7, 1, *normal, *end]
 
 
 def misfits(x):
     """What may stand in the place of a tensor."""
     yield None
-    for dtype in (*FLOATS, torch.int64, torch.int32, torch.uint8, torch.bool, torch.complex64):
+    for dtype in (*FLOATS, *OTHERS):
         yield x.to(dtype)
     yield x.to("meta")
     yield x.to_sparse()

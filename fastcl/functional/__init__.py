@@ -29,6 +29,7 @@ from .nce import nce, nce_normalizer
 from .negative_sampling import negative_sampling
 from .noise import noise_indices
 from .nt_xent import dcl, flat_nce, nt_xent
+from .random_views import random_views
 from .retrieval import retrieval
 from .rince import rince
 from .rows import row_products
@@ -45,6 +46,6 @@ __all__ = [
     "debiased", "dim_dv", "dim_jsd", "dim_nce", "false_negatives", "flat_nce", "hcl", "info_nce",
     "inst_disc", "inva_spread", "matryoshka", "mil_nce", "moco", "moco_v3", "momentum_update_",
     "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent", "queue_push_",
-    "retrieval", "rince", "row_products", "siglip", "sim_cse", "simsiam", "sinkhorn", "sup_con",
-    "swav", "unit_rows",
+    "random_views", "retrieval", "rince", "row_products", "siglip", "sim_cse", "simsiam",
+    "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

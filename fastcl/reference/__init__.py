@@ -13,6 +13,7 @@ from .momentum import momentum_update_, stochastic_round
 from .nce import nce
 from .product import product
 from .queue import queue_push_
+from .random_views import random_views
 from .sigmoid_contrast import sigmoid_contrast
 from .sinkhorn import sinkhorn, sinkhorn_assign, sinkhorn_columns, sinkhorn_masses
 from .soft_cross_entropy import soft_cross_entropy
@@ -21,6 +22,7 @@ from .unit_rows import unit_rows_backward, unit_rows_forward
 __all__ = [
     "accumulate_dtype", "bank_update_", "contrast_backward", "contrast_forward", "contrast_mean",
     "contrast_sums_", "momentum_update_", "nce", "no_autocast", "product", "queue_push_",
-    "sigmoid_contrast", "sinkhorn", "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses",
-    "soft_cross_entropy", "stochastic_round", "unit_rows_backward", "unit_rows_forward",
+    "random_views", "sigmoid_contrast", "sinkhorn", "sinkhorn_assign", "sinkhorn_columns",
+    "sinkhorn_masses", "soft_cross_entropy", "stochastic_round", "unit_rows_backward",
+    "unit_rows_forward",
 ]  # fmt: skip

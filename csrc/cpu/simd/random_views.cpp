@@ -1,0 +1,173 @@
+// One view of one image: 8-bit images whose factors are below two in 16-bit fixed point, all others
+// in float. The bytes of the image are read once per tap, those of the view are written once; what
+// lies between are planes of the size of the view, in the second cache.
+#include "random_views.h"
+
+#include "cpu/simd/random_views_blur.h"
+#include "cpu/simd/random_views_colour.h"
+#include "cpu/simd/random_views_resize.h"
+
+namespace fastcl::FASTCL_SIMD {
+namespace {
+
+// Pixels of a strip of colours: three channels of 16 bits take 6 KB.
+constexpr int64_t kStrip = 1024;
+// From here on what is added for the rounding of the sums could show.
+constexpr int64_t kMostTaps = 128;
+constexpr float kLargestFactor = 1.9999f;
+
+// Which of brightness, contrast, saturation and hue is number i of this order: the permutations in
+// the order of a dictionary.
+inline int operation(int order, int i) {
+  int left[] = {0, 1, 2, 3}, choices = 6;
+  for (int k = 0; k < 4; ++k) {
+    const int at = choices > 0 ? order / choices : 0, found = left[at];
+    if (k == i) return found;
+    for (int l = at; l < 3; ++l) left[l] = left[l + 1];
+    order -= at * choices;
+    choices /= k == 0 ? 3 : k == 1 ? 2 : 1;
+  }
+  return 0;
+}
+
+// Pixels of a plane in memory: whole vectors of a strip.
+int64_t plane_stride(int64_t size) {
+  return (size * size + kViewBytes - 1) / kViewBytes * kViewBytes;
+}
+
+template <typename A>
+struct Colours {
+  const View& view;
+  typename A::Element* planes;
+  int64_t pixels, plane;
+
+  bool changes(int operation) const {
+    return view.factors[operation] != (operation == 3 ? 0.0f : 1.0f);
+  }
+
+  // f(strip, pixels that count) for strip after strip.
+  template <typename F>
+  void over_strips(const F& f) const {
+    for (int64_t i = 0; i < pixels; i += kStrip) {
+      const int64_t some = pixels - i < kStrip ? pixels - i : kStrip;
+      Strip<A> strip{{planes + i, planes + plane + i, planes + 2 * plane + i},
+                     (some + A::kLanes - 1) / A::kLanes * A::kLanes};
+      f(strip, some);
+    }
+  }
+
+  // Operations from .. to of the order on a strip.
+  void adjust(const Strip<A>& strip, int from, int to, float mean) const {
+    for (int i = from; i < to; ++i) {
+      const int what = operation(static_cast<int>(view.order), i);
+      if (!changes(what)) continue;
+      const float factor = view.factors[what];
+      if (what == 0) brightness(strip, factor);
+      if (what == 1) contrast(strip, factor, mean);
+      if (what == 2) saturation(strip, factor);
+      if (what == 3) hue(strip, factor);
+    }
+    if (to == 4 && view.grey != 0) {
+      strip.each([](auto& r, auto& g, auto& b) { r = A::from_grey(A::grey(r, g, b)); });
+    }
+  }
+
+  void run() const {
+    int begin = 0;
+    double mean = 0;
+    for (int i = 0; i < 4 && changes(1); ++i) {
+      if (operation(static_cast<int>(view.order), i) == 1) begin = i;
+    }
+    if (changes(1)) {
+      over_strips([&](const Strip<A>& strip, int64_t count) {
+        adjust(strip, 0, begin, 0);
+        mean += grey_sum(strip, count);
+      });
+      mean /= static_cast<double>(pixels);
+    }
+    over_strips(
+        [&](const Strip<A>& strip, int64_t) { adjust(strip, begin, 4, static_cast<float>(mean)); });
+  }
+
+  bool any() const {
+    return changes(0) || changes(1) || changes(2) || changes(3) || view.grey != 0;
+  }
+};
+
+template <typename P>
+Crop<P> crop_of(const RandomViews& x, int64_t image, const View& view) {
+  const int64_t w = x.columns(image), c = x.channels;
+  const bool last = x.channels_last_in || x.offsets != nullptr;
+  const auto top = static_cast<int64_t>(view.top), left = static_cast<int64_t>(view.left);
+  const auto width = static_cast<int64_t>(view.width);
+  const P* first = reinterpret_cast<const P*>(x.at(image)) + (top * w + left) * (last ? c : 1);
+  const P* end = reinterpret_cast<const P*>(x.images) + x.elements;
+  if (last) return {first, end, w * c, 0, 1, width * c, c};
+  return {first, end, w, x.rows(image) * w, c, width, 1};
+}
+
+template <typename A, typename P>
+void render(const RandomViews& x, int64_t image, const View& view, char* out, char* scratch) {
+  using E = typename A::Element;
+  const int64_t size = x.size, plane = plane_stride(size), c = x.channels;
+  Arena arena{scratch};
+  const auto height = static_cast<int64_t>(view.height), width = static_cast<int64_t>(view.width);
+  const Crop<P> crop = crop_of<P>(x, image, view);
+  E* planes = arena.take<E>(c * plane);
+  Arena resizing = arena;
+  const int raised = axis_taps(height, size) > kFewTaps ? 0 : kRaised;
+  const Axis<A> rows = resize_axis<A>(height, size, false, raised, resizing);
+  const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
+  E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
+  resize<A>(crop, rows, columns, c, size, strip, planes, plane);
+  const Colours<A> colours{view, planes, size * size, plane};
+  if (c == 3 && colours.any()) colours.run();
+  const bool grey = c == 3 && view.grey != 0;
+  const Target target{x.dtype,     out,           c, size * size, x.channels_last_out, x.mean,
+                      x.deviation, view.threshold};
+  const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
+  if (taps.reach > 0) {
+    return blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);
+  }
+  for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
+    solarise<A>(view.threshold, planes + k * plane, size * size);
+  }
+  write<A>(target, planes, grey ? 0 : plane, 0, size * size);
+}
+
+bool fits_fixed(const RandomViews& x, const View& view) {
+  bool small = x.pixel == Pixel::kUint8;
+  for (int k = 0; k < 3; ++k) small = small && view.factors[k] <= kLargestFactor;
+  const auto height = static_cast<int64_t>(view.height), width = static_cast<int64_t>(view.width);
+  return small && axis_taps(height, x.size) <= kMostTaps && axis_taps(width, x.size) <= kMostTaps;
+}
+
+}  // namespace
+
+int64_t random_view_scratch(const RandomViews& x) {
+  int64_t strip = 0, taps = 0;
+  for (int64_t i = 0; i < x.b * x.views; ++i) {
+    const View& view = x.parameters[i];
+    const auto height = static_cast<int64_t>(view.height), width = static_cast<int64_t>(view.width);
+    const int64_t row = (width * x.channels + (x.channels + 1) * kViewBytes) * kViewBytes;
+    const int64_t most = axis_taps(height, x.size) + axis_taps(width, x.size);
+    strip = row > strip ? row : strip;
+    taps = most > taps ? most : taps;
+  }
+  const int64_t planes = x.channels * plane_stride(x.size) * 4;
+  const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
+  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * (x.size + x.kernel + 64) * 4;
+  return planes + axes + blur + 32 * 64;
+}
+
+void random_view(const RandomViews& x, int64_t image, int64_t v, char* scratch) {
+  const View& view = x.parameters[image * x.views + v];
+  const int64_t pixels = x.channels * x.size * x.size;
+  char* out = x.out + (v * x.b + image) * pixels * size_of(x.dtype);
+  if (fits_fixed(x, view)) return render<Fixed, uint8_t>(x, image, view, out, scratch);
+  if (x.pixel == Pixel::kUint8) return render<Float, uint8_t>(x, image, view, out, scratch);
+  if (x.pixel == Pixel::kUint16) return render<Float, uint16_t>(x, image, view, out, scratch);
+  render<Float, float>(x, image, view, out, scratch);
+}
+
+}  // namespace fastcl::FASTCL_SIMD

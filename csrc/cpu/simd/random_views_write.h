@@ -1,0 +1,76 @@
+// The end of a view: pixels inverted, normalised and written. The blur goes straight into it.
+#pragma once
+
+#include "cpu/float16.h"
+#include "cpu/simd/random_views_arithmetic.h"
+
+namespace fastcl::FASTCL_SIMD {
+
+// Where the pixels of a view go, and how.
+struct Target {
+  Dtype dtype;
+  char* out;
+  int64_t channels, plane;  // plane: pixels of a view
+  bool channels_last;
+  const float* mean;       // [channels]
+  const float* deviation;  // [channels]
+  float threshold;
+};
+
+// A level that equals the threshold is at or above it, whatever the rounding of their quotient.
+template <typename A>
+void solarise(float threshold, typename A::Element* pixels, int64_t count) {
+  if (threshold > 1) return;
+  using E = typename A::Element;
+  constexpr E one = A::kOne;
+  const float units = threshold * A::kOne;
+  const E from = sizeof(E) == 4 ? static_cast<E>(units) : static_cast<E>(units + 0.99f);
+  for (int64_t i = 0; i < count; ++i) {
+    const E x = pixels[i], inverse = x > one && sizeof(E) == 2 ? E(0) : E(one - x);
+    pixels[i] = x >= from ? inverse : x;
+  }
+}
+
+template <typename E, typename T>
+void write_plane(const E* from, int64_t count, float factor, float offset, T* to, int64_t step) {
+  if (step == 1) {
+    for (int64_t i = 0; i < count; ++i) {
+      to[i] = narrow<T>(static_cast<float>(from[i]) * factor + offset);
+    }
+  } else {
+    for (int64_t i = 0; i < count; ++i) {
+      to[i * step] = narrow<T>(static_cast<float>(from[i]) * factor + offset);
+    }
+  }
+}
+
+// Pixels from `first` on of the view; channel c lies at from + c * apart.
+template <typename A, typename T>
+void write_as(const Target& target, const typename A::Element* from, int64_t apart, int64_t first,
+              int64_t count) {
+  T* const out = reinterpret_cast<T*>(target.out);
+  for (int64_t c = 0; c < target.channels; ++c) {
+    const float factor = A::kUnit / target.deviation[c];
+    const float offset = -target.mean[c] / target.deviation[c];
+    if (target.channels_last) {
+      write_plane(from + c * apart, count, factor, offset, out + first * target.channels + c,
+                  target.channels);
+    } else {
+      write_plane(from + c * apart, count, factor, offset, out + c * target.plane + first, 1);
+    }
+  }
+}
+
+template <typename A>
+void write(const Target& target, const typename A::Element* from, int64_t apart, int64_t first,
+           int64_t count) {
+  if (target.dtype == Dtype::kBFloat16) {
+    return write_as<A, BFloat16>(target, from, apart, first, count);
+  }
+  if (target.dtype == Dtype::kFloat16) {
+    return write_as<A, Half>(target, from, apart, first, count);
+  }
+  write_as<A, float>(target, from, apart, first, count);
+}
+
+}  // namespace fastcl::FASTCL_SIMD

@@ -1,0 +1,164 @@
+"""Random views of images: crop, mirror, colours, blur and normalisation in one pass."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .. import _check
+from .._library import ops
+from .packed import Packed, pack
+from .view_parameters import check_parameters
+
+PIXELS = (torch.uint8, torch.uint16, torch.float32)
+VIEWS = (torch.float32, torch.bfloat16, torch.float16)
+LAYOUTS = ("chw", "hwc")
+
+
+@torch.no_grad()
+def random_views(
+    images: Tensor | Packed | Sequence[Tensor],
+    parameters: Tensor,  # [b, V, 13]
+    *,
+    size: int,
+    kernel: int = 23,
+    mean: Sequence[float] | Tensor | None = None,
+    deviation: Sequence[float] | Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    layout: str = "chw",
+) -> Tensor:
+    """V views of every image, resized, mirrored, coloured, blurred and normalised.
+
+    Equal to, for every image and view, the operations of torchvision.transforms.v2.functional on
+    pixels from 0 to 1: ``resized_crop(antialias=True)``, ``horizontal_flip``,
+    ``adjust_brightness``, ``adjust_contrast``, ``adjust_saturation`` and ``adjust_hue`` in the
+    order of the record, ``rgb_to_grayscale``, ``gaussian_blur``, ``solarize`` and ``normalize``.
+
+    Args:
+        images: `[b, c, h, w]` or, with `layout="hwc"`, `[b, h, w, c]`; a sequence of `[c, h, w]`
+            of any sizes; or `Packed`. uint8 or uint16 of full scale 255 or 65535, or float32 from
+            0 to 1.
+        parameters: float32 `[b, V, 13]`: top, left, height and width of the crop in whole pixels
+            of the image; mirror, 0 or 1; the factors of brightness, contrast and saturation and
+            the shift of the hue in turns, from -0.5 to 0.5; their order, the place in the sorted
+            list of their permutations; grey, 0 or 1; sigma of the blur in pixels of the view,
+            0 for none; the share of full scale from which on pixels are inverted, above 1 for
+            none. Colours (the factors, hue and grey) need three channels. On a GPU the values are
+            not looked at, but limited to what they may be; of other than three channels the
+            colours stay as they are.
+        size: Pixels along a side of a view.
+        kernel: Taps of the blur, odd; the border is reflected, so half of them must be fewer than
+            size.
+        mean: `[c]`, subtracted, in units of full scale; None: zeros.
+        deviation: `[c]`, above zero, divides what is left; None: ones.
+        dtype: Of the views, float32, bfloat16 or float16.
+        memory_format: Of each view, contiguous or `torch.channels_last`.
+        layout: Of a batch of one size, "chw" or "hwc".
+
+    Returns:
+        `[V, b, c, size, size]`.
+
+    Raises:
+        ValueError: Images without pixels, offsets or crops beyond them, parameters that are out
+            of range, an even kernel or one too large, a deviation that is not positive.
+        TypeError: Not tensors, or of another dtype.
+
+    Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
+    Representations", appendix A; torchvision's functional operations.
+    """
+    _check.one_of("layout", layout, LAYOUTS)
+    last = layout == "hwc"
+    pixels, offsets, sizes = _images(images, last)
+    last = last and offsets is None
+    channels = pixels.shape[1 if offsets is None and not last else -1]
+    _count_and_kernel(size, kernel)
+    mean = _per_channel("mean", mean, 0.0, channels, pixels.device)
+    deviation = _per_channel("deviation", deviation, 1.0, channels, pixels.device)
+    _check.above_zero("deviation", deviation)
+    _check.one_of("dtype", dtype, VIEWS)
+    formats = torch.contiguous_format, torch.channels_last
+    _check.one_of("memory_format", memory_format, formats)
+    sides = pixels.shape[1:3] if last else pixels.shape[2:]
+    check_parameters(parameters, pixels, sizes, sides, channels)
+    views = ops.random_views(
+        pixels.contiguous(), offsets, sizes, parameters.contiguous(), size, kernel, mean,
+        deviation, dtype, last, memory_format == torch.channels_last,
+    )  # fmt: skip
+    return views if memory_format == torch.contiguous_format else views.permute(0, 1, 4, 2, 3)
+
+
+def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Pixels, and offsets and sizes where the images may be of any size."""
+    if isinstance(images, Packed):
+        _packed(images)
+        return images.pixels.contiguous(), images.offsets, images.sizes.contiguous()
+    if isinstance(images, Sequence):
+        images = pack(images)
+        _pixels("images", images.pixels)
+        return images
+    _check.tensor("images", images)
+    _pixels("images", images)
+    if images.dim() != 4:
+        shape = "[b, h, w, c]" if last else "[b, c, h, w]"
+        raise ValueError(f"images must have 4 dimensions {shape}, got shape {list(images.shape)}")
+    if 0 in images.shape:
+        raise ValueError(f"images must have pixels, got shape {list(images.shape)}")
+    return images, None, None
+
+
+def _packed(images: Packed) -> None:
+    pixels, offsets, sizes = images
+    _check.tensor("pixels", pixels)
+    _pixels("pixels", pixels)
+    if pixels.dim() != 2 or pixels.numel() == 0:
+        raise ValueError(
+            f"pixels must have 2 dimensions [n, c] and not be empty, got shape {list(pixels.shape)}"
+        )
+    _check.tensor("offsets", offsets)
+    _check.state("offsets", offsets, pixels.device, (offsets.numel(),))
+    _check.state("sizes", sizes, pixels.device, (offsets.numel(), 2))
+    if offsets.numel() == 0:
+        raise ValueError("offsets must have one image at least, got none")
+    if not _check.seen(pixels):
+        return
+    if (sizes < 1).any():
+        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
+    if (sizes > pixels.shape[0]).any():
+        raise ValueError(
+            f"sizes must fit into the {pixels.shape[0]} pixels, got {sizes.max().item()}"
+        )
+    wrong = (offsets < 0) | (offsets > pixels.numel() - sizes.prod(1) * pixels.shape[1])
+    if wrong.any():
+        i = int(wrong.to(torch.uint8).argmax())
+        raise ValueError(
+            f"offsets[{i}] must leave room for the {sizes[i].tolist()} pixels of its image among "
+            f"{pixels.numel()} elements, got {offsets[i].item()}"
+        )
+
+
+def _pixels(name: str, x: Tensor) -> None:
+    if x.dtype not in PIXELS:
+        raise TypeError(f"{name} must be uint8, uint16 or float32, got {x.dtype}")
+
+
+def _count_and_kernel(size: int, kernel: int) -> None:
+    _check.count("size", size)
+    _check.count("kernel", kernel)
+    if kernel % 2 == 0:
+        raise ValueError(f"kernel must be odd, got {kernel}")
+    if kernel // 2 >= size:
+        raise ValueError(
+            f"kernel must be below {2 * size} for views of size {size}, as borders are reflected, "
+            f"got {kernel}"
+        )
+
+
+def _per_channel(name, x, default: float, channels: int, device) -> Tensor:
+    """float32 `[c]` of numbers or a tensor."""
+    if x is None:
+        return torch.full((channels,), default, device=device)
+    if not isinstance(x, Tensor):
+        x = torch.tensor([_check.finite(name, value) for value in x], device=device)
+    _check.vector(name, x, channels, device)
+    return x.to(torch.float32).contiguous()

@@ -1,0 +1,168 @@
+"""The compiled kernel of random views beside the reference, in every instruction set."""
+
+import resource
+import threading
+import time
+
+import pytest
+import torch
+import view_cases as cases
+from processors import built, running
+from test_random_views import LEVEL, TOLERANCE, check, in_reference
+
+import fastcl.functional as F
+from fastcl._processor import INSTRUCTION_SETS
+
+pytestmark = [built, pytest.mark.instruction_sets]
+
+DTYPES = [torch.uint8, torch.uint16, torch.float32]
+# Height and width of the image, side of the view, taps of the blur: one pixel, one row, fewer
+# pixels than a vector, a pixel below and above one and two of them, enlarged and reduced, more taps
+# than 16 bits are for.
+SHAPES = [
+    (1, 1, 1, 1), (1, 1, 5, 9), (1, 40, 8, 3), (40, 1, 9, 5), (2, 3, 33, 65), (15, 17, 7, 7),
+    (31, 33, 32, 23), (33, 31, 31, 1), (64, 65, 63, 21), (65, 64, 65, 23), (90, 120, 64, 11),
+    (120, 90, 17, 5), (600, 3, 4, 3), (3, 600, 4, 3), (375, 500, 224, 23),
+]  # fmt: skip
+
+
+def records(h, w, chains, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    alone = [cases.record(h, w, **chosen) for chosen in cases.OPERATIONS.values()]
+    return torch.stack(alone + [cases.drawn(h, w, g) for _ in range(chains)])
+
+
+def views_of(x, parameters, size, kernel, **options):
+    return F.random_views(x[None], parameters[None], size=size, kernel=kernel, **options)[:, 0]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("h, w, size, kernel", SHAPES)
+def test_operations_and_chains(h, w, size, kernel, dtype):
+    x = cases.image(3, h, w, dtype, seed=h)
+    parameters = records(h, w, chains=0 if h * w > 10**5 else 12)
+    views, expected = (f(x, parameters, size, kernel) for f in (views_of, in_reference))
+    alone = len(cases.OPERATIONS)
+    for part, tolerance in zip((slice(alone), slice(alone, None)), TOLERANCE[dtype], strict=True):
+        check(views[part], expected[part], tolerance, parameters[part, -1])
+
+
+@pytest.mark.parametrize("order", range(24))
+def test_every_order(order):
+    """Factors of which no two operations can change places unnoticed."""
+    x = cases.image(3, 20, 21)
+    factors = {"brightness": 1.6, "contrast": 0.4, "saturation": 1.8, "hue": 0.23}
+    parameters = cases.record(20, 21, order=order, **factors)[None]
+    expected = in_reference(x, parameters, 16, 1)
+    check(views_of(x, parameters, 16, 1), expected, TOLERANCE[torch.uint8][1], parameters[:, -1])
+    others = [cases.record(20, 21, order=k, **factors) for k in range(24) if k != order]
+    apart = (in_reference(x, torch.stack(others), 16, 1) - expected).abs().flatten(1).amax(1)
+    assert apart.min() > 2 * TOLERANCE[torch.uint8][1]
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_crops_at_every_edge(dtype):
+    """The image lies between others, which no crop may see."""
+    images = torch.stack([cases.image(3, 24, 26, dtype, seed=k) for k in range(3)])
+    boxes = [(t, left, h, w) for h, w in ((1, 1), (5, 24), (24, 7), (11, 12))
+             for t in (0, 24 - h) for left in (0, 26 - w)]  # fmt: skip
+    names = cases.NAMES[:4]
+    parameters = torch.stack(
+        [cases.record(24, 26, **dict(zip(names, box, strict=True))) for box in boxes]
+    )
+    views = F.random_views(images, parameters.expand(3, *parameters.shape), size=10, kernel=1)
+    for k, x in enumerate(images):
+        expected = in_reference(x, parameters, 10, 1)
+        check(views[:, k], expected, TOLERANCE[dtype][0], parameters[:, -1])
+
+
+@pytest.mark.parametrize("c", [1, 2, 4, 5])
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_channels(c, dtype):
+    x = cases.image(c, 30, 40, dtype)
+    chosen = [{}, {"mirror": 1}, {"sigma": 1.2}, {"threshold": 0.4, "sigma": 0.5}]
+    parameters = torch.stack([cases.record(30, 40, **one) for one in chosen])
+    views = views_of(x, parameters, 17, 9)
+    check(views, in_reference(x, parameters, 17, 9), TOLERANCE[dtype][0], parameters[:, -1])
+
+
+def test_levels_at_the_threshold_are_inverted():
+    """Where nothing else happens pixels are as exact as bytes."""
+    x = torch.arange(256, dtype=torch.uint8).view(1, 16, 16)
+    for level in (0, 1, 100, 128, 254, 255):
+        parameters = cases.record(16, 16, threshold=level / 255)[None]
+        level_of = views_of(x, parameters, 16, 1).mul(255).round().view(256).int()
+        plain = torch.arange(256, dtype=torch.int32)
+        assert torch.equal(level_of, torch.where(plain >= level, 255 - plain, plain))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_equal_bits_in_every_set(dtype):
+    x = cases.image(3, 61, 83, dtype)
+    parameters = records(61, 83, chains=20)
+    views = views_of(x, parameters, 37, 11)
+    with running(INSTRUCTION_SETS[0]):
+        assert torch.equal(views_of(x, parameters, 37, 11), views)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_equal_bits_for_any_number_of_threads(dtype):
+    images = [cases.image(3, 20 + 7 * k, 90 - 5 * k, dtype, seed=k) for k in range(9)]
+    parameters = torch.stack([records(*x.shape[1:], chains=8, seed=k)[-8:]
+                              for k, x in enumerate(images)])  # fmt: skip
+    before, results = torch.get_num_threads(), []
+    for threads in (1, 2, 3, 7):
+        torch.set_num_threads(threads)
+        try:
+            results.append(F.random_views(images, parameters, size=48, kernel=9))
+        finally:
+            torch.set_num_threads(before)
+    assert all(torch.equal(views, results[0]) for views in results[1:])
+
+
+@pytest.mark.any_set
+def test_other_threads_run_meanwhile():
+    """Views of a second or so; a thread of Python counts beside it."""
+    x = cases.image(3, 375, 500)[None]
+    parameters = cases.record(375, 500, sigma=2, saturation=2, hue=0.1).expand(1, 3000, 13)
+    done, turns, most = threading.Event(), 0, 0.0
+
+    def call():
+        F.random_views(x, parameters, size=96)
+        done.set()
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    last = time.perf_counter()
+    while not done.wait(0.001):
+        now = time.perf_counter()
+        turns, most, last = turns + 1, max(most, now - last), now
+    thread.join()
+    assert turns > 20 and most < 0.5
+
+
+@pytest.mark.any_set
+def test_memory_does_not_grow_with_the_batch():
+    x = cases.image(3, 64, 64)[None]
+    parameters = cases.record(64, 64, sigma=1, hue=0.1)
+
+    def grown(b):
+        """kB above what there was with the output in hand."""
+        arguments = x.expand(b, 3, 64, 64).contiguous(), parameters.expand(b, 2, 13).contiguous()
+        output = torch.ones(2, b, 3, 32, 32)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        del output
+        F.random_views(*arguments, size=32)
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+
+    grown(8)
+    assert grown(4000) < 2000  # the output has 98 MB
+
+
+def test_the_checks_notice_a_fifth_of_a_level():
+    """The control of the checks above."""
+    x, parameters = cases.image(3, 20, 21), cases.record(20, 21)[None]
+    views = views_of(x, parameters, 16, 1)
+    with pytest.raises(AssertionError):
+        check(views + 0.2 * LEVEL, in_reference(x, parameters, 16, 1), 0.1 * LEVEL,
+              parameters[:, -1])  # fmt: skip
