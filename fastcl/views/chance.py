@@ -29,3 +29,16 @@ class Chance:
         self.generator = torch.Generator(self.generator.device).manual_seed(seed)
         self.worker = worker.seed
         return self.generator
+
+    def __getstate__(self) -> dict:
+        # As bytes: a tensor goes to a spawned process as shared memory, which may be gone by then.
+        g = self.generator
+        kept = None if g is None else (str(g.device), g.initial_seed(), g.get_state().numpy())
+        return {"generator": kept, "worker": self.worker}
+
+    def __setstate__(self, state: dict) -> None:
+        self.generator, self.worker = None, state["worker"]
+        if state["generator"] is not None:
+            device, seed, numbers = state["generator"]
+            self.generator = torch.Generator(device).manual_seed(seed)
+            self.generator.set_state(torch.from_numpy(numbers))
