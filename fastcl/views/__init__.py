@@ -4,6 +4,7 @@
 """
 
 from ..functional.packed import Packed, pack
+from .decoding import decode, unpack
 from .digits import Digits
 from .draw import draw
 from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Views
@@ -29,6 +30,8 @@ __all__ = [
     "Supervised",
     "SwAV",
     "Views",
+    "decode",
     "draw",
     "pack",
+    "unpack",
 ]
