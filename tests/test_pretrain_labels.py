@@ -5,7 +5,7 @@ import pytest
 import torch
 from shared import SHARED
 
-for name in ("sklearn", "PIL", "kornia"):
+for name in ("sklearn", "PIL"):
     pytest.importorskip(name)
 
 
