@@ -96,4 +96,5 @@ class Views(nn.Module):
     @torch.no_grad()
     def small_crops(self, images: Tensor) -> list[Tensor]:  # uint8 [b, 3, h, w]
         """`crops` views, each float `[b, 3, side, side]`."""
-        return list(self.photographs.make(images, self.crops * (self.small,), self.small_size))
+        recipes = self.crops * (self.small,)
+        return list(self.photographs.make(images, recipes, self.small_size)) if recipes else []
