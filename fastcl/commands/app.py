@@ -276,7 +276,7 @@ def warm_up(
 
 @app.command()
 def views(
-    data: Annotated[str, typer.Argument(help="An image, a folder of images, an .npz, or digits.")],
+    data: Annotated[str, typer.Argument(help="An image, or what fastcl pretrain takes.")],
     preset: Annotated[Preset, typer.Option(help="Whose views.")] = SIMCLR,
     size: Annotated[int, typer.Option(min=1, help="Side of a view in pixels.")] = 224,
     count: Annotated[int, typer.Option(min=1, help="Images, one in each column.")] = 6,

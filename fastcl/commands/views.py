@@ -7,6 +7,9 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check, views
+from ..data import Source, decode, open_images, read_image
+from ..data.folder import is_image
+from ..pretrain.data import read_digits
 
 PRESETS = {
     "simclr": views.SimCLR,
@@ -20,7 +23,6 @@ PRESETS = {
     "supervised": views.Supervised,
     "evaluation": views.Evaluation,
 }
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 
 
 def preset_of(name: str, size: int) -> nn.Module:
@@ -35,25 +37,21 @@ def preset_of(name: str, size: int) -> nn.Module:
 
 
 def some_images(data: str, count: int, seed: int) -> list[Tensor]:
-    """Images `[c, h, w]` drawn by a seed: files as they are, of arrays the training images.
+    """Training images `[c, h, w]` in their own sizes, drawn by a seed; or one image.
 
     Raises:
         FileNotFoundError, ValueError: Nothing there, no image among it, or one that is damaged.
     """
-    generator = torch.Generator().manual_seed(seed)
-    path = Path(data).expanduser()
-    if path.is_dir() or path.suffix.lower() in SUFFIXES:
-        files = [path] if path.is_file() else sorted(
-            file for file in path.rglob("*") if file.suffix.lower() in SUFFIXES
-        )  # fmt: skip
-        if not files:
-            raise ValueError(f"{data!r} holds no image: expected files {', '.join(SUFFIXES)}")
-        chosen = torch.randperm(len(files), generator=generator)[:count].tolist()
-        return views.unpack(views.decode([files[i] for i in chosen]))
-    from ..pretrain.data import load_images
+    if is_image(data) and Path(data).is_file():
+        return [read_image(data)]
+    source = (read_digits() if data == "digits" else open_images(data))["train"]
+    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed))
+    return [_read(source, i) for i in order[:count].tolist()]
 
-    images = load_images(data).train
-    return list(images[torch.randperm(len(images), generator=generator)[:count]])
+
+def _read(source: Source, i: int) -> Tensor:
+    found = source.read(i)
+    return decode(found, source.name(i)) if isinstance(found, bytes) else torch.from_numpy(found)
 
 
 def write_sheet(data: str, *, preset: str, size: int, count: int, seed: int, out: Path) -> Path:
