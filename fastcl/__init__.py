@@ -4,7 +4,7 @@ from .commands import is_command
 from .version import __version__
 
 if not is_command():  # `fastcl --help` does not wait for torch; a command imports what it uses
-    from . import distributed, functional, losses, methods
+    from . import distributed, functional, losses, methods, views
     from .bank import Bank
     from .commands.warm_up import warm_up
     from .compat._patch import patch, unpatch
@@ -28,5 +28,6 @@ __all__ = [
     "methods",
     "patch",
     "unpatch",
+    "views",
     "warm_up",
 ]

@@ -32,7 +32,7 @@ def table(text: str) -> dict[str, list[str]]:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """A run of one epoch and what it printed."""
-    for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "matplotlib"):
+    for name in ("lightning_fabric", "sklearn", "safetensors", "matplotlib"):
         pytest.importorskip(name)
     folder = tmp_path_factory.mktemp("runs") / "one"
     arguments = ["--epochs", "1", "--batch-size", "128", "--devices", "1", "--out", str(folder)]
@@ -101,10 +101,10 @@ def test_mistakes_get_one_clear_message(tmp_path, monkeypatch, arguments, messag
 
 
 def test_missing_extra_is_named_with_its_remedy(monkeypatch):
-    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "kornia" else name)
+    monkeypatch.setattr(commands, "find_spec", lambda name: None if name == "sklearn" else name)
     result = runner.invoke(commands.app, ["pretrain"])
     assert result.exit_code == 1
-    assert "this needs kornia: pip install kornia" in result.output
+    assert "this needs scikit-learn: pip install scikit-learn" in result.output
 
 
 BARE = """
@@ -138,7 +138,7 @@ def test_without_any_optional_package(command, code):
         assert "needs typer, rich: pip install typer rich" in done.stderr
     else:
         assert "missing: typer, rich" in done.stdout
-        assert "pip install lightning-fabric kornia scikit-learn safetensors pillow" in done.stdout
+        assert "pip install lightning-fabric scikit-learn safetensors pillow" in done.stdout
         assert "the compiled part is missing" in done.stdout
 
 

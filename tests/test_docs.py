@@ -12,6 +12,7 @@ import pytest
 import fastcl
 from benchmarks.absent import imported
 from fastcl import pretext
+from fastcl.commands import choices
 
 ROOT = Path(__file__).resolve().parents[1]
 FENCE = r"^```python\n(.*?)^```$"
@@ -30,7 +31,7 @@ def of_page(stem):
 def test_there_are_examples():
     assert len(EXAMPLES) >= 30 and len(SEVERAL_RANKS) >= 2
     pages = "README", "migration", "pretext", "distributed", "evaluation", "cuda-graphs"
-    pages += ("positives",)
+    pages += "positives", "views"
     assert all(of_page(stem) for stem in pages)
 
 
@@ -71,3 +72,13 @@ def test_example_runs_on_two_ranks(name, tmp_path):
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count("done") == 2 and "UserWarning" not in done.stderr
+
+
+def test_every_picture_is_there_and_every_preset_has_one():
+    text = (ROOT / "docs" / "views.md").read_text()
+    pictures = re.findall(r"\]\((views/[\w-]+\.png)\)", text)
+    there = {f"views/{path.name}" for path in (ROOT / "docs" / "views").glob("*.png")}
+    assert set(pictures) == there and set(choices.PRESETS) - {"digits"} <= {
+        Path(name).stem for name in pictures
+    }
+    assert sum((ROOT / "docs" / name).stat().st_size for name in there) < 2**20

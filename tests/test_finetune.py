@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "rich"):
+for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "rich"):
     pytest.importorskip(name)
 
 from typer.testing import CliRunner  # noqa: E402

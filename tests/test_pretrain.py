@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "rich", "matplotlib"):
+for name in ("lightning_fabric", "sklearn", "safetensors", "rich", "matplotlib"):
     pytest.importorskip(name)
 
 from fastcl.pretrain import checkpoint  # noqa: E402

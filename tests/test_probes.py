@@ -9,12 +9,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-for _name in ("sklearn", "safetensors", "PIL", "kornia"):
+for _name in ("sklearn", "safetensors", "PIL"):
     pytest.importorskip(_name)
 
 from fastcl.evaluate import linear_probe  # noqa: E402
-from fastcl.evaluate.finetune import finetune, finetune_steps, labelled_views  # noqa: E402
+from fastcl.evaluate.finetune import finetune, finetune_steps  # noqa: E402
 from fastcl.evaluate.linear import draw_fraction, fit_head  # noqa: E402
+from fastcl.pretrain.augment import Views  # noqa: E402
 from fastcl.pretrain.data import Images, load_images  # noqa: E402
 
 
@@ -124,7 +125,7 @@ def test_finetuning_moves_the_backbone():
 
 def test_finetuning_of_photographs():
     images = bars(64, "photographs", 3)
-    views = labelled_views("photographs", 8)(images.train.float() / 255)
+    views = Views("photographs", 8, (torch.zeros(3), torch.ones(3))).labelled(images.train)
     assert views.shape == (64, 3, 8, 8) and views.min() >= 0 and views.max() <= 1
     assert 0 <= finetune(network(3), images, 1.0, steps=2) <= 1
 

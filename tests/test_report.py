@@ -12,7 +12,6 @@ for _name in (
     "rich",
     "typer",
     "lightning_fabric",
-    "kornia",
     "sklearn",
     "safetensors",
     "matplotlib",

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "matplotlib"):
+for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "matplotlib"):
     pytest.importorskip(name)
 
 from test_pretrain import some_digits  # noqa: E402

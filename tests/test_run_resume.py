@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "matplotlib"):
+for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "matplotlib"):
     pytest.importorskip(name)
 
 from test_pretrain import small_run, some_digits  # noqa: E402

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import nn
 
-for name in ("safetensors", "PIL", "lightning_fabric", "kornia", "sklearn", "typer", "rich"):
+for name in ("safetensors", "PIL", "lightning_fabric", "sklearn", "typer", "rich"):
     pytest.importorskip(name)
 
 from PIL import Image  # noqa: E402

@@ -10,7 +10,18 @@ import typer
 from rich.console import Console
 
 from ..version import __version__
-from .choices import MOCO, Dtype, Embedding, Loss, Method, Optimizer, Precision, Stem
+from .choices import (
+    MOCO,
+    SIMCLR,
+    Dtype,
+    Embedding,
+    Loss,
+    Method,
+    Optimizer,
+    Precision,
+    Preset,
+    Stem,
+)
 from .ending import fail, one_line
 from .extras import missing, remedy
 
@@ -261,6 +272,24 @@ def warm_up(
     except (ValueError, RuntimeError) as error:
         fail(error)
     console.print(f"{loss.value} is ready on {_device(device)}", markup=False)
+
+
+@app.command()
+def views(
+    data: Annotated[str, typer.Argument(help="An image, or what fastcl pretrain takes.")],
+    preset: Annotated[Preset, typer.Option(help="Whose views.")] = SIMCLR,
+    size: Annotated[int, typer.Option(min=1, help="Side of a view in pixels.")] = 224,
+    count: Annotated[int, typer.Option(min=1, help="Images, one in each column.")] = 6,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draw of images and views.")] = 0,
+    out: Annotated[Path, typer.Option(help="The picture.")] = Path("views.png"),
+) -> None:
+    """Draw what the network sees: your images, and a row for every view of them."""
+    _need("views", *(["pretrain"] if data == "digits" else []))
+    from .views import write_sheet
+
+    with one_line():
+        write_sheet(data, preset=preset.value, size=size, count=count, seed=seed, out=out)
+    console.print(f"views: {out}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -10,6 +10,14 @@ MOCO = Method("moco")
 LOSSES = ("clip", "dcl", "flat_nce", "info_nce", "moco", "nt_xent", "siglip", "sup_con")
 Loss = StrEnum("Loss", [(name, name) for name in LOSSES])
 
+# Those of `fastcl.commands.views`.
+PRESETS = (
+    "simclr", "moco-v1", "moco-v2", "moco-v3", "byol", "simsiam", "swav", "dino", "supervised",
+    "evaluation", "digits",
+)  # fmt: skip
+Preset = StrEnum("Preset", [(name, name) for name in PRESETS])
+SIMCLR = Preset("simclr")
+
 
 class Dtype(StrEnum):
     bfloat16 = "bfloat16"

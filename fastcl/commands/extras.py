@@ -6,13 +6,13 @@ EXTRAS = {
     "plot": {"matplotlib": "matplotlib"},
     "pretrain": {
         "lightning_fabric": "lightning-fabric",
-        "kornia": "kornia",
         "sklearn": "scikit-learn",
         "safetensors": "safetensors",
         "PIL": "pillow",
         "simplejpeg": "simplejpeg",
         "spdl": "spdl-core",
     },
+    "views": {"simplejpeg": "simplejpeg", "PIL": "pillow"},
 }
 
 

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from .. import _check
 from .._files import replace_file
 from ..evaluate.features import extract
-from ..evaluate.finetune import finetune_steps, labelled_views
+from ..evaluate.finetune import finetune_steps
 from ..evaluate.linear import draw_fraction
 from ..evaluate.report import load_run
 from ..pretrain import checkpoint
+from ..pretrain.augment import Views
 from ..pretrain.data import Images
 from ..pretrain.lock import locked
 from ..pretrain.recipe import Config
@@ -136,8 +137,7 @@ def train(
 ) -> None:
     """SGD with Nesterov momentum and a cosine schedule on batches drawn from the rows."""
     device = images.train.device
-    views = labelled_views(images.kind, images.size)
-    mean, deviation = (x.to(device).view(1, -1, 1, 1) for x in images.statistics())
+    views = Views(images.kind, images.size, images.statistics()).to(device)
     parameters = [p.requires_grad_() for p in model.parameters()]
     optimizer = torch.optim.SGD(parameters, learning_rate, momentum=0.9, nesterov=True)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
@@ -146,10 +146,7 @@ def train(
         torch.manual_seed(seed)
         for step in range(steps):
             index = rows[torch.randint(len(rows), (BATCH,)).to(device)]
-            batch = images.train[index]
-            # DigitViews takes bytes, kornia numbers from 0 to 1.
-            view = views(batch if images.kind == "digits" else batch.float() / 255)
-            value = loss((view - mean) / deviation, index)
+            value = loss(views.labelled(images.train[index]), index)
             optimizer.zero_grad()
             value.backward()
             optimizer.step()

@@ -20,6 +20,7 @@ except ImportError:
     simplejpeg = None
 
 JPEG = b"\xff\xd8\xff"
+SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
 ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
@@ -50,7 +51,7 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w]
 
 def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
     """`decode` for NumPy."""
-    if data[:3] == JPEG and (pixels := _decode_jpeg(data)) is not None:
+    if jpeg_sides(data) and (pixels := decode_jpeg(data)) is not None:
         return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -67,15 +68,28 @@ def _reason(data: bytes, error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _decode_jpeg(data: bytes) -> np.ndarray | None:
-    """None where it is for Pillow: turned, CMYK (off by one here), damaged, or far too large."""
-    if simplejpeg is None or any(word in data for word in ORIENTED):
+def jpeg_sides(data: bytes) -> tuple[int, int] | None:
+    """Height and width of what simplejpeg decodes as it is seen; None where it is for Pillow:
+    no JPEG, turned, CMYK (off by one here), damaged, or far too large."""
+    if simplejpeg is None or data[:3] != JPEG:
+        return None
+    head = data[: data.find(SCAN)]  # what follows is pixels, and long to search
+    if any(word in head for word in ORIENTED):
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
-        if space in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
-            return None
-        return simplejpeg.decode_jpeg(data, "RGB")
+    except ValueError:
+        return None
+    if space in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
+        return None
+    return height, width
+
+
+def decode_jpeg(data: bytes, into: np.ndarray | None = None) -> np.ndarray | None:
+    """`[h, w, 3]` of what has `jpeg_sides`, in the caller's memory where it is given; None where
+    Pillow has the last word."""
+    try:
+        return simplejpeg.decode_jpeg(data, "RGB", buffer=into)
     except ValueError:
         return None
 

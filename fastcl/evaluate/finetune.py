@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
-from ..pretrain.augment import DigitViews
+from ..pretrain.augment import Views
 from ..pretrain.data import Images
 from .features import extract
 from .linear import draw_fraction
@@ -17,18 +17,6 @@ BATCH = 128
 # About the epochs of SimCLR (60 with 1 % of the labels, 30 with 10 %), within what small sets
 # need and large ones can afford.
 EPOCHS, LEAST_STEPS, MOST_STEPS = 30, 150, 20000
-
-
-def labelled_views(kind: str, size: int) -> nn.Module:
-    """Light augmentation for training with labels: digits move a little, photographs are shifted
-    by an eighth of their side and mirrored."""
-    if kind == "digits":
-        return DigitViews()
-    import kornia.augmentation as K
-
-    return nn.Sequential(
-        K.RandomCrop((size, size), padding=size // 8), K.RandomHorizontalFlip()
-    )  # fmt: skip
 
 
 def finetune_steps(labelled: int) -> int:
@@ -95,8 +83,7 @@ def finetune(
 @torch.enable_grad()
 def _train(model, images: Images, rows: Tensor, numbers, steps, learning_rate, progress) -> None:
     device = images.train.device
-    views = labelled_views(images.kind, images.size)
-    mean, deviation = (x.to(device).view(1, -1, 1, 1) for x in numbers)
+    views = Views(images.kind, images.size, numbers).to(device)
     parameters = list(model.parameters())
     for p in parameters:
         p.requires_grad_()
@@ -105,10 +92,8 @@ def _train(model, images: Images, rows: Tensor, numbers, steps, learning_rate, p
     model.train()
     for step, index in enumerate(_batches(len(rows), steps)):
         chosen = rows[index.to(device)]
-        batch = images.train[chosen]
-        # DigitViews takes bytes, kornia numbers from 0 to 1.
-        view = views(batch if images.kind == "digits" else batch.float() / 255)
-        loss = F.cross_entropy(model((view - mean) / deviation), images.train_labels[chosen])
+        view = views.labelled(images.train[chosen])
+        loss = F.cross_entropy(model(view), images.train_labels[chosen])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

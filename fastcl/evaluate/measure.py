@@ -226,7 +226,8 @@ def geometry(
         with evaluating(backbone), torch.random.fork_rng():
             torch.manual_seed(choices.seed)
             pairs = [
-                [backbone(views(batch)).float() for _ in "12"] for batch in images.test.split(512)
+                [backbone(view).float() for view in views(batch, 2)]
+                for batch in images.test.split(512)
             ]
         align.values[name] = alignment(*(torch.cat(side) for side in zip(*pairs, strict=True)))
     return [align, uniform, rank, spread]

@@ -17,17 +17,18 @@ class Batch(NamedTuple):
     labels: Tensor | None  # [b] int64
 
 
-def _view(views: Views, batch: Batch) -> Tensor:
+def _views(views: Views, batch: Batch, count: int) -> tuple:
     # Convolutions are faster with channels last: 1.3 times on a CPU, more on tensor cores.
-    return views(batch.images).contiguous(memory_format=torch.channels_last)
+    made = views(batch.images, count)
+    return tuple(x.contiguous(memory_format=torch.channels_last) for x in made)
 
 
 def one_view(views: Views, batch: Batch) -> tuple:
-    return (_view(views, batch),)
+    return _views(views, batch, 1)
 
 
 def two_views(views: Views, batch: Batch) -> tuple:
-    return _view(views, batch), _view(views, batch)
+    return _views(views, batch, 2)
 
 
 def two_views_and_labels(views: Views, batch: Batch) -> tuple:
@@ -40,12 +41,12 @@ def two_views_and_labels(views: Views, batch: Batch) -> tuple:
 
 
 def view_and_index(views: Views, batch: Batch) -> tuple:
-    return _view(views, batch), batch.index
+    return *one_view(views, batch), batch.index
 
 
 def lab_views_and_index(views: Views, batch: Batch) -> tuple:
     """Lightness and colour of one view."""
-    return split_lab(_view(views, batch)), batch.index
+    return split_lab(*one_view(views, batch)), batch.index
 
 
 def crops(views: Views, batch: Batch) -> tuple:

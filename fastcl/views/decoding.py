@@ -1,0 +1,111 @@
+"""Files and bytes as one record of images, decoded to where they stay."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from .. import _check
+from ..functional.packed import Packed
+
+Source = str | Path | bytes
+
+
+def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> Packed:
+    """Image files, or their bytes, as one record that the views take without a copy.
+
+    Equal to ``pack([fastcl.data.decode(data, name) for each])``. JPEG goes through simplejpeg
+    where it is installed, outside of the interpreter lock, straight to its place in the record;
+    everything else through Pillow.
+
+    Args:
+        files: Paths, or the bytes of files; one or several.
+        threads: How many decode at once; by default as many as PyTorch takes, which is one in a
+            worker of a DataLoader.
+
+    Returns:
+        `Packed` with uint8 pixels; `unpack` makes images `[3, h, w]` of it.
+
+    Raises:
+        fastcl.data.BadImage: A file that is no image, damaged or truncated, by its name or place.
+        ValueError, TypeError: No file, less than one thread, or what is neither path nor bytes.
+    """
+    named = _named(files)
+    threads = torch.get_num_threads() if threads is None else threads
+    _check.count("threads", threads)
+    with _mapping(min(threads, len(named))) as each:
+        seen = list(each(_look, named))
+        sides = [sides for _, _, sides in seen]
+        ends = torch.tensor([3 * h * w for h, w in sides]).cumsum(0)
+        starts = torch.cat([ends.new_zeros(1), ends[:-1]])
+        pixels = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        places = zip(seen, pixels.tensor_split(ends[:-1]), strict=True)
+        for _ in each(_fill, places):
+            pass
+    return Packed(pixels.view(-1, 3), starts, torch.tensor(sides))
+
+
+def unpack(images: Packed) -> list[Tensor]:
+    """The images of a record, `[c, h, w]` each, channels last in memory; nothing is copied."""
+    pixels, starts, sizes = images
+    flat, c = pixels.view(-1), pixels.shape[1]
+    return [
+        flat[start : start + h * w * c].view(h, w, c).permute(2, 0, 1)
+        for start, (h, w) in zip(starts.tolist(), sizes.tolist(), strict=True)
+    ]
+
+
+def _named(files) -> list[tuple[Source, str]]:
+    """Every file with what messages call it."""
+    files = [files] if isinstance(files, (str, Path, bytes)) else list(files)
+    if not files:
+        raise ValueError("files must hold one file at least, got none")
+    for i, file in enumerate(files):
+        if not isinstance(file, (str, Path, bytes)):
+            raise TypeError(f"files[{i}] must be a path or bytes, got {type(file).__name__}")
+    return [
+        (file, f"files[{i}]" if isinstance(file, bytes) else repr(str(file)))
+        for i, file in enumerate(files)
+    ]
+
+
+def _look(named: tuple[Source, str]) -> tuple[bytes | Tensor, str, tuple[int, int]]:
+    """Bytes that simplejpeg will decode, or pixels `[h, w, 3]`; the name; height and width."""
+    from ..data import decoding  # needs Pillow, which the views do not
+
+    file, name = named
+    data = file
+    if not isinstance(file, bytes):
+        try:
+            data = Path(file).read_bytes()
+        except OSError as error:
+            raise decoding.BadImage(f"{name} cannot be read: {error.strerror}") from None
+    sides = decoding.jpeg_sides(data)
+    if sides is not None:
+        return data, name, sides
+    pixels = torch.from_numpy(decoding.decode_pixels(data, name))
+    return pixels, name, tuple(pixels.shape[:2])
+
+
+def _fill(job: tuple[tuple[bytes | Tensor, str, tuple[int, int]], Tensor]) -> None:
+    from ..data import decoding
+
+    (data, name, sides), place = job
+    place = place.view(*sides, 3)
+    if isinstance(data, Tensor):
+        place.copy_(data)
+    elif decoding.decode_jpeg(data, place.numpy()) is None:  # Pillow has the last word
+        place.copy_(torch.from_numpy(decoding.decode_pixels(data, name)))
+
+
+@contextmanager
+def _mapping(threads: int) -> Iterator[Callable[..., Iterable]]:
+    """A map over so many threads, which end with the block: a forked worker would miss them."""
+    if threads == 1:
+        yield map
+        return
+    with ThreadPoolExecutor(threads) as pool:
+        yield pool.map

@@ -1,0 +1,154 @@
+"""Views as modules: drawn and made in one call, for a batch, a list of images, or packed ones."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+from .. import _check
+from .. import functional as F
+from ..functional.packed import Packed, pack
+from .chance import Chance
+from .draw import draw
+from .recipe import Recipe
+
+IMAGENET_MEAN = 0.485, 0.456, 0.406
+IMAGENET_DEVIATION = 0.229, 0.224, 0.225
+LEAST_BLURRED = 96  # pixels along a side: on CIFAR's 32 the papers leave the blur out
+
+
+class Drawn(nn.Module):
+    """What all views share: how they are written and where their random numbers come from.
+
+    Args:
+        mean: `[c]`, subtracted, in units of full scale; None subtracts nothing.
+        deviation: `[c]`, divides what is left; None leaves it.
+        dtype: Of the views, float32, bfloat16 or float16.
+        memory_format: Of each view, contiguous or `torch.channels_last`.
+        layout: Of a batch of one size, "chw" or "hwc".
+        generator: Of the random numbers, on the device of the images; PyTorch's own by default.
+            In a worker of a DataLoader it is seeded anew from its seed and the worker's, as all
+            workers get the same copy.
+    """
+
+    mean: Tensor | None
+    deviation: Tensor | None
+
+    def __init__(
+        self,
+        *,
+        mean: Sequence[float] | Tensor | None = IMAGENET_MEAN,
+        deviation: Sequence[float] | Tensor | None = IMAGENET_DEVIATION,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        layout: str = "chw",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        for name, x in (("mean", mean), ("deviation", deviation)):
+            x = None if x is None else torch.as_tensor(x, dtype=torch.float32).reshape(-1)
+            self.register_buffer(name, x, persistent=False)
+        self.dtype, self.memory_format, self.layout = dtype, memory_format, layout
+        self.chance = Chance(generator)
+
+    def make(self, images, recipes: tuple[Recipe, ...], size: int) -> Tensor:
+        """One view by each recipe, `[len(recipes), b, c, size, size]`."""
+        channels, sizes, device = _seen(images, self.layout)
+        if channels != 3:
+            recipes = colourless(recipes)
+        parameters = draw(recipes, sizes, generator=self.chance.now(), device=device)
+        return F.random_views(
+            images, parameters, size=size, kernel=kernel_of(size), mean=self.mean,
+            deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
+            layout=self.layout,
+        )  # fmt: skip
+
+
+def kernel_of(size: int) -> int:
+    """Taps of the blur: a tenth of the side, odd, as in SimCLR; 23 for 224 pixels."""
+    return size // 20 * 2 + 1
+
+
+@lru_cache(maxsize=64)
+def colourless(recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
+    """The same for images that have no three colours."""
+    return tuple(replace(recipe, jitter=0.0, grey=0.0) for recipe in recipes)
+
+
+def _seen(images, layout: str) -> tuple[int, Tensor | tuple[int, int, int], torch.device]:
+    """Channels, sizes as `draw` takes them, and device."""
+    if isinstance(images, Packed):
+        return images.pixels.shape[-1], images.sizes, images.pixels.device
+    _check.tensor("images", images)
+    if images.dim() != 4:
+        raise ValueError(f"images must have 4 dimensions, got shape {list(images.shape)}")
+    b, *rest = images.shape
+    c, h, w = rest if layout == "chw" else (rest[2], *rest[:2])
+    return c, (b, h, w), images.device
+
+
+def together(images) -> Tensor | Packed:
+    """A list of images as one record, as several calls will look at it."""
+    listed = isinstance(images, Sequence) and not isinstance(images, Packed)
+    return pack(images) if listed else images
+
+
+class Views(Drawn):
+    """Random views of one size, one for each recipe.
+
+    Equal to ``functional.random_views(images, draw(recipes, sizes), size=size)`` with the mean
+    and deviation, and a blur over a tenth of the side.
+
+    Args:
+        size: Pixels along a side of a view.
+        recipes: One for each view; None takes those of the class.
+        strength: Multiplies the ranges of the colour jitter.
+        mean, deviation, dtype, memory_format, layout, generator: As for `Drawn`.
+
+    Returns:
+        `[views, b, c, size, size]` of a uint8, uint16 or float32 batch `[b, c, h, w]`, a list of
+        `[c, h, w]` of any sizes, or `decode`'s record. The colours of images of other than three
+        channels stay.
+
+    Raises:
+        ValueError, TypeError: A size or a strength out of range, no recipe; images that
+            `functional.random_views` does not take.
+    """
+
+    RECIPES: tuple[Recipe, ...] = ()
+    SMALL_ONES_BLURRED = True
+
+    def __init__(
+        self,
+        size: int = 224,
+        recipes: Sequence[Recipe] | None = None,
+        *,
+        strength: float = 1.0,
+        mean: Sequence[float] | Tensor | None = IMAGENET_MEAN,
+        deviation: Sequence[float] | Tensor | None = IMAGENET_DEVIATION,
+        dtype: torch.dtype = torch.float32,
+        memory_format: torch.memory_format = torch.contiguous_format,
+        layout: str = "chw",
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__(
+            mean=mean, deviation=deviation, dtype=dtype, memory_format=memory_format,
+            layout=layout, generator=generator,
+        )  # fmt: skip
+        _check.count("size", size)
+        recipes = tuple(self.RECIPES if recipes is None else recipes)
+        if not recipes:
+            raise ValueError("recipes must hold one recipe for each view at least, got none")
+        if size < LEAST_BLURRED and not self.SMALL_ONES_BLURRED:
+            recipes = tuple(replace(recipe, blur=0.0) for recipe in recipes)
+        self.size = size
+        self.recipes = tuple(recipe.jittered(strength) for recipe in recipes)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor | Packed | Sequence[Tensor]) -> Tensor:
+        return self.make(together(images), self.recipes, self.size)
+
+    def extra_repr(self) -> str:
+        return f"{self.size}, views={len(self.recipes)}"

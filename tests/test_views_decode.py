@@ -1,0 +1,93 @@
+"""Decoded records: files and bytes, threads, and what is no image."""
+
+import io
+
+import numpy as np
+import pytest
+import torch
+
+pytest.importorskip("PIL")
+
+from PIL import Image  # noqa: E402
+
+from fastcl import views  # noqa: E402
+from fastcl.data import BadImage, decoding  # noqa: E402
+from fastcl.data import decode as decode_one  # noqa: E402
+
+
+def encoded(i, kind="JPEG", **options):
+    height, width = 20 + 7 * i, 50 - 3 * i
+    pixels = np.random.default_rng(i).integers(0, 256, (height // 4 + 1, width // 4 + 1, 3))
+    image = Image.fromarray(pixels.astype(np.uint8)).resize((width, height))
+    buffer = io.BytesIO()
+    image.convert(options.pop("mode", "RGB")).save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+TURNED = Image.Exif()
+TURNED[0x0112] = 6
+FILES = {
+    "jpeg": encoded(0), "png": encoded(1, "PNG"), "grey": encoded(2, mode="L"),
+    "cmyk": encoded(3, mode="CMYK"), "turned": encoded(4, exif=TURNED),
+    "progressive": encoded(5, progressive=True), "webp": encoded(6, "WEBP"),
+}  # fmt: skip
+
+
+@pytest.fixture(params=["simplejpeg", "Pillow alone"])
+def decoder(request, monkeypatch):
+    if request.param == "simplejpeg":
+        pytest.importorskip("simplejpeg")
+    else:
+        monkeypatch.setattr(decoding, "simplejpeg", None)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_each_is_the_image_alone(decoder, threads):
+    packed = views.decode(list(FILES.values()), threads=threads)
+    expected = [decode_one(data, name) for name, data in FILES.items()]
+    for found, image in zip(views.unpack(packed), expected, strict=True):
+        assert found.dtype == torch.uint8 and torch.equal(found, image)
+    assert all(torch.equal(*pair) for pair in zip(packed, views.pack(expected), strict=True))
+
+
+def test_paths_and_bytes(tmp_path):
+    for name, data in FILES.items():
+        (tmp_path / name).write_bytes(data)
+    paths = [tmp_path / "jpeg", str(tmp_path / "png"), FILES["webp"]]
+    packed = views.decode(paths)
+    alone = [views.decode(path) for path in paths]
+    assert torch.equal(packed.pixels, torch.cat([one.pixels for one in alone]))
+    assert packed.sizes.tolist() == [one.sizes[0].tolist() for one in alone]
+
+
+def test_a_record_becomes_views(decoder):
+    packed = views.decode(list(FILES.values()))
+    module = views.SimCLR(16)
+    torch.manual_seed(0)
+    first = module(packed)
+    torch.manual_seed(0)
+    assert torch.equal(first, module(views.unpack(packed))) and first.shape == (2, 7, 3, 16, 16)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize(
+    "bad", [b"", b"no image", FILES["jpeg"][:-200], FILES["png"][:-60], FILES["jpeg"][:30]]
+)
+def test_a_bad_file_is_named(tmp_path, decoder, bad, threads):
+    path = tmp_path / "bad.jpg"
+    path.write_bytes(bad)
+    with pytest.raises(BadImage, match=r"bad\.jpg' is no readable image"):
+        views.decode([FILES["jpeg"], path], threads=threads)
+    with pytest.raises(BadImage, match=r"files\[2\] is no readable image"):
+        views.decode([FILES["jpeg"], FILES["png"], bad], threads=threads)
+
+
+def test_bad_input_is_named(tmp_path):
+    with pytest.raises(BadImage, match="none.jpg' cannot be read: No such file"):
+        views.decode(tmp_path / "none.jpg")
+    with pytest.raises(ValueError, match="files must hold one file at least, got none"):
+        views.decode([])
+    with pytest.raises(TypeError, match=r"files\[1\] must be a path or bytes, got int"):
+        views.decode([b"", 3])
+    with pytest.raises(ValueError, match="threads must be 1 or more, got 0"):
+        views.decode([FILES["jpeg"]], threads=0)
