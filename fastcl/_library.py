@@ -192,6 +192,7 @@ TRITON = {
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",
     "nce": "nce",
+    "nested_contrast_mean": "nested_contrast",
     "bank_update_": "bank",
     "sinkhorn_columns": "sinkhorn",
     "sinkhorn_masses": "sinkhorn",
