@@ -117,6 +117,24 @@ struct Product {
   bool a_turned, b_turned;
 };
 
+// The contrast of rows q and k with the diagonal's positives, cut to each of several widths.
+template <typename T>
+struct NestedContrast {
+  Dtype dtype;
+  const void* q;  // [n, d]
+  const void* k;  // [n, d]
+  int64_t n, d;
+  std::vector<int64_t> widths;  // rising
+  std::vector<double> weights;
+  double scale;
+  double* loss;
+  T* dq;          // [n, d], or null
+  T* dk;          // [n, d], or null
+  double* slope;  // the derivative to the logarithm of the scale, or null
+
+  bool has_gradient() const { return dq != nullptr || dk != nullptr || slope != nullptr; }
+};
+
 namespace cpu {
 
 template <typename T>
@@ -133,6 +151,9 @@ void sigmoid_contrast(const SigmoidContrast<T>& x);
 
 template <typename T>
 void product(const Product<T>& x);
+
+template <typename T>
+void nested_contrast_mean(const NestedContrast<T>& x);
 
 // y = x / |x| row by row, in the dtype of x; lengths [n] are kept for the gradient.
 template <typename T>

@@ -63,6 +63,14 @@ def _contrast_mean_fake(p, *needs):
     return _empty(p, (), (p.rows,), *_gradients(p, *needs))
 
 
+def _nested_contrast_mean_fake(
+    q, k, logit_scale, scale, widths, weights, need_q, need_k, need_scale
+):  # fmt: skip
+    (n, d), dtype = q.shape, reference.accumulate_dtype(q.dtype)
+    shapes = (), (n if need_q else 0, d), (n if need_k else 0, d), (1 if need_scale else 0,)
+    return tuple(q.new_empty(shape, dtype=dtype) for shape in shapes)
+
+
 def _unit_rows_forward_fake(parts):
     n = sum(x.shape[0] for x in parts)
     dtype = reference.accumulate_dtype(parts[0].dtype)
@@ -130,6 +138,12 @@ _define(
     _sigmoid_contrast_fake,
 )
 _define(
+    "nested_contrast_mean(Tensor q, Tensor k, Tensor? logit_scale, float scale, int[] widths, "
+    "float[] weights, bool need_q, bool need_k, bool need_scale) "
+    "-> (Tensor, Tensor, Tensor, Tensor)",
+    _nested_contrast_mean_fake,
+)
+_define(
     "contrast_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "
     "Tensor? col_ids, Tensor? row_range, Tensor? col_range, int first, int tiles, int strip, "
     "int processors, Tensor(a!) row_part, Tensor(b!) col_part) -> ()",
@@ -194,6 +208,7 @@ TRITON = {
     "unit_rows_forward": "unit_rows",
     "unit_rows_backward": "unit_rows",
     "nce": "nce",
+    "nested_contrast_mean": "nested_contrast",
     "bank_update_": "bank",
     "sinkhorn_columns": "sinkhorn",
     "sinkhorn_masses": "sinkhorn",

@@ -43,6 +43,20 @@ def _in_steps(function):
     return call
 
 
+def _in_any_order(function):
+    """Of widths that do not rise, one twice and one of weight zero, and features that are part of
+    none; as wide as above."""
+
+    def call(query, key, *, temperature):
+        d = query.shape[1]
+        d = d if isinstance(d, int) else 1
+        widths = [max(1, x) for x in (d - 1, 3 * d // 4, 7 * d // 8, 3 * d // 4, 5 * d // 6)]
+        weights = 1.0, 0.25, 0.0, 0.5, 2.0
+        return function(query, key, widths=widths, weights=weights, temperature=temperature)
+
+    return call
+
+
 CONTRAST = in_parts(F.contrast), in_parts(plain_contrast.contrast)
 RETRIEVAL = in_parts(F.retrieval), in_parts(plain_contrast.retrieval)
 
@@ -201,4 +215,6 @@ POSITIVES = (
     Case("retrieval_margin", *RETRIEVAL, _hard, kwargs=MARGIN),
     Case("retrieval_guide", *RETRIEVAL, _hard_guided, GUIDES),
     Case("matryoshka", _in_steps(F.matryoshka), _in_steps(plain_contrast.matryoshka), _two),
+    Case("matryoshka_any_order", _in_any_order(F.matryoshka),
+         _in_any_order(plain_contrast.matryoshka), _two),
 )  # fmt: skip

@@ -77,6 +77,9 @@ def calls_that_fit():
         p = fields(q, k, logit_scale=scale, ids=(ids, columns), normalize=normalize)
         yield ops.sigmoid_contrast, [*p, 0.5, scale, True, True]
     for dtype in (torch.float32, torch.bfloat16, wide):
+        pair = rows(N, dtype), rows(N, dtype)
+        widths = [[1, 4], [0.5, 2.0]]
+        yield ops.nested_contrast_mean, [*pair, scale, 3.0, *widths, True, True, True]
         yield ops.unit_rows_forward, [[x.to(dtype) for x in parts]]
         lengths = torch.rand(N).to(wide if dtype == wide else torch.float32)
         yield ops.unit_rows_backward, [rows(N, dtype), [x.to(dtype) for x in parts], lengths]
@@ -147,6 +150,8 @@ def alternatives(x):
     """Misfits of one argument of any kind."""
     if isinstance(x, torch.Tensor):
         yield from misfits(x)
+    elif isinstance(x, list) and x and not isinstance(x[0], torch.Tensor):
+        yield from ([], x[:1], x[::-1], x + x, [*x[:-1], 99], [-(2**62), *x[1:]])
     elif isinstance(x, list):
         yield from ([], x[:1], x[::-1], x + x[:1], [*x, rows(2)])
         for i, part in enumerate(x):

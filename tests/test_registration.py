@@ -76,6 +76,9 @@ def test_opcheck_other_operators(dtype):
         for ids, needs in ((ARANGE, (True, True)), (None, (False, False)), (ARANGE, (False, True))):
             p = fields(q, k, scale=2.0, logit_scale=torch.tensor(1.5), ids=ids, normalize=normalize)
             torch.library.opcheck(ops.sigmoid_contrast, (*p, *biases, *needs))
+    for scale, needs in ((torch.tensor(1.5), (True, True, True)), (None, (False, True, False))):
+        arguments = q, k, scale, 2.0, [2, 5], [0.5, 1.0], *needs
+        torch.library.opcheck(ops.nested_contrast_mean, arguments)
     torch.library.opcheck(ops.unit_rows_forward, ([q, k[:4]],))
     lengths = ops.unit_rows_forward([q, k[:4]])[1]
     grad = torch.randn(13, 5, dtype=dtype)
@@ -110,7 +113,9 @@ def test_compiles_to_one_graph(case, fresh_graphs):
 
 # Every operator of ours once, with its options: generated code asserts the sizes and strides that
 # the fake kernels promise. Each takes some 10 s.
-GENERATED = ("nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "swav")
+GENERATED = (
+    "nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "swav", "matryoshka"
+)  # fmt: skip
 
 
 @pytest.mark.slow

@@ -88,6 +88,11 @@ struct Pivot {
 // Depth of a product of pairs at a time, in elements: as many bytes as kSlice floats.
 constexpr int64_t kPairSlice = 512;
 
+// Some of the features of all rows.
+struct Features {
+  int64_t begin, end;
+};
+
 // Where each row of a matrix begins, and what makes it a unit row.
 template <typename T>
 class RowTable {
@@ -126,7 +131,8 @@ struct Divided : Problem {
 template <typename T>
 class Tiles {
  public:
-  Tiles(const Divided<T>& x, const Schedule& schedule);
+  // odd: products of some features may begin or end between two that are multiplied as a pair.
+  Tiles(const Divided<T>& x, const Schedule& schedule, bool odd = false);
 
   const Schedule schedule;
   const int64_t workers;
@@ -143,41 +149,54 @@ class Tiles {
   }
   Match<T> match(const Pair& pair) const;
   bool may_match(const Pair& pair) const;
+  // The tile (+)= the products of some features of its rows.
+  void multiply(const Tile<T>& tile, const Pair& pair, int64_t worker, Features of,
+                bool accumulate);
   // out [rows of the tile, d] += tile times its rows of k; the twin: its transpose times rows of q.
   void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
-    times_k(tile, pair, worker, out, 0, slices());
+    times_k(tile, pair, worker, out, all());
   }
-  // The same of some slices of the width.
-  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, int64_t first,
-               int64_t last);
-  int64_t slices() const { return ceil_div(x_.d, pairs_ != nullptr ? kPairSlice : kSlice); }
-  void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out);
+  void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+    times_q(tile, pair, worker, out, all());
+  }
+  // The same of some features.
+  void times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, Features of);
+  void times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, Features of);
+  Features all() const { return {0, x_.d}; }
+  // What is multiplied at a time.
+  int64_t slices(Features of) const { return ceil_div(of.end - of.begin, depth()); }
+  Features slice(Features of, int64_t i) const {
+    const int64_t begin = of.begin + i * depth();
+    return {begin, std::min(begin + depth(), of.end)};
+  }
 
  private:
   struct Scratch {
     Buffer<T> tile;
     Buffer<T> panels;              // a slice of a block, packed
     Buffer<T> copy;                // a slice of the block of q, end to end
-    int64_t block = -1;            // whose slice it is, where one slice is the whole width
+    int64_t block = -1;            // whose it is, where that is the whole width
     Buffer<T> judge;               // of the tile, by the guide
     Buffer<uint32_t> a, b, mixed;  // operands of pair products
   };
 
   // The same three with pairs, for bfloat16 rows where the processor multiplies them.
-  void pair_similarities(const Tile<float>& tile, const Pair& pair, Scratch& scratch);
+  void pair_multiply(const Tile<float>& tile, const Pair& pair, Scratch& scratch, Features of,
+                     bool accumulate);
   void pair_times_k(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out,
-                    int64_t first, int64_t last);
-  void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out);
+                    Features of);
+  void pair_times_q(const Tile<float>& tile, const Pair& pair, Scratch& scratch, float* out,
+                    Features of);
 
-  int64_t slice() const { return std::min(x_.d, kSlice); }
+  int64_t depth() const { return pairs_ != nullptr ? kPairSlice : kSlice; }
   int64_t rows_of(int64_t block) const {
     return std::min(schedule.rows_per_block, x_.n - row_begin(block));
   }
   int64_t cols_of(int64_t block) const {
     return std::min(schedule.cols_per_block, x_.m - col_begin(block));
   }
-  // A slice of a block of q as it lies, [rows, *stride].
-  const T* left(int64_t block, int64_t from, int64_t cols, Scratch& scratch, int64_t* stride);
+  // Some features of a block of q as they lie, [rows, *stride].
+  const T* left(int64_t block, Features of, Scratch& scratch, int64_t* stride);
   void encode();
   void leave_out(const Tile<T>& tile, const Pair& pair, int64_t worker);
 

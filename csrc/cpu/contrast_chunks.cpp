@@ -170,13 +170,14 @@ void Chunks<T>::down() {
 // The gradient of the rows.
 template <typename T>
 void Chunks<T>::across() {
-  const int64_t slices = tiles_.slices();
+  const Features all = tiles_.all();
+  const int64_t slices = tiles_.slices(all);
   run_items(group_ * slices, tiles_.workers, [&](int64_t item, int64_t worker) {
     const int64_t block = item / slices, slice = item % slices;
     for (int64_t col = 0; col < columns(); ++col) {
       const Pair here = pair(block, col);
       tiles_.times_k(tiles_.tile(here, at(block, col)), here, worker,
-                     dq_ + tiles_.row_begin(here.row) * x_.d, slice, slice + 1);
+                     dq_ + tiles_.row_begin(here.row) * x_.d, tiles_.slice(all, slice));
     }
   });
 }

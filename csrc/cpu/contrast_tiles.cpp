@@ -38,14 +38,14 @@ template class RowTable<float>;
 template class RowTable<double>;
 
 template <typename T>
-Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule)
+Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule, bool odd)
     : schedule(schedule),
       workers(std::min<int64_t>(thread_count(), schedule.items(0))),
       scale(scale_of<T>(x.scale)),
       x_(x),
       q_(x.dtype, x.q, x.q_lengths, x.n, x.d, x.divided()),
       k_(x.dtype, x.k, x.k_lengths, x.m, x.d, x.divided()),
-      pairs_(x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 ? pair_kernel() : nullptr),
+      pairs_(x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 && !odd ? pair_kernel() : nullptr),
       scratch_(workers) {
   const int64_t rows = schedule.rows_per_block, cols = schedule.cols_per_block;
   const bool kept = schedule.order == Order::kChunks;  // the caller has memory for the tiles
@@ -60,8 +60,9 @@ Tiles<T>::Tiles(const Divided<T>& x, const Schedule& schedule)
       scratch.mixed = Buffer<uint32_t>(depth * cols);
       continue;
     }
-    scratch.panels = Buffer<T>(longer * (slice() + kPadding));
-    if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * slice());
+    const int64_t depth = std::min(x.d, kSlice);
+    scratch.panels = Buffer<T>(longer * (depth + kPadding));
+    if (!q_.in_place(0, x.n, x.d)) scratch.copy = Buffer<T>(rows * depth);
   }
   encode();
   if (x.limit == nullptr) return;
@@ -150,16 +151,15 @@ Match<T> Tiles<T>::match(const Pair& pair) const {
 }
 
 template <typename T>
-const T* Tiles<T>::left(int64_t block, int64_t from, int64_t cols, Scratch& scratch,
-                        int64_t* stride) {
-  const int64_t first = row_begin(block), rows = rows_of(block);
+const T* Tiles<T>::left(int64_t block, Features of, Scratch& scratch, int64_t* stride) {
+  const int64_t first = row_begin(block), rows = rows_of(block), cols = of.end - of.begin;
   if (const T* in_place = q_.in_place(first, rows, x_.d)) {
     *stride = x_.d;
-    return in_place + from;
+    return in_place + of.begin;
   }
   if (scratch.block != block || cols < x_.d) {
-    simd<T>().copy_rows(q_.plain(first, rows), from, cols, scratch.copy.data());
-    scratch.block = block;
+    simd<T>().copy_rows(q_.plain(first, rows), of.begin, cols, scratch.copy.data());
+    scratch.block = cols < x_.d ? -1 : block;
   }
   *stride = cols;
   return scratch.copy.data();
@@ -170,24 +170,32 @@ Tile<T> Tiles<T>::tile(const Pair& pair, T* at) const {
   return {at, rows_of(pair.row), cols_of(pair.col), schedule.cols_per_block + kPadding};
 }
 
+template <typename T>
+void Tiles<T>::multiply(const Tile<T>& tile, const Pair& pair, int64_t worker, Features of,
+                        bool accumulate) {
+  Scratch& scratch = scratch_[worker];
+  if constexpr (sizeof(T) == 4) {
+    if (pairs_ != nullptr) return pair_multiply(tile, pair, scratch, of, accumulate);
+  }
+  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
+  for (int64_t i = 0; i < slices(of); ++i) {
+    const Features part = slice(of, i);
+    const int64_t depth = part.end - part.begin;
+    int64_t row_stride;
+    const T* q = left(pair.row, part, scratch, &row_stride);
+    simd<T>().pack_columns(k_.plain(col, tile.cols), part.begin, depth, scratch.panels.data());
+    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
+                      q_.factors(row), k_.factors(col), tile.s, tile.stride, accumulate || i > 0,
+                      true);
+  }
+}
+
 // Where k is q, s_ij and s_ji are the same bits: sums and factors are formed in one order for both.
 // A gradient that takes one for the other would not notice else than where p nearly cancels.
 template <typename T>
 Tile<T> Tiles<T>::similarities(const Pair& pair, int64_t worker, T* to) {
-  Scratch& scratch = scratch_[worker];
-  const int64_t row = row_begin(pair.row), col = col_begin(pair.col);
-  const Tile<T> tile = this->tile(pair, to != nullptr ? to : scratch.tile.data());
-  if constexpr (sizeof(T) == 4) {
-    if (pairs_ != nullptr) pair_similarities(tile, pair, scratch);
-  }
-  for (int64_t from = 0; pairs_ == nullptr && from < x_.d; from += kSlice) {
-    const int64_t depth = std::min(kSlice, x_.d - from);
-    int64_t row_stride;
-    const T* q = left(pair.row, from, depth, scratch, &row_stride);
-    simd<T>().pack_columns(k_.plain(col, tile.cols), from, depth, scratch.panels.data());
-    simd<T>().product(q, row_stride, 1, tile.rows, scratch.panels.data(), depth, tile.cols,
-                      q_.factors(row), k_.factors(col), tile.s, tile.stride, from > 0, true);
-  }
+  const Tile<T> tile = this->tile(pair, to != nullptr ? to : scratch_[worker].tile.data());
+  multiply(tile, pair, worker, all(), false);
   for (int64_t i = 0; i < tile.rows; ++i) {
     T* end = tile.s + i * tile.stride + tile.cols;
     std::fill_n(end, kPadding, -std::numeric_limits<T>::infinity());
@@ -206,31 +214,32 @@ void Tiles<T>::leave_out(const Tile<T>& tile, const Pair& pair, int64_t worker) 
 }
 
 template <typename T>
-void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, int64_t first,
-                       int64_t last) {
+void Tiles<T>::times_k(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, Features of) {
   if constexpr (sizeof(T) == 4) {
-    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out, first, last);
+    if (pairs_ != nullptr) return pair_times_k(tile, pair, scratch_[worker], out, of);
   }
   T* panels = scratch_[worker].panels.data();
-  for (int64_t from = first * kSlice; from < std::min(last * kSlice, x_.d); from += kSlice) {
-    const int64_t width = std::min(kSlice, x_.d - from);
-    simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), from, width, panels);
+  for (int64_t i = 0; i < slices(of); ++i) {
+    const Features part = slice(of, i);
+    const int64_t width = part.end - part.begin;
+    simd<T>().pack_rows(k_.block(col_begin(pair.col), tile.cols), part.begin, width, panels);
     simd<T>().product(tile.s, tile.stride, 1, tile.rows, panels, tile.cols, width, nullptr, nullptr,
-                      out + from, x_.d, true, false);
+                      out + part.begin, x_.d, true, false);
   }
 }
 
 template <typename T>
-void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out) {
+void Tiles<T>::times_q(const Tile<T>& tile, const Pair& pair, int64_t worker, T* out, Features of) {
   if constexpr (sizeof(T) == 4) {
-    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out);
+    if (pairs_ != nullptr) return pair_times_q(tile, pair, scratch_[worker], out, of);
   }
   T* panels = scratch_[worker].panels.data();
-  for (int64_t from = 0; from < x_.d; from += kSlice) {
-    const int64_t width = std::min(kSlice, x_.d - from);
-    simd<T>().pack_rows(q_.block(row_begin(pair.row), tile.rows), from, width, panels);
+  for (int64_t i = 0; i < slices(of); ++i) {
+    const Features part = slice(of, i);
+    const int64_t width = part.end - part.begin;
+    simd<T>().pack_rows(q_.block(row_begin(pair.row), tile.rows), part.begin, width, panels);
     simd<T>().product(tile.s, 1, tile.stride, tile.cols, panels, tile.rows, width, nullptr, nullptr,
-                      out + from, x_.d, true, false);
+                      out + part.begin, x_.d, true, false);
   }
 }
 

@@ -81,6 +81,20 @@ struct Weights {
   }
 };
 
+// A width of nested cosines: what p becomes as the gradient of the products of raw rows, and what
+// goes to their lengths.
+template <typename T>
+struct NestedWeights {
+  const T* row;    // [rows]
+  const T* col;    // [cols]
+  const T* own;    // [rows] in the place of p times row on the diagonal
+  const T* pivot;  // [rows] as in Weights
+  const T* rest;
+  // += sums of p times the cosine, the diagonal left out: of the rows [rows] and columns [cols].
+  double* row_slope;
+  double* col_slope;
+};
+
 // Columns are left out where `cols` holds null pointers.
 template <typename T>
 struct Simd {
@@ -106,6 +120,13 @@ struct Simd {
   // Logistic loss of a tile and its gradient times factor, written over it; bias in units of log 2.
   // Adds loss, gradient times similarity, and gradient to sums [3].
   void (*logistic)(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
+  // Cosines, which are products times factors of rows and columns, to `to`; of each row off the
+  // diagonal, where column i + self is row i, it adds the sum of powers below the largest to
+  // negative, and the cosine on it to logit; no sums where rows holds null pointers.
+  void (*nested_fold)(Tile<T> products, const T* row, const T* col, Scale<T>, int64_t self,
+                      Sums<T> rows, T* to);
+  // The gradient of a tile of cosines over it, plus that of the wider ones, where not null.
+  void (*nested_gradient)(Tile<T>, const T* wider, NestedWeights<T>, Scale<T>, int64_t self);
   // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
   // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
   // padded, whole vectors of out may be written.

@@ -5,7 +5,10 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from .. import _check
-from .info_nce import info_nce
+from ..contrast.nested import nested_mean
+
+# Widths of one pass: their tiles of similarities exist at the same time.
+TOGETHER = 16
 
 
 def matryoshka(
@@ -19,7 +22,8 @@ def matryoshka(
     """InfoNCE of the first features of query and key, at every width by itself.
 
     Equal to ``sum(weight * info_nce(query[:, :w], key[:, :w]) for w, weight in zip(widths,
-    weights))``; rows are divided by their length at every width.
+    weights))``; rows are divided by their length at every width. All widths go through the tiles
+    together: the similarities of one are those of the narrower one plus a few products.
 
     Args:
         query: `[n, d]`.
@@ -39,19 +43,31 @@ def matryoshka(
 
     Source: Kusupati et al. 2022, "Matryoshka Representation Learning", equation 1.
     """
+    _check.no_transform()
     _check.pairs("key", key, "query", query)
-    widths = list(widths)
+    by_width = _checked(list(widths), weights, query.shape[1])
+    scale = _check.inverse("temperature", temperature, query.device)
+    groups = [by_width[i : i + TOGETHER] for i in range(0, len(by_width), TOGETHER)]
+    first, *more = [nested_mean(query, key, scale, *zip(*x, strict=True)) for x in groups]
+    return sum(more, first)
+
+
+def _checked(widths, weights, d: int) -> list[tuple[int, float]]:
+    """Rising widths and their weights; what has weight zero takes no part."""
     if not widths:
         raise ValueError("widths must hold one width at least")
     for w in widths:
         _check.count("widths", w)
-        if w > query.shape[1]:
-            raise ValueError(f"widths must be {query.shape[1]} at most, got {w}")
+        if w > d:
+            raise ValueError(f"widths must be {d} at most, got {w}")
     weights = [1.0] * len(widths) if weights is None else list(weights)
     if len(weights) != len(widths):
         raise ValueError(f"weights must be as many as widths, {len(widths)}, got {len(weights)}")
     for weight in weights:
         if _check.finite("weights", weight) < 0:
             raise ValueError(f"weights must not be negative, got {weight}")
-    losses = (info_nce(query[:, :w], key[:, :w], temperature=temperature) for w in widths)
-    return sum(weight * loss for weight, loss in zip(weights, losses, strict=True))
+    total = dict.fromkeys(sorted(widths), 0.0)
+    for w, weight in zip(widths, weights, strict=True):
+        total[w] += weight
+    found = [(w, weight) for w, weight in total.items() if weight > 0]
+    return found or list(total.items())[:1]

@@ -7,15 +7,6 @@
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-// exp(logit - lse) from the difference of similarities, which is exact where they are close,
-// however large they are. In the denominator it is 1 at most. A positive outside may be far above
-// lse; it has weight zero, which would make a NaN of an infinite power.
-template <typename T>
-Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> pivot, Vector<T> rest) {
-  const Vector<T> away = s - pivot;
-  return exp2<T>(at_most(away * scale.high + (away * scale.low - rest), Vector<T>{}));
-}
-
 template <typename T, bool kCols>
 void plain(Tile<T> tile, const Exponential<T>& power, Weights<T> rows, Weights<T> cols) {
   using V = Vector<T>;

@@ -93,29 +93,6 @@ void fold_match(Tile<T> tile, Match<T> match, const Exponential<T>& power, Sums<
   if constexpr (kCols) columns.add_to(cols, tile.cols);
 }
 
-// 2^(scale (s - most)): the difference of two similarities is exact where they are close, however
-// large they are.
-template <typename T>
-Vector<T> shifted(Vector<T> s, const Scale<T>& scale, Vector<T> most) {
-  const Vector<T> away = s - most;
-  return exp2<T>(away * scale.high + away * scale.low);
-}
-
-// Raises the maximum to `most` and scales what was summed below the old one; returns a maximum that
-// is never minus infinity.
-template <typename T>
-T raise(Sums<T> sums, int64_t i, T most, const Scale<T>& scale) {
-  const T old = sums.most[i];
-  if (most > old) {
-    const double away = static_cast<double>(old) - most;
-    const double factor = __builtin_exp2(away * scale.high + away * scale.low);
-    sums.negative[i] *= factor;
-    sums.positive[i] *= factor;
-    sums.most[i] = most;
-  }
-  return sums.most[i] == -__builtin_inf() ? T(0) : sums.most[i];
-}
-
 // Largest similarity in the denominator, per row and per column of the tile.
 template <typename T>
 void largest(Tile<T> tile, Match<T> match, bool positives_in, T* row, T* column) {

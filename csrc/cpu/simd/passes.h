@@ -9,6 +9,7 @@ namespace fastcl::FASTCL_SIMD {
 using cpu::Block;
 using cpu::kPadding;
 using cpu::Match;
+using cpu::NestedWeights;
 using cpu::Scale;
 using cpu::Sums;
 using cpu::Tile;
@@ -34,6 +35,38 @@ inline Vector<T> where(Integer<T> mask, Vector<T> x) {
   return (Vector<T>)(mask & (Integer<T>)x);
 }
 
+// 2^(scale (s - most)): the difference of two similarities is exact where they are close, however
+// large they are.
+template <typename T>
+inline Vector<T> shifted(Vector<T> s, const Scale<T>& scale, Vector<T> most) {
+  const Vector<T> away = s - most;
+  return exp2<T>(away * scale.high + away * scale.low);
+}
+
+// Raises the maximum to `most` and scales what was summed below the old one; returns a maximum that
+// is never minus infinity.
+template <typename T>
+inline T raise(Sums<T> sums, int64_t i, T most, const Scale<T>& scale) {
+  const T old = sums.most[i];
+  if (most > old) {
+    const double away = static_cast<double>(old) - most;
+    const double factor = __builtin_exp2(away * scale.high + away * scale.low);
+    sums.negative[i] *= factor;
+    sums.positive[i] *= factor;
+    sums.most[i] = most;
+  }
+  return sums.most[i] == -__builtin_inf() ? T(0) : sums.most[i];
+}
+
+// exp(logit - lse) from the difference of similarities. In the denominator it is 1 at most. A
+// positive outside may be far above lse; it has weight zero, which would make a NaN of an infinite
+// power.
+template <typename T>
+inline Vector<T> probability(Vector<T> s, const Scale<T>& scale, Vector<T> pivot, Vector<T> rest) {
+  const Vector<T> away = s - pivot;
+  return exp2<T>(at_most(away * scale.high + (away * scale.low - rest), Vector<T>{}));
+}
+
 template <typename T>
 void fold(Tile<T>, Scale<T>, T shift, Sums<T> rows, Sums<T> cols, bool keep);
 template <typename T>
@@ -52,6 +85,11 @@ template <typename T>
 void gradient_online(Tile<T>, Match<T>, Scale<T>, Weights<T> rows, Weights<T> cols);
 template <typename T>
 void logistic(Tile<T>, Match<T>, Scale<T>, T bias, T factor, bool positives_in, double* sums);
+template <typename T>
+void nested_fold(Tile<T> products, const T* row, const T* col, Scale<T>, int64_t self, Sums<T> rows,
+                 T* to);
+template <typename T>
+void nested_gradient(Tile<T>, const T* wider, NestedWeights<T>, Scale<T>, int64_t self);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
              int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
