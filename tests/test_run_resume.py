@@ -191,7 +191,7 @@ def test_resume_refuses_changed_data(tmp_path):
 
 
 BREAKS = {
-    "it has no order": lambda s: s.pop("order"),
+    "it has no random": lambda s: s.pop("random"),
     "it has an unknown more": lambda s: s.update(more=1),
     "is of another version": lambda s: s["config"].update(more=1),
     "is of another version: .*batch_size": lambda s: s["config"].pop("batch_size"),

@@ -13,6 +13,7 @@ from ..version import __version__
 from .choices import (
     MOCO,
     SIMCLR,
+    BadImages,
     Dtype,
     Embedding,
     Loss,
@@ -21,6 +22,7 @@ from .choices import (
     Precision,
     Preset,
     Stem,
+    Stream,
 )
 from .ending import fail, one_line
 from .extras import missing, remedy
@@ -58,7 +60,11 @@ def _need(*extras: str) -> None:
 def pretrain(
     method: Annotated[Method, typer.Option(help="Which method.")] = MOCO,
     data: Annotated[
-        str, typer.Option(help="digits, a folder of images, or an .npz of images or JPEG files.")
+        str,
+        typer.Option(
+            help="digits, or a path: a folder of images, tar shards, a Hugging Face dataset, an "
+            ".npz or .npy."
+        ),
     ] = "digits",
     epochs: Annotated[int | None, typer.Option(min=1, help="Default: the recipe's.")] = None,
     backbone: Annotated[
@@ -72,6 +78,12 @@ def pretrain(
     limit: Annotated[
         int | None, typer.Option(min=2, help="Images of each split at most, for quick runs.")
     ] = None,
+    stream: Annotated[
+        Stream, typer.Option(help="Read images while training; auto: those above 1 GiB.")
+    ] = Stream.auto,
+    bad_images: Annotated[
+        BadImages, typer.Option(help="That cannot be read: an error, or left out and named.")
+    ] = BadImages.error,
     batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     optimizer: Annotated[
@@ -104,6 +116,9 @@ def pretrain(
     stop_after: Annotated[
         int | None, typer.Option(min=1, help="Stop after this epoch; repeat to go on.")
     ] = None,
+    checkpoint_every: Annotated[
+        int | None, typer.Option(min=1, help="Steps; beside the checkpoint of every epoch.")
+    ] = None,
 ) -> None:
     """Pretrain a backbone without labels and say how good its features are."""
     _need("pretrain", "plot")
@@ -120,7 +135,8 @@ def pretrain(
             warmup=warmup, augmentation=augmentation, temperature=temperature,
             queue_size=queue_size, momentum=momentum,
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
-            stop_after=stop_after,
+            stop_after=stop_after, stream=stream.value, bad_images=bad_images.value,
+            checkpoint_every=checkpoint_every,
         )  # fmt: skip
 
 

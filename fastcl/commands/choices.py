@@ -47,3 +47,14 @@ class Stem(StrEnum):
     auto = "auto"
     cifar = "cifar"
     imagenet = "imagenet"
+
+
+class Stream(StrEnum):
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+class BadImages(StrEnum):
+    error = "error"
+    skip = "skip"

@@ -1,7 +1,7 @@
 """Parts of batches on their way: what a thread reads and decodes at once."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -50,15 +50,16 @@ class Reader:
 
     Args:
         source: The images.
+        each: Applied to every image.
         skip: Whether the place of an image that cannot be decoded is taken by the one that the next
-            batch has there; without it, it is an error.
+            batch has there; otherwise it is an error.
 
     Attributes:
         bad: What was said of each such image, by its place in the source.
     """
 
-    def __init__(self, source: Source, skip: bool) -> None:
-        self.source, self.skip = source, skip
+    def __init__(self, source: Source, each: Callable, skip: bool) -> None:
+        self.source, self.each, self.skip = source, each, skip
         self.bad: dict[int, str] = {}
         self._lock = threading.Lock()
 
@@ -84,20 +85,28 @@ class Reader:
         try:
             if isinstance(data, BadImage):
                 raise data
-            return i, to_pixels(self.source, i, data)
+            return i, self.each(to_pixels(self.source, i, data))
         except BadImage as error:
             if not self.skip:
                 raise
             self._note(i, error)
-        for k in range(chunk.step + 1, chunk.step + len(chunk.images)):
-            others = chunk.images[k % len(chunk.images)]
-            if place < len(others):
-                i = int(others[place])
-                try:
-                    return i, read_pixels(self.source, i)
-                except BadImage as error:
-                    self._note(i, error)
+        for other in self._substitutes(chunk, place):
+            try:
+                return other, self.each(read_pixels(self.source, other))
+            except BadImage as error:
+                self._note(other, error)
         raise BadImage(f"{self.source.name(i)} and all images that could take its place are bad")
+
+    def _substitutes(self, chunk: Chunk, place: int) -> Iterator[int]:
+        """What later batches have in this place; where there is none, what is beside it."""
+        steps = len(chunk.images)
+        for k in range(chunk.step + 1, chunk.step + steps):
+            others = chunk.images[k % steps]
+            if place < len(others):
+                yield int(others[place])
+        here = chunk.images[chunk.step]
+        for k in range(place + 1, place + len(here)):
+            yield int(here[k % len(here)])
 
     def _note(self, i: int, error: BadImage) -> None:
         with self._lock:

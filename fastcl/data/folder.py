@@ -74,6 +74,17 @@ class Folder:
         except OSError as error:
             raise BadImage(f"{self.name(i)} cannot be read: {error.strerror}") from None
 
+    def ends(self, i: int, count: int) -> tuple[bytes, bytes, int]:
+        """The first and the last bytes of a file, and how many it has."""
+        size = int(self.sizes[i])
+        try:
+            with open(os.path.join(self.root, self.names[i]), "rb", buffering=0) as file:
+                head = file.read(count)
+                file.seek(max(0, size - count))
+                return head, file.read(count), size
+        except OSError as error:
+            raise BadImage(f"{self.name(i)} cannot be read: {error.strerror}") from None
+
     def name(self, i: int) -> str:
         return repr(os.path.join(self.root, self.names[i]))
 

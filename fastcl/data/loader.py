@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -32,12 +33,17 @@ class Batch(NamedTuple):
     step: int
 
 
+Each = Callable[[np.ndarray], np.ndarray]
 Views = Callable[[list[Tensor], torch.Generator], Any]
 
 
 def as_they_are(images: list[Tensor], generator: torch.Generator) -> list[Tensor]:
     """No views: the images, uint8 `[c, h, w]` of any sizes."""
     return images
+
+
+def unchanged(pixels: np.ndarray) -> np.ndarray:
+    return pixels
 
 
 class Loader:
@@ -49,6 +55,7 @@ class Loader:
         views: Makes a batch of the images uint8 `[c, h, w]`, a list in the order of the batch. All
             its chance must come from the generator it is given, whose seed follows from those of
             the order, the epoch, the step and the rank.
+        each: Applied to every image, uint8 `[c, h, w]`, in the threads that decode.
         device: Where the tensors of a batch go, in pinned memory and beside the training on a GPU.
         threads: That decode; every core by default.
         bad: What is done about an image that cannot be read: "error" raises when its batch is asked
@@ -69,6 +76,7 @@ class Loader:
         order: Order,
         views: Views = as_they_are,
         *,
+        each: Each = unchanged,
         device: torch.device | str = "cpu",
         threads: int | None = None,
         bad: str = "error",
@@ -81,7 +89,7 @@ class Loader:
         self.source, self.order, self.views = source, order, views
         self.labels = None if source.labels is None else torch.from_numpy(source.labels)
         self.transfer = Transfer(torch.device(device))
-        self.reader = _reader(source, bad == "skip")
+        self.reader = _reader(source, each, bad == "skip")
         self.bad_images = self.reader.bad
         self.waited, self.elapsed = 0.0, 0.0
         self.stages = (
@@ -170,9 +178,9 @@ class Loader:
             self.waited += time.perf_counter() - started
 
 
-def _reader(source: Source, skip: bool):
+def _reader(source: Source, each: Each, skip: bool):
     try:
         from .chunks import Reader
     except ImportError:
         raise ImportError("loading images needs spdl-core: pip install spdl-core") from None
-    return Reader(source, skip)
+    return Reader(source, each, skip)

@@ -50,9 +50,17 @@ class Shards:
         return len(self.shard)
 
     def read(self, i: int) -> bytes:
-        shard, size = int(self.shard[i]), int(self.size[i])
+        return self._bytes(i, 0, int(self.size[i]))
+
+    def ends(self, i: int, count: int) -> tuple[bytes, bytes, int]:
+        """The first and the last bytes of an image, and how many it has."""
+        size = int(self.size[i])
+        count = min(count, size)
+        return self._bytes(i, 0, count), self._bytes(i, size - count, count), size
+
+    def _bytes(self, i: int, start: int, size: int) -> bytes:
         try:
-            data = os.pread(self._file(shard), size, int(self.offset[i]))
+            data = os.pread(self._file(int(self.shard[i])), size, int(self.offset[i]) + start)
         except OSError as error:
             raise BadImage(f"{self.name(i)} cannot be read: {error.strerror}") from None
         if len(data) != size:

@@ -71,6 +71,14 @@ class Part:
         return digest(self.source.fingerprint(), self.index)
 
 
+def origin(source: Source) -> tuple[Source, np.ndarray]:
+    """What a source is a part of, if anything, and which images it takes of it."""
+    index = np.arange(len(source))
+    while isinstance(source, Part):
+        source, index = source.source, source.index[index]
+    return source, index
+
+
 def digest(*parts: object) -> str:
     """Of texts, bytes and arrays."""
     found = blake2b(digest_size=16)

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .decoding import decode_pixels
+from .decoding import BadImage, decode_pixels
 from .source import Source
 
 CHUNK = 32  # images that a thread takes at once
@@ -38,32 +38,50 @@ def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  
     return data
 
 
-def read_square(source: Source, i: int, size: int) -> np.ndarray:  # uint8 [c, size, size]
-    """Image i as a square; one that is already is left as it is."""
-    pixels = read_pixels(source, i)
+def to_square(pixels: np.ndarray, size: int) -> np.ndarray:  # uint8 [c, size, size]
+    """An image as a square; one that is already is left as it is."""
     if pixels.shape[1:] == (size, size):
         return pixels
     # Pillow has pictures of one channel and of three.
     parts = [pixels.transpose(1, 2, 0)] if len(pixels) == 3 else list(pixels)
-    squares = [np.asarray(middle_square(Image.fromarray(part), size)) for part in parts]
+    squares = [np.array(middle_square(Image.fromarray(part), size)) for part in parts]
     return squares[0].transpose(2, 0, 1) if len(pixels) == 3 else np.stack(squares)
 
 
-def read_all(source: Source, index: np.ndarray, size: int) -> Tensor:  # uint8 [b, c, size, size]
-    """The images of `index` `[b]`, on all cores."""
-    first = read_square(source, int(index[0]), size)
-    found = torch.empty(len(index), *first.shape, dtype=torch.uint8)
+def read_all(
+    source: Source, index: np.ndarray, size: int, skipped: dict[int, str] | None = None
+) -> Tensor:  # uint8 [b, c, size, size]
+    """The images of `index` `[b]` as squares, on all cores.
+
+    Args:
+        skipped: Gets what was said of bad images, by their places in the source; those are black.
+            Without it the first one raises.
+    """
+
+    def read(i: int) -> np.ndarray | None:
+        try:
+            return to_square(read_pixels(source, i), size)
+        except BadImage as error:
+            if skipped is None:
+                raise
+            skipped[i] = str(error)
+            return None
+
+    first = next((x for i in index if (x := read(int(i))) is not None), None)
+    if first is None:
+        raise BadImage(f"none of {len(index)} images can be read: {next(iter(skipped.values()))}")
+    found = torch.zeros(len(index), *first.shape, dtype=torch.uint8)
     pixels = found.numpy()
 
     def fill(start: int) -> None:
         for k in range(start, min(start + CHUNK, len(index))):
-            square = read_square(source, int(index[k]), size)
-            if square.shape != first.shape:
+            square = read(int(index[k]))
+            if square is not None and square.shape != first.shape:
                 raise ValueError(
                     f"{source.name(int(index[k]))} must have shape {list(first.shape)} like the "
                     f"first, got {list(square.shape)}"
                 )
-            pixels[k] = square
+            pixels[k] = 0 if square is None else square
 
     with ThreadPoolExecutor() as pool:  # decoders work outside the interpreter lock
         for _ in pool.map(fill, range(0, len(index), CHUNK)):

@@ -100,7 +100,10 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
             f"repeat its command to continue it"
         )
     limit = limit or config.limit
-    images = load_images(config.data, size=config.image_size, limit=limit)
+    images = load_images(
+        config.data, size=config.image_size, limit=limit, bad=config.bad_images,
+        stream="always" if config.stream else "never",
+    )  # fmt: skip
     if limit == config.limit and config.fingerprint not in (None, images.fingerprint()):
         raise ValueError(
             f"the data of the run have changed: {config.data!r} has {len(images.train):,} training "

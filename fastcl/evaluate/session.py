@@ -124,7 +124,7 @@ def read_history(folder: Path) -> list[dict]:
         return []
     with open(path, newline="") as file:
         return [
-            {name: float(cell) if cell else None for name, cell in row.items()}
+            {n: float(cell) if cell else None for n, cell in row.items() if n != "slowest"}
             for row in csv.DictReader(file)
         ]
 

@@ -1,7 +1,7 @@
-"""A data set in memory: every image as uint8 on the device, with labels where there are any."""
+"""From what a user calls data to images with labels, in memory or on the disk."""
 
-import hashlib
-from dataclasses import dataclass, replace
+import math
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -9,95 +9,24 @@ import torch
 from torch import Tensor
 
 from ..data.arrays import Arrays
+from ..data.check import check
+from ..data.decoding import BadImage
 from ..data.folder import Tell
+from ..data.memory import amount, available
 from ..data.opening import open_images
-from ..data.source import Part, Source
+from ..data.source import Part, Source, origin
 from ..data.square import read_all, read_pixels
+from ..data.stream import Stream
+from .images import SPLIT_SEED, Images, drawn
+from .labels import label_vector, named_classes
 
-# The split of data that come in one piece; one seed, so that every run tests on the same images.
-SPLIT_SEED = 0
-HELD_OUT = 0.2
+HELD_OUT = 0.2  # of data that come in one piece
 DIGITS_TEST = 500
 LARGEST_DEFAULT_SIZE = 224
-
-
-@dataclass(frozen=True)
-class Images:
-    """A training and a test split.
-
-    Args:
-        name: What the user called it, for titles and folders.
-        kind: "digits" or "photographs": which views and which recipe fit.
-        train: uint8 `[n, channels, size, size]`.
-        test: The same for the images held out.
-        train_labels: int64 `[n]`, -1 where an image has none, or None. Only SupCon trains with
-            them.
-        test_labels: int64, or None.
-        classes: The name of each label.
-    """
-
-    name: str
-    kind: str
-    train: Tensor
-    test: Tensor
-    train_labels: Tensor | None
-    test_labels: Tensor | None
-    classes: tuple[str, ...]
-
-    @property
-    def channels(self) -> int:
-        return self.train.shape[1]
-
-    @property
-    def size(self) -> int:
-        return self.train.shape[2]
-
-    @property
-    def labelled(self) -> bool:
-        """Whether both splits have images with a label."""
-        both = (self.train_labels, self.test_labels)
-        return all(x is not None and bool((x >= 0).any()) for x in both)
-
-    def with_labels(self) -> "Images":
-        """The images that have a label: these where all have."""
-        known = self.train_labels >= 0, self.test_labels >= 0
-        if known[0].all() and known[1].all():
-            return self
-        return replace(
-            self, train=self.train[known[0]], train_labels=self.train_labels[known[0]],
-            test=self.test[known[1]], test_labels=self.test_labels[known[1]],
-        )  # fmt: skip
-
-    def class_name(self, label: int) -> str:
-        return self.classes[label] if label >= 0 else "no label"
-
-    def fingerprint(self) -> str:
-        """Of every pixel, label and name of a class: equal for equal data alone."""
-        digest = hashlib.blake2b(digest_size=16)
-        for x in (self.train, self.test, self.train_labels, self.test_labels):
-            digest.update(repr(None if x is None else tuple(x.shape)).encode())
-            for block in () if x is None else x.split(4096):
-                digest.update(block.cpu().contiguous().numpy())
-        digest.update(repr(self.classes).encode())
-        return digest.hexdigest()
-
-    def to(self, device: torch.device | str) -> "Images":
-        def moved(x: Tensor | None) -> Tensor | None:
-            return None if x is None else x.to(device)
-
-        tensors = ("train", "test", "train_labels", "test_labels")
-        return replace(self, **{name: moved(getattr(self, name)) for name in tensors})
-
-    def statistics(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each channel of the training images, in [0, 1]."""
-        # In blocks: a float copy of all images would be four times the data.
-        total = torch.zeros(2, self.channels, dtype=torch.float64)
-        for block in self.train.split(1024):
-            x = block.float() / 255
-            total += torch.stack([x.sum((0, 2, 3)), x.square().sum((0, 2, 3))]).cpu().double()
-        mean, square = total / (self.train.numel() / self.channels)
-        deviation = (square - mean.square()).clamp(min=1e-8).sqrt()
-        return mean.float(), deviation.float()
+WHOLE = 2**30  # bytes of pixels that are kept in memory: all of CIFAR's kind
+STREAM = "auto", "always", "never"
+BAD = "error", "skip"
+REMEDY = "; --bad-images skip goes on without such images"
 
 
 def load_images(
@@ -105,9 +34,11 @@ def load_images(
     *,
     size: int | None = None,
     limit: int | None = None,
+    stream: str = "auto",
+    bad: str = "error",
     tell: Tell = lambda text: None,
 ) -> Images:
-    """Read a data set into memory.
+    """Read a data set into memory or, where it is large, its list.
 
     Args:
         source: "digits" (scikit-learn's handwritten digits), or the path of
@@ -124,6 +55,10 @@ def load_images(
             the first image, 224 at most. Arrays keep their size.
         limit: Images of each split at most, drawn by a fixed seed before any is decoded; None takes
             all.
+        stream: "always" leaves images from files on the disk and reads them while they are used,
+            "never" decodes all of them into memory, "auto" those that are 1 GiB at most.
+        bad: What is done about images that cannot be read: "error" raises for the first one, "skip"
+            leaves them out.
         tell: Called with a line now and then while a long list is read.
 
     Returns:
@@ -132,16 +67,21 @@ def load_images(
     Raises:
         FileNotFoundError: No such path.
         ValueError: The contents are not one of the above; the message names what was found. Or a
-            limit below 2.
+            limit below 2, an image that is none, or more pixels than there is memory.
     """
     if limit is not None and limit < 2:
         raise ValueError(f"limit must be 2 or more, got {limit}")
+    for name, value, known in (("stream", stream, STREAM), ("bad-images", bad, BAD)):
+        if value not in known:
+            raise ValueError(f"{name} must be {', '.join(known)}, got {value!r}")
     found = read_digits() if source == "digits" else open_images(source, tell)
     if "test" not in found:
         found = _split(found["train"], DIGITS_TEST if source == "digits" else None)
     if limit is not None:
-        found = {name: _limited(split, limit) for name, split in found.items()}
-    return _assemble(source, found, size)
+        found = {
+            name: Part(split, drawn(len(split), limit).numpy()) for name, split in found.items()
+        }  # fmt: skip
+    return _assemble(source, found, _Reading(size, stream, bad, tell))
 
 
 def read_digits() -> dict[str, Source]:
@@ -154,12 +94,6 @@ def read_digits() -> dict[str, Source]:
     return {"train": Arrays(images[:, None], digits.target, classes, "the digits")}
 
 
-def _limited(source: Source, limit: int) -> Source:
-    """A draw, as folders are sorted by class, in the order of the whole."""
-    order = torch.randperm(len(source), generator=torch.Generator().manual_seed(SPLIT_SEED))
-    return Part(source, order[:limit].sort().values.numpy())
-
-
 def _split(source: Source, held_out: int | None) -> dict[str, Source]:
     n = len(source)
     if n < 2:
@@ -169,75 +103,108 @@ def _split(source: Source, held_out: int | None) -> dict[str, Source]:
     return {"train": Part(source, order[:-held_out]), "test": Part(source, order[-held_out:])}
 
 
-def _pixels(source: Source, size: int | None) -> np.ndarray:  # uint8 [n, c, h, w]
-    """All of them; an array is not read image by image."""
-    index = np.arange(len(source))
-    while isinstance(source, Part):
-        source, index = source.source, source.index[index]
-    if isinstance(source, Arrays):
-        return source.pixels[index]
-    return read_all(source, index, size).numpy()
+@dataclass
+class _Reading:
+    """How a data set is read, and what was said of its bad images."""
+
+    size: int | None
+    stream: str
+    bad: str
+    tell: Tell
+    said: list[str] = field(default_factory=list)
+
+    def splits(self, found: dict[str, Source]) -> dict[str, Tensor | Stream]:
+        """The images of each split; bad ones leave their source."""
+        shape = self._shape(found["train"])
+        count = sum(len(source) for source in found.values())
+        size = count * math.prod(shape)
+        large = size > WHOLE if self.stream == "auto" else self.stream == "always"
+        mapped = all(isinstance(array_of(source)[0], np.memmap) for source in found.values())
+        arrays = array_of(found["train"])[0] is not None
+        kind = f"{count:,} images, {amount(size)} as pixels of {shape[1]} x {shape[2]}"
+        if large and (mapped or not arrays):
+            self.tell(f"{kind}: they are read while they are used")
+            return {name: self._stream(found, name, shape) for name in found}
+        if size > available() and not (arrays and not mapped):
+            raise ValueError(
+                f"{kind}, do not fit into the {amount(available())} of memory that are free: "
+                f"--stream auto reads them while they are used"
+            )
+        if size > WHOLE:
+            self.tell(f"{kind}: all of them are read into memory")
+        return {name: self._whole(found, name, shape[1]) for name in found}
+
+    def _shape(self, source: Source) -> tuple[int, int, int]:
+        """Of every image once it is resized; by the first one that can be read."""
+        for i in range(len(source)):
+            try:
+                c, h, w = read_pixels(source, i).shape
+            except BadImage as error:
+                if self.bad == "error":
+                    raise BadImage(f"{error}{REMEDY}") from None
+                continue
+            if array_of(source)[0] is not None:
+                return c, h, w
+            size = self.size or min(h, w, LARGEST_DEFAULT_SIZE)
+            return c, size, size
+        raise BadImage(f"none of {len(source)} images can be read, {source.name(0)} for one")
+
+    def _stream(self, found: dict[str, Source], name: str, shape: tuple[int, int, int]) -> Stream:
+        self._leave_out(found, name, check(found[name], self.tell))
+        return Stream(found[name], shape[1], shape[0], bad=self.bad)
+
+    def _whole(self, found: dict[str, Source], name: str, size: int) -> Tensor:
+        pixels, index = array_of(found[name])
+        if pixels is not None:  # an array is not read image by image
+            return torch.from_numpy(np.ascontiguousarray(pixels[index]))
+        bad: dict[int, str] | None = {} if self.bad == "skip" else None
+        source = found[name]
+        try:
+            read = read_all(source, np.arange(len(source)), size, bad)
+        except BadImage as error:
+            raise BadImage(f"{error}{REMEDY}") from None
+        if not bad:
+            return read
+        kept = self._leave_out(found, name, bad)
+        return read[torch.from_numpy(kept)]
+
+    def _leave_out(self, found: dict[str, Source], name: str, bad: dict[int, str]) -> np.ndarray:
+        source = found[name]
+        if bad and self.bad == "error":
+            raise BadImage(f"{bad[min(bad)]}{REMEDY}")
+        kept = np.setdiff1d(np.arange(len(source)), list(bad))
+        if not len(kept):
+            raise BadImage(f"none of {len(source)} images can be read: {bad[0]}")
+        if bad:
+            found[name] = Part(source, kept)
+            self.said += [bad[i] for i in sorted(bad)]
+        return kept
 
 
-def _assemble(source: str, found: dict[str, Source], size: int | None) -> Images:
-    if size is None:
-        size = min(*read_pixels(found["train"], 0).shape[1:], LARGEST_DEFAULT_SIZE)
-    train, test = (_pixels(found[name], size) for name in ("train", "test"))
+def array_of(source: Source) -> tuple[np.ndarray | None, np.ndarray]:
+    """The array `[m, c, h, w]` that a source takes its images from, if any, and which of them."""
+    source, index = origin(source)
+    return source.pixels if isinstance(source, Arrays) else None, index
+
+
+def _assemble(source: str, found: dict[str, Source], reading: _Reading) -> Images:
+    images = reading.splits(found)
+    train, test = images["train"], images["test"]
     if train.shape[1:] != test.shape[1:]:
         raise ValueError(
             f"train and test images must have one shape, got {list(train.shape[1:])} and "
             f"{list(test.shape[1:])}"
         )
     named = [(name, found[name].labels) for name in ("train", "test")]
-    labels = [None if x is None else _label_vector(name, x) for name, x in named]
-    labels, classes = _named_classes(labels, found["train"].classes)
+    labels = [None if x is None else label_vector(name, x) for name, x in named]
+    labels, classes = named_classes(labels, found["train"].classes)
     return Images(
         name="digits" if source == "digits" else Path(source).stem,
         kind="digits" if train.shape[1] == 1 else "photographs",
-        train=torch.from_numpy(np.ascontiguousarray(train)),
-        test=torch.from_numpy(np.ascontiguousarray(test)),
+        train=train,
+        test=test,
         train_labels=labels[0],
         test_labels=labels[1],
         classes=classes,
+        bad=tuple(reading.said),
     )
-
-
-def _label_vector(split: str, labels: np.ndarray) -> np.ndarray:
-    """int64 `[n]`; a column `[n, 1]`, as MedMNIST has it, is one too."""
-    if labels.ndim == 2 and labels.shape[1] == 1:
-        labels = labels[:, 0]
-    if not np.issubdtype(labels.dtype, np.integer) or labels.ndim != 1:
-        raise ValueError(
-            f"labels must be a vector of integers, got {labels.dtype} of shape "
-            f"{list(labels.shape)} for {split}"
-        )
-    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, 0)
-    if low < -1 or high >= 2**63:
-        raise ValueError(
-            f"labels must be integers from 0, or -1 for an image without one, got "
-            f"{low if low < -1 else high} for {split}"
-        )
-    return labels.astype(np.int64)
-
-
-def _named_classes(
-    labels: list[np.ndarray | None], names: tuple[str, ...]
-) -> tuple[list[Tensor | None], tuple[str, ...]]:
-    """Labels as tensors with a name for each. Labels without names become numbers without gaps,
-    each named by what it was: their range says nothing of how many there are."""
-    given = [x for x in labels if x is not None]
-    values = np.unique(np.concatenate(given)) if given else np.empty(0, dtype=np.int64)
-    values = values[values >= 0]
-    if names:
-        if len(values) and values[-1] >= len(names):
-            raise ValueError(
-                f"class_names must name every label: there are {len(names)} names, and the "
-                f"highest label is {values[-1]}"
-            )
-        return [None if x is None else torch.from_numpy(x) for x in labels], names
-    dense = [
-        None if x is None
-        else torch.from_numpy(np.where(x < 0, -1, np.searchsorted(values, x)).astype(np.int64))
-        for x in labels
-    ]  # fmt: skip
-    return dense, tuple(str(value) for value in values)

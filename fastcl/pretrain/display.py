@@ -27,6 +27,13 @@ def _top1(value: float | None) -> str:
     return "" if value is None or value != value else f"  top-1 {value:.1%}"
 
 
+def _waited(share: float | None, slowest: str | None = None) -> str:
+    """Empty where nothing is read while it trains."""
+    if share is None:
+        return ""
+    return f"  waiting {share:.0%}" + (f" for {slowest}" if slowest and share >= 0.05 else "")
+
+
 class Display:
     """A live bar on a terminal, a line now and then elsewhere.
 
@@ -68,12 +75,13 @@ class Display:
         return self._console.is_terminal and time.monotonic() >= self._next
 
     def show_step(
-        self, epoch: int, step: int, loss: float, top1: float | None, speed: float
-    ) -> None:
+        self, epoch: int, step: int, loss: float, top1: float | None, speed: float,
+        waited: float | None,
+    ) -> None:  # fmt: skip
         self._next = time.monotonic() + REFRESH_SECONDS
         self._progress.update(
             self._task, completed=epoch * self._steps + step, epoch=epoch + 1,
-            figures=f"loss {loss:.3f}{_top1(top1)}  {speed:,.0f} images/s",
+            figures=f"loss {loss:.3f}{_top1(top1)}  {speed:,.0f} images/s{_waited(waited)}",
         )  # fmt: skip
 
     def warn(self, text: str) -> None:
@@ -82,11 +90,14 @@ class Display:
     def show_epoch(self, row: dict, speed: float) -> None:
         epoch = row["epoch"]
         if self._console.is_terminal:
-            self.show_step(epoch - 1, self._steps, row["loss"], row["top1"], speed)
+            self.show_step(
+                epoch - 1, self._steps, row["loss"], row["top1"], speed, row["waited"]
+            )  # fmt: skip
         elif epoch == self._epochs or epoch % max(1, self._epochs // LINES) == 0:
             self._console.print(
                 f"epoch {epoch}/{self._epochs}  loss {row['loss']:.3f}"
                 f"{_top1(row['top1'])}  {speed:,.0f} images/s"
+                f"{_waited(row['waited'], row['slowest'])}"
             )
 
 
@@ -122,7 +133,9 @@ def print_report(console: Console, report: Report) -> None:
             table.add_row(score.features, f"{score.knn:.1%}", f"{score.probe:.1%}")
         console.print(table)
     else:
-        console.print("The data have no labels: there is no accuracy to report.")
+        console.print(
+            "There is no accuracy to report: it takes labels of two classes in both splits."
+        )
     if report.seconds is not None:
         console.print(f"trained in {report.seconds:,.0f} s")
     if report.shares:

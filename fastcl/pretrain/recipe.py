@@ -41,6 +41,8 @@ class Config:
     limit: int | None = None  # images of each split
     crops: int = 0  # small ones, beside two full views
     augmentation: float = 1.0  # strength of the views
+    stream: bool = False  # whether the images stay on the disk
+    bad_images: str = "error"  # what is done about them
     samples: int | None = None  # training images
     fingerprint: str | None = None  # of the data
     changes: list = field(default_factory=list)  # what other values held until which epoch
@@ -66,7 +68,7 @@ class Config:
 
     def _fixed(self) -> dict:
         values = dataclasses.asdict(self)
-        for name in (*CHANGEABLE, "changes"):
+        for name in (*CHANGEABLE, "changes", "bad_images"):
             del values[name]
         if _rises(self.method):  # follows from the number of epochs
             values["options"].pop("steps", None)
@@ -121,13 +123,14 @@ def resolve(
     weight_decay: float | None = None,
     warmup: float | None = None,
     augmentation: float = 1.0,
+    bad_images: str = "error",
     **options: float | int | None,
 ) -> Config:
     """The recipe with what the user asked for in its place.
 
     Args:
         images: The data, which decide the recipe and bound batch and queue.
-        limit: What `load_images` was given.
+        limit, bad_images: What `load_images` was given.
         options: temperature, queue_size, momentum of the method; None keeps the recipe's.
 
     Returns:
@@ -198,6 +201,8 @@ def resolve(
         limit=limit,
         crops=recipe.crops,
         augmentation=augmentation,
+        stream=images.streamed,
+        bad_images=bad_images,
         samples=n,
         fingerprint=images.fingerprint(),
     )

@@ -11,13 +11,15 @@ from lightning_fabric.strategies import DDPStrategy
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from ..data.order import Order
 from ..evaluate.collapse import CollapseWatch, Diagnosis
 from ..evaluate.report import initial_backbone
 from ..pretext import Colorization
 from . import checkpoint
 from .augment import Views
-from .data import Images
 from .divergence import is_finite
+from .feed import feed_of
+from .images import Images
 from .inputs import Batch
 from .methods import ENTRIES
 from .optimizer import build_optimizer, learning_rate_at
@@ -28,24 +30,6 @@ from .state import restore, state_of, write_metrics
 REBALANCE_WITH = 2048  # images that give the frequencies of colours
 # Steps between two looks at whether the numbers are finite, each of which waits for the device.
 CHECK_EVERY = 20
-
-
-def device_count(devices: str) -> int:
-    """How many processes "auto" or a number stands for: every GPU, or one process.
-
-    Raises:
-        ValueError: Neither "auto" nor a number above zero.
-    """
-    if devices == "auto":
-        return max(1, torch.cuda.device_count())
-    if not devices.isdigit() or int(devices) < 1:
-        raise ValueError(f"devices must be auto or a number from 1, got {devices!r}")
-    return int(devices)
-
-
-def automatic_precision() -> str:
-    """bf16 on a GPU that multiplies it; 32 elsewhere, where most CPUs only emulate it."""
-    return "bf16" if torch.cuda.is_available() and torch.cuda.is_bf16_supported(False) else "32"
 
 
 def build_fabric(devices: int, precision: str) -> Fabric:
@@ -108,13 +92,16 @@ class Run:
             images.kind, images.size, images.statistics(), config.crops, config.augmentation
         )
         self.views.to(fabric.device)
-        self.order = torch.Generator().manual_seed(config.seed)  # equal on all ranks
+        self.order = Order(
+            len(images.train), config.batch_size, seed=config.seed, rank=fabric.global_rank,
+            ranks=fabric.world_size,
+        )  # fmt: skip
         # Different views on every rank; the networks are built already, equal on all.
         fabric.seed_everything(config.seed * config.devices + fabric.global_rank, verbose=False)
-        self.steps = len(images.train) // config.batch_size
+        self.steps = self.order.steps
+        self.feed = feed_of(self.images, self.order, config.epochs)
         self.epoch = self.step = 0
         self.sums = torch.zeros(2, device=fabric.device)
-        self.order_before: Tensor | None = None  # where `order` was before this epoch's
         self.saved: tuple[int, int] | None = None  # epoch and step of the checkpoint
         self.history: list[dict] = []
         self.speed = 0.0  # images per second in the last epoch
@@ -123,7 +110,11 @@ class Run:
         self.watch = CollapseWatch(self.method)
 
     def train(
-        self, display=None, stop_after: int | None = None, stop: Callable[[], bool] = _never
+        self,
+        display=None,
+        stop_after: int | None = None,
+        stop: Callable[[], bool] = _never,
+        checkpoint_every: int | None = None,
     ) -> bool:
         """Go on to the last epoch, or to the epoch `stop_after`, with a checkpoint after each.
 
@@ -132,6 +123,7 @@ class Run:
             stop_after: Epoch after which to stop; the schedule stays that of the whole run.
             stop: Asked after every step, with several processes after some; once it says so, the
                 run is saved where it is.
+            checkpoint_every: Steps after which one is saved too, within epochs.
 
         Returns:
             Whether the run is finished.
@@ -142,7 +134,7 @@ class Run:
         last = min(self.config.epochs, stop_after or self.config.epochs)
         try:
             while self.epoch < last:
-                row = self._train_epoch(display, stop)
+                row = self._train_epoch(display, stop, checkpoint_every)
                 stopping = self._agree(stop)
                 if row is not None:
                     self._finish_epoch(row)
@@ -155,21 +147,19 @@ class Run:
                     break
         finally:
             self.shares.stop()  # torch crashes at exit under a profiler that still runs
+            self.feed.close()
         return self.epoch == self.config.epochs
 
-    def _train_epoch(self, display, stop: Callable[[], bool]) -> dict | None:
+    def _train_epoch(self, display, stop: Callable[[], bool], every: int | None) -> dict | None:
         """The rest of an epoch; None where it was asked to stop before the end."""
         self.model.train()
+        self.feed.mark()
         batch, ranks = self.config.batch_size, self.fabric.world_size
-        self.order_before = self.order.get_state()
-        order = torch.randperm(len(self.images.train), generator=self.order)
-        order = order[: self.steps * batch].view(self.steps, ranks, batch // ranks)
-        order = order[:, self.fabric.global_rank].to(self.fabric.device)
         first, started = self.step, time.perf_counter()
         for step in range(first, self.steps):
             self.shares.begin_step()
             number = self.epoch * self.steps + step
-            self.sums += self._train_step(number, order[step])
+            self.sums += self._train_step(number, self.feed.batch(self.epoch, step))
             self.step = step + 1
             self.shares.end_step()
             self.speed = batch * (self.step - first) / (time.perf_counter() - started)
@@ -177,12 +167,18 @@ class Run:
                 self._look(display)
             if display is not None and display.due():
                 loss, top1 = (self.sums / self.step).tolist()
-                display.show_step(self.epoch, self.step, loss, top1, self.speed)
+                display.show_step(
+                    self.epoch, self.step, loss, top1, self.speed, self.feed.waiting()["waited"]
+                )  # fmt: skip
+            saving = every is not None and (number + 1) % every == 0
             # A single process need not ask the others.
-            due = (number + 1) % CHECK_EVERY == 0 or (ranks == 1 and stop())
-            if due and self.step < self.steps and self._agree(stop):
-                self.seconds += time.perf_counter() - started
-                return None
+            due = saving or (number + 1) % CHECK_EVERY == 0 or (ranks == 1 and stop())
+            if due and self.step < self.steps:
+                if self._agree(stop):
+                    self.seconds += time.perf_counter() - started
+                    return None
+                if saving:
+                    self.save()
         loss, top1 = (self.fabric.all_reduce(self.sums, reduce_op="mean") / self.steps).tolist()
         self.seconds += time.perf_counter() - started
         found = self._look(display)
@@ -194,12 +190,11 @@ class Run:
             "top1": None if math.isnan(top1) else top1,  # not every method has one
             "spread": None if found is None else found.spread,
             "effective_rank": None if found is None else found.effective_rank,
-        }
+        } | self.feed.waiting()
 
     def _finish_epoch(self, row: dict) -> None:
         self.epoch, self.step = self.epoch + 1, 0
         self.sums = torch.zeros_like(self.sums)
-        self.order_before = None
         self.history.append(row)
 
     def _agree(self, stop: Callable[[], bool]) -> bool:
@@ -232,18 +227,14 @@ class Run:
             display.warn(warning)
         return found
 
-    def _train_step(self, step: int, index: Tensor) -> Tensor:
-        """One step on the images `index`; loss and contrastive top-1 as a tensor, unread."""
+    def _train_step(self, step: int, batch: Batch) -> Tensor:
+        """One step; loss and contrastive top-1 as a tensor, unread."""
         config = self.config
         rate = learning_rate_at(
             step, config.epochs * self.steps, config.learning_rate, config.warmup
         )
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        labels = self.images.train_labels
-        batch = Batch(
-            self.images.train[index], index, None if labels is None else labels[index]
-        )  # fmt: skip
         loss = self.model(*self.inputs(self.views, batch))
         self.optimizer.zero_grad(set_to_none=True)
         self.fabric.backward(loss)

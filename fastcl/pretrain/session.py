@@ -2,31 +2,36 @@
 
 import hashlib
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
 import torch
 from rich.console import Console
 
+from .._files import replace_file
 from ..evaluate.features import extract
 from ..evaluate.plot import plot_curves, plot_embedding
 from ..evaluate.report import CONFIG, RESULTS, WEIGHTS, Report, Score, score_all
 from . import checkpoint
 from .data import Images, load_images
+from .devices import automatic_precision, device_count
 from .display import Display, print_report
 from .lock import is_first_process, locked
 from .recipe import Config, resolve
-from .run import Run, automatic_precision, build_fabric, device_count, place
+from .run import Run, build_fabric, place
 from .signals import Stopped, StopRequest
 from .weights import facts_of, save_weights
 
 CURVES, EMBEDDING = "curves.png", "embedding.png"
+BAD = "bad_images.txt"
+SCORED = 20_000  # images of each split at most, where they have to be read and decoded for it
 UNTIL = "until_epoch"
 UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1}
 # What pretrain, evaluate, finetune and distill leave in a run folder.
 FOLDERS = ("evaluation", "finetuned", "distilled")
 LEFT = (
     checkpoint.NAME, "metrics.csv", CURVES, EMBEDDING, WEIGHTS, RESULTS, "evaluation.json",
-    "report.html", "evaluation/*.png", *(f"{f}/*.safetensors" for f in FOLDERS),
+    "report.html", BAD, f"*-{BAD}", "evaluation/*.png", *(f"{f}/*.safetensors" for f in FOLDERS),
     *(f"{f}/{RESULTS}" for f in FOLDERS),
 )  # fmt: skip
 
@@ -64,6 +69,9 @@ def pretrain(
     out: Path | None = None,
     resume: str = "auto",
     stop_after: int | None = None,
+    stream: str = "auto",
+    bad_images: str = "error",
+    checkpoint_every: int | None = None,
     **choices,
 ) -> Report | None:
     """Pretrain, evaluate, and leave a run folder.
@@ -80,6 +88,8 @@ def pretrain(
         resume: "auto" goes on from the folder's checkpoint if there is one, "never" starts anew,
             a path goes on from that checkpoint.
         stop_after: Epoch after which to stop for now.
+        stream, bad_images: What `load_images` takes as `stream` and `bad`.
+        checkpoint_every: Steps after which a checkpoint is written, beside that of every epoch.
         choices: What `recipe.resolve` takes: epochs, batch_size, learning_rate, seed, ...
 
     Returns:
@@ -91,7 +101,12 @@ def pretrain(
         Stopped: A signal came, and the run is saved.
     """
     count = device_count(devices)
-    images = load_images(data, size=image_size, limit=limit)
+    if checkpoint_every is not None and checkpoint_every < 1:
+        raise ValueError(f"checkpoint-every must be 1 or more, got {checkpoint_every}")
+    tell = partial(_say, console) if is_first_process() else lambda text: None
+    images = load_images(
+        data, size=image_size, limit=limit, stream=stream, bad=bad_images, tell=tell
+    )  # fmt: skip
     if data != "digits":  # the run folder must find them from anywhere
         data = str(Path(data).expanduser().resolve())
     precision = automatic_precision() if precision == "auto" else precision
@@ -102,6 +117,7 @@ def pretrain(
         precision=precision,
         devices=count,
         limit=limit,
+        bad_images=bad_images,
         **choices,
     )
     asked = choices | {"size": image_size and images.size, "limit": limit, "precision": precision}
@@ -112,10 +128,12 @@ def pretrain(
     with locked(folder) if is_first_process() else nullcontext():
         run = Run(config, images, folder, build_fabric(count, precision))
         _resume(run, resume)
-        return _train_and_finish(run, console, stop_after)
+        return _train_and_finish(run, console, stop_after, checkpoint_every)
 
 
-def _train_and_finish(run: Run, console: Console, stop_after: int | None) -> Report | None:
+def _train_and_finish(
+    run: Run, console: Console, stop_after: int | None, checkpoint_every: int | None
+) -> Report | None:
     config, first = run.config, run.fabric.is_global_zero
     if first:
         config.save(run.folder / CONFIG)
@@ -127,13 +145,16 @@ def _train_and_finish(run: Run, console: Console, stop_after: int | None) -> Rep
         )
         for change in config.changes:
             _say_change(console, change)
-    finished = _train(run, console, stop_after)
+    try:
+        finished = _train(run, console, stop_after, checkpoint_every)
+        report = _finish(run, console) if first and finished else None
+    finally:
+        _tell_of_bad(run, console)
     if not first:
         return None
     if not finished:
         console.print(f"stopped after epoch {run.epoch}; the same command continues")
         return None
-    report = _finish(run, console)
     print_report(console, report)
     _say(console, f"everything is in {run.folder}")
     return report
@@ -196,13 +217,30 @@ def clear_run(folder: Path) -> None:
             (folder / name).rmdir()
 
 
-def _train(run: Run, console: Console, stop_after: int | None) -> bool:
+def _tell_of_bad(run: Run, console: Console) -> None:
+    """How many images cannot be read, and in the run folder which; of other ranks in files of
+    their own."""
+    said = {*run.images.bad, *run.feed.bad_images.values()}
+    for split in (run.images.train, run.images.test):
+        said |= getattr(split, "said", set())
+    if not said:
+        return
+    rank = run.fabric.global_rank
+    path = run.folder / (BAD if rank == 0 else f"{rank}-{BAD}")
+    text = "".join(f"{line}\n" for line in sorted(said))
+    replace_file(path, lambda file: file.write(text.encode(errors="surrogateescape")))
+    _say(console, f"{len(said):,} images cannot be read and are skipped: {path}")
+
+
+def _train(
+    run: Run, console: Console, stop_after: int | None, checkpoint_every: int | None
+) -> bool:
     with StopRequest() as stop:
         if not run.fabric.is_global_zero:
-            return run.train(None, stop_after, stop)
+            return run.train(None, stop_after, stop, checkpoint_every)
         try:
             with Display(console, run.config.epochs, run.steps, run.epoch, run.step) as display:
-                finished = run.train(display, stop_after, stop)
+                finished = run.train(display, stop_after, stop, checkpoint_every)
         except KeyboardInterrupt:
             there = (run.folder / checkpoint.NAME).exists()
             on = "goes on from the checkpoint" if there else "starts anew: nothing was saved yet"
@@ -223,7 +261,9 @@ def _train(run: Run, console: Console, stop_after: int | None) -> bool:
 def _finish(run: Run, console: Console) -> Report:
     """Weights, pictures and results of a finished run. Only the weights must not fail."""
     folder, images, backbone = run.folder, run.images, run.backbone
-    facts = facts_of(run.config, images, run.epoch)
+    if images.streamed:
+        images = images.draw(SCORED)
+    facts = facts_of(run.config, run.images, run.epoch)
     save_weights(folder / WEIGHTS, backbone.state_dict(), facts)
     scores: list[Score] = []
 

@@ -11,10 +11,13 @@ from .._files import replace_file
 from . import checkpoint
 from .recipe import Config
 
-COLUMNS = ("epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank")
+COLUMNS = (
+    "epoch", "step", "learning_rate", "loss", "top1", "spread", "effective_rank", "waited",
+    "slowest",
+)  # fmt: skip
 FIELDS = {
     "format", "config", "epoch", "step", "history", "shares", "seconds", "method", "optimizer",
-    "order", "random", "sums",
+    "random", "sums",
 }  # fmt: skip
 
 
@@ -36,8 +39,6 @@ def state_of(run) -> dict | None:  # run: Run
         "seconds": run.seconds,
         "method": run.method.state_dict(),
         "optimizer": run.optimizer.state_dict(),
-        # In the middle of an epoch its order of images is drawn once more.
-        "order": run.order_before if run.step else run.order.get_state(),
         "random": [random for random, _ in ranks],
         "sums": [sums for _, sums in ranks],
     }
@@ -87,7 +88,6 @@ def _fill(run, state: dict) -> None:
     run.method.load_state_dict(state["method"])
     run.optimizer.load_state_dict(state["optimizer"])
     _check_shapes(run.optimizer)
-    run.order.set_state(state["order"])
     random, sums = (state[name][run.fabric.global_rank] for name in ("random", "sums"))
     if sums.shape != run.sums.shape:
         raise ValueError(f"sums have shape {list(sums.shape)}")
