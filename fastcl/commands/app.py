@@ -10,20 +10,8 @@ import typer
 from rich.console import Console
 
 from ..version import __version__
-from .choices import (
-    MOCO,
-    SIMCLR,
-    BadImages,
-    Dtype,
-    Embedding,
-    Loss,
-    Method,
-    Optimizer,
-    Precision,
-    Preset,
-    Stem,
-    Stream,
-)
+from . import choices
+from .device import device_named
 from .ending import fail, one_line
 from .extras import missing, remedy
 
@@ -58,7 +46,7 @@ def _need(*extras: str) -> None:
 
 @app.command()
 def pretrain(
-    method: Annotated[Method, typer.Option(help="Which method.")] = MOCO,
+    method: Annotated[choices.Method, typer.Option(help="Which method.")] = choices.MOCO,
     data: Annotated[
         str,
         typer.Option(
@@ -71,7 +59,9 @@ def pretrain(
         str | None,
         typer.Option(help="small, resnet18, resnet50, timm:NAME, torchvision:NAME."),
     ] = None,
-    stem: Annotated[Stem, typer.Option(help="Of the ResNets; auto by image size.")] = Stem.auto,
+    stem: Annotated[
+        choices.Stem, typer.Option(help="Of the ResNets; auto by image size.")
+    ] = choices.Stem.auto,
     image_size: Annotated[
         int | None, typer.Option(min=8, help="Side that images of a folder are resized to.")
     ] = None,
@@ -79,15 +69,16 @@ def pretrain(
         int | None, typer.Option(min=2, help="Images of each split at most, for quick runs.")
     ] = None,
     stream: Annotated[
-        Stream, typer.Option(help="Read images while training; auto: those above 1 GiB.")
-    ] = Stream.auto,
+        choices.Stream, typer.Option(help="Read images while training; auto: those above 1 GiB.")
+    ] = choices.Stream.auto,
     bad_images: Annotated[
-        BadImages, typer.Option(help="That cannot be read: an error, or left out and named.")
-    ] = BadImages.error,
+        choices.BadImages,
+        typer.Option(help="That cannot be read: an error, or left out and named."),
+    ] = choices.BadImages.error,
     batch_size: Annotated[int | None, typer.Option(help="Over all devices.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate.")] = None,
     optimizer: Annotated[
-        Optimizer | None, typer.Option(help="Default: the recipe's, as for what follows.")
+        choices.Optimizer | None, typer.Option(help="Default: the recipe's, as for what follows.")
     ] = None,
     weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser.")] = None,
     warmup: Annotated[
@@ -105,8 +96,8 @@ def pretrain(
         ),
     ] = None,
     precision: Annotated[
-        Precision, typer.Option(help="auto: bf16 on a GPU that has it, else 32.")
-    ] = Precision.auto,
+        choices.Precision, typer.Option(help="auto: bf16 on a GPU that has it, else 32.")
+    ] = choices.Precision.auto,
     devices: Annotated[str, typer.Option(help="auto: every GPU, or one CPU process.")] = "auto",
     seed: Annotated[int, typer.Option(min=0, help="Decides every random number.")] = 0,
     out: Annotated[Path | None, typer.Option(help="Run folder; default: below runs/.")] = None,
@@ -153,8 +144,8 @@ def evaluate(
     ] = None,
     retrieval_k: Annotated[int, typer.Option(min=1, help="Neighbours retrieved.")] = 10,
     embedding: Annotated[
-        Embedding, typer.Option(help="Of the plot; auto: UMAP where it is installed.")
-    ] = Embedding.auto,
+        choices.Embedding, typer.Option(help="Of the plot; auto: UMAP where it is installed.")
+    ] = choices.Embedding.auto,
     limit: Annotated[
         int | None, typer.Option(min=2, help="Images of each split at most; default: the run's.")
     ] = None,
@@ -169,14 +160,14 @@ def evaluate(
     from ..pretrain.display import Steps, print_metrics
 
     with one_line():
-        choices = Choices(
+        wanted = Choices(
             knn_k=knn_k, temperature=temperature, fractions=_numbers("fractions", fractions),
             finetune_steps=finetune_steps, retrieval_k=retrieval_k, embedding=embedding.value,
             seed=seed,
         )  # fmt: skip
         with Steps(console) as steps:
             found = evaluate_run(
-                run, choices, device=_device(device), out=out, limit=limit, tell=steps.tell
+                run, wanted, device=device_named(device), out=out, limit=limit, tell=steps.tell
             )  # fmt: skip
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
@@ -214,7 +205,7 @@ def finetune(
     with one_line(), Steps(console) as shown:
         done = finetune_run(
             run, fraction=fraction, from_layer=from_layer, steps=steps, seed=seed,
-            device=_device(device), tell=shown.tell,
+            device=device_named(device), tell=shown.tell,
         )  # fmt: skip
     console.print(
         f"accuracy {done.accuracy:.1%} with {fraction:.0%} of the labels: {run / FINETUNED}",
@@ -244,7 +235,7 @@ def distill(
     with one_line(), Steps(console) as shown:
         done = distill_run(
             run, student=student, alpha=alpha, temperature=temperature, steps=steps, seed=seed,
-            device=_device(device), tell=shown.tell,
+            device=device_named(device), tell=shown.tell,
         )  # fmt: skip
     console.print(
         f"accuracy {done.accuracy:.1%}, student {done.network}: {run / DISTILLED}",
@@ -252,26 +243,12 @@ def distill(
     )  # fmt: skip
 
 
-def _device(name: str) -> str:
-    """Raises ValueError where there is no such device here."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(0, device=name)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(f"device must be cpu, cuda or auto, got {name!r}: {reason}") from error
-    return name
-
-
 @app.command("warm-up")
 def warm_up(
-    loss: Annotated[Loss, typer.Argument(help="Function of fastcl.functional.")],
+    loss: Annotated[choices.Loss, typer.Argument(help="Function of fastcl.functional.")],
     rows: Annotated[int, typer.Option(min=1, help="Batch size.")],
     width: Annotated[int, typer.Option(min=1, help="Features of a row.")],
-    dtype: Annotated[Dtype, typer.Option(help="Of the rows.")] = Dtype.bfloat16,
+    dtype: Annotated[choices.Dtype, typer.Option(help="Of the rows.")] = choices.Dtype.bfloat16,
     queue: Annotated[int, typer.Option(min=1, help="Columns of moco.")] = 65536,
     temperature: Annotated[float | None, typer.Option(help="Default: the function's.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
@@ -283,17 +260,17 @@ def warm_up(
     try:
         compile_kernels(
             loss.value, rows=rows, width=width, dtype=DTYPES[dtype.value], queue=queue,
-            temperature=temperature, device=_device(device),
+            temperature=temperature, device=device_named(device),
         )  # fmt: skip
     except (ValueError, RuntimeError) as error:
         fail(error)
-    console.print(f"{loss.value} is ready on {_device(device)}", markup=False)
+    console.print(f"{loss.value} is ready on {device_named(device)}", markup=False)
 
 
 @app.command()
 def views(
     data: Annotated[str, typer.Argument(help="An image, or what fastcl pretrain takes.")],
-    preset: Annotated[Preset, typer.Option(help="Whose views.")] = SIMCLR,
+    preset: Annotated[choices.Preset, typer.Option(help="Whose views.")] = choices.SIMCLR,
     size: Annotated[int, typer.Option(min=1, help="Side of a view in pixels.")] = 224,
     count: Annotated[int, typer.Option(min=1, help="Images, one in each column.")] = 6,
     seed: Annotated[int, typer.Option(min=0, help="Of the draw of images and views.")] = 0,
