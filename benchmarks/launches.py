@@ -25,6 +25,7 @@ CUDA = torch._C.DispatchKeySet(torch._C.DispatchKey.CUDA)
 TYPES = {
     torch.float16: "fp16", torch.bfloat16: "bf16", torch.float32: "fp32", torch.float64: "fp64",
     torch.int32: "i32", torch.int64: "i64", torch.bool: "i1", torch.uint8: "u8",
+    torch.uint16: "u16",
 }  # fmt: skip
 
 

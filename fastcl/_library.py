@@ -214,6 +214,7 @@ TRITON = {
     "sinkhorn_masses": "sinkhorn",
     "sinkhorn_assign": "sinkhorn",
     "soft_cross_entropy": "soft_cross_entropy",
+    "random_views": "random_views",
 }
 
 
