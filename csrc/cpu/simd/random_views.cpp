@@ -14,6 +14,8 @@ namespace {
 constexpr int64_t kStrip = 1024;
 // From here on what is added for the rounding of the sums could show.
 constexpr int64_t kMostTaps = 128;
+// Bytes of all views above which they do not stay in a cache.
+constexpr int64_t kCached = 4 << 20;
 constexpr float kLargestFactor = 1.9999f;
 
 // Which of brightness, contrast, saturation and hue is number i of this order: the permutations in
@@ -123,8 +125,10 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const Colours<A> colours{view, planes, size * size, plane};
   if (c == 3 && colours.any()) colours.run();
   const bool grey = c == 3 && view.grey != 0;
-  const Target target{x.dtype,     out,           c, size * size, x.channels_last_out, x.mean,
-                      x.deviation, view.threshold};
+  const bool streamed = x.b * x.views * c * size * size * size_of(x.dtype) > kCached;
+  const Target target{
+      x.dtype,        out,     c, size * size, x.channels_last_out, x.mean, x.deviation,
+      view.threshold, streamed};
   const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
   if (taps.reach > 0) {
     return blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);

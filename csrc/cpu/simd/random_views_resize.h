@@ -39,9 +39,10 @@ inline void with_taps(int64_t taps, const F& f) {
 template <typename A>
 constexpr int kChunk = A::kSums * A::kLanes;
 
-// Elements from `from` on, zeros from end on.
-template <typename V, typename P>
+// Elements from `from` on; where not all are inside, zeros from end on.
+template <typename V, bool kInside, typename P>
 inline V load_before(const P* from, const P* end) {
+  if (kInside) return load<V>(from);
   V x{};
   const int64_t bytes = (end - from) * static_cast<int64_t>(sizeof(P));
   if (bytes >= static_cast<int64_t>(sizeof(V))) return load<V>(from);
@@ -50,15 +51,15 @@ inline V load_before(const P* from, const P* end) {
 }
 
 // sum_j weight_j x_j over taps rows; for Fixed raised, and times two, which the next step wants.
-template <typename N>
+template <bool kInside, typename N>
 inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, N taps,
                         const Axis<Fixed>& axis, int64_t i, uint16_t* to) {
   constexpr bool many = sizeof(N) == sizeof(int64_t);
   constexpr uint16_t half = many ? 0x80 : 0;
   Words even = Fixed::splat(axis.start[i]), odd = even;
   for (int64_t j = 0; j < taps; ++j) {
-    __builtin_prefetch(from + j * row + kChunk<Fixed>);
-    const Words x = load_before<Words>(from + j * row, end);
+    __builtin_prefetch(from + j * row + 2 * kChunk<Fixed>);
+    const Words x = load_before<Words, kInside>(from + j * row, end);
     const Words weight = Fixed::splat(axis.weights[j * axis.stride + i]);
     even += high_product(x << 8 | half, weight);
     odd += high_product((x & 0xFF00) | half, weight);
@@ -71,21 +72,21 @@ inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, N 
   store(to + Fixed::kLanes, odd + odd);
 }
 
-template <typename P, typename N>
+template <bool kInside, typename P, typename N>
 inline void column_sums(const P* from, int64_t row, const P* end, N taps, const Axis<Float>& axis,
                         int64_t i, float* to) {
   typedef P Pixels __attribute__((vector_size(Float::kLanes * sizeof(P))));
   const float unit = sizeof(P) == 1 ? 1 / 255.0f : sizeof(P) == 2 ? 1 / 65535.0f : 1;
   Floats sum{};
   for (int64_t j = 0; j < taps; ++j) {
-    const Pixels x = load_before<Pixels>(from + j * row, end);
+    const Pixels x = load_before<Pixels, kInside>(from + j * row, end);
     sum += __builtin_convertvector(x, Floats) * Float::splat(axis.weights[j * axis.stride + i]);
   }
   store(to, sum * unit);
 }
 
 // Rows from i on, down the columns, with rows as lanes: strip [parts, padded, kLanes].
-template <typename A, typename P, typename N>
+template <bool kInside, typename A, typename P, typename N>
 void fill_strip(const Crop<P>& crop, const Axis<A>& axis, int64_t i, int64_t size, N taps,
                 typename A::Element* strip) {
   typename A::Element sums[A::kLanes * kChunk<A>];
@@ -94,7 +95,7 @@ void fill_strip(const Crop<P>& crop, const Axis<A>& axis, int64_t i, int64_t siz
       for (int64_t l = 0; l < A::kLanes; ++l) {
         const int64_t output = i + l < size ? i + l : size - 1;
         const P* from = crop.first + part * crop.part + axis.first[output] * crop.row + e;
-        column_sums(from, crop.row, crop.end, taps, axis, output, sums + l * kChunk<A>);
+        column_sums<kInside>(from, crop.row, crop.end, taps, axis, output, sums + l * kChunk<A>);
       }
       for (int64_t k = 0; k < kChunk<A>; k += kSide<A>) {
         typename A::Vector x[kSide<A>];
@@ -157,7 +158,14 @@ template <typename A, typename P>
 void resize(const Crop<P>& crop, const Axis<A>& rows, const Axis<A>& columns, int64_t channels,
             int64_t size, typename A::Element* strip, typename A::Element* planes, int64_t plane) {
   for (int64_t i = 0; i < size; i += A::kLanes) {
-    with_taps(rows.taps, [&](auto taps) { fill_strip<A>(crop, rows, i, size, taps, strip); });
+    const int64_t last = rows.first[i + A::kLanes < size ? i + A::kLanes - 1 : size - 1];
+    const bool inside = crop.first + (crop.parts - 1) * crop.part +
+                            (last + rows.taps - 1) * crop.row + crop.padded() <=
+                        crop.end;
+    with_taps(rows.taps, [&](auto taps) {
+      inside ? fill_strip<true, A>(crop, rows, i, size, taps, strip)
+             : fill_strip<false, A>(crop, rows, i, size, taps, strip);
+    });
     const int64_t some = size - i < A::kLanes ? size - i : A::kLanes;
     for (int64_t c = 0; c < channels; ++c) {
       const auto* from = strip + (crop.parts == 1 ? c : c * crop.padded()) * A::kLanes;

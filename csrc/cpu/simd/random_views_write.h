@@ -15,7 +15,24 @@ struct Target {
   const float* mean;       // [channels]
   const float* deviation;  // [channels]
   float threshold;
+  bool streamed;  // past the caches, as nobody reads what is written while it is in one
 };
+
+constexpr int64_t kBuffer = 1024;
+
+// Past the caches where whole vectors can be.
+inline void stream(char* to, const char* from, int64_t bytes) {
+#if defined(__x86_64__)
+  if (reinterpret_cast<uintptr_t>(to) % 16 == 0 && bytes % 16 == 0) {
+    for (int64_t i = 0; i < bytes; i += 16) {
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
+                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
+    }
+    return;
+  }
+#endif
+  __builtin_memcpy(to, from, bytes);
+}
 
 // A level that equals the threshold is at or above it, whatever the rounding of their quotient.
 template <typename A>
@@ -44,6 +61,17 @@ void write_plane(const E* from, int64_t count, float factor, float offset, T* to
   }
 }
 
+template <typename E, typename T>
+void stream_plane(const E* from, int64_t count, float factor, float offset, T* to) {
+  T buffer[kBuffer];
+  for (int64_t i = 0; i < count; i += kBuffer) {
+    const int64_t some = count - i < kBuffer ? count - i : kBuffer;
+    write_plane(from + i, some, factor, offset, buffer, 1);
+    stream(reinterpret_cast<char*>(to + i), reinterpret_cast<const char*>(buffer),
+           some * static_cast<int64_t>(sizeof(T)));
+  }
+}
+
 // Pixels from `first` on of the view; channel c lies at from + c * apart.
 template <typename A, typename T>
 void write_as(const Target& target, const typename A::Element* from, int64_t apart, int64_t first,
@@ -55,6 +83,8 @@ void write_as(const Target& target, const typename A::Element* from, int64_t apa
     if (target.channels_last) {
       write_plane(from + c * apart, count, factor, offset, out + first * target.channels + c,
                   target.channels);
+    } else if (target.streamed) {
+      stream_plane(from + c * apart, count, factor, offset, out + c * target.plane + first);
     } else {
       write_plane(from + c * apart, count, factor, offset, out + c * target.plane + first, 1);
     }
