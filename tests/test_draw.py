@@ -165,7 +165,6 @@ def test_nothing_is_read_on_the_host():
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_a_gpu_draws_without_waiting():
     recipes = [EVERYTHING, Recipe(middle=0.5)]
     for sizes in ((64, 30, 40), torch.tensor([[30, 40]] * 64, device="cuda")):
