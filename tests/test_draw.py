@@ -164,11 +164,29 @@ def test_nothing_is_read_on_the_host():
         assert draw([recipe], (4, 8, 8), device="meta").device.type == "meta"
 
 
+@pytest.mark.gpu
+def test_a_gpu_draws_without_waiting():
+    recipes = [EVERYTHING, Recipe(middle=0.5)]
+    for sizes in ((64, 30, 40), torch.tensor([[30, 40]] * 64, device="cuda")):
+        own = torch.Generator("cuda").manual_seed(0)
+        draw(recipes, sizes, device="cuda")  # what recipes say goes over once
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            x = draw(recipes, sizes, generator=own, device="cuda")
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert (x[:, 0, :2] + x[:, 0, 2:4] <= torch.tensor([30, 40], device="cuda")).all()
+        assert (x[:, 1, :4] == torch.tensor([7, 12, 15, 15], device="cuda")).all()
+    with pytest.raises(ValueError, match="generator must be on cuda, got one on cpu"):
+        draw(recipes, (2, 3, 3), generator=generator(), device="cuda")
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
         (([], (1, 2, 2)), ValueError, "recipes must hold one recipe for each view at least"),
         (([3], (1, 2, 2)), TypeError, r"recipes\[0\] must be a Recipe, got int"),
+        (([EVERYTHING], (0, 2, 2)), ValueError, "b must be 1 or more, got 0"),
         (([EVERYTHING], (1, 0, 2)), ValueError, "height must be 1 or more, got 0"),
         (([EVERYTHING], (1, 2, 2.5)), TypeError, "width must be an integer, got float"),
         (([EVERYTHING], torch.ones(3, dtype=torch.int64)), ValueError, r"sizes .* got \[3\]"),

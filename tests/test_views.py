@@ -160,6 +160,18 @@ def test_a_generator_of_its_own():
         views.SimCLR(16, generator=7)
 
 
+@pytest.mark.parametrize("preset", TWO_VIEWS + ONE_VIEW + MULTI_CROP + (views.Digits,))
+def test_a_generator_with_the_images(preset):
+    module = preset() if preset is views.Digits else preset(24)
+    x, before = list(images(h=30, w=30)), torch.get_rng_state()
+    made = [module(x, torch.Generator().manual_seed(seed)) for seed in (1, 1, 2)]
+    first, same, other = (m if isinstance(m, list) else [m] for m in made)
+    assert torch.equal(before, torch.get_rng_state())
+    for one, two, three in zip(first, same, other, strict=True):
+        assert torch.equal(one, two)
+        assert torch.equal(one, three) == (preset is views.Evaluation)
+
+
 def test_own_recipes():
     recipes = [views.Recipe(mirror=1.0, middle=1.0), views.Recipe(middle=1.0)]
     module = views.Views(20, recipes, mean=None, deviation=None)

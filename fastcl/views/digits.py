@@ -1,6 +1,7 @@
 """Views of small grey drawings."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,8 @@ class Digits(nn.Module):
         generator: As for `Drawn`.
 
     Returns:
-        float32 `[views, b, c, h, w]` in [0, 1] of uint8 `[b, c, h, w]`.
+        float32 `[views, b, c, h, w]` in [0, 1] of uint8 `[b, c, h, w]`, or of a list of
+        `[c, h, w]` of one size.
 
     Raises:
         ValueError, TypeError: Less than one view, or images of another shape or dtype.
@@ -54,7 +56,10 @@ class Digits(nn.Module):
         self.chance = Chance(generator)
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:  # uint8 [b, c, h, w]
+    def forward(
+        self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        images = torch.stack(list(images)) if isinstance(images, Sequence) else images
         _check.tensor("images", images)
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, got {images.dtype}")
@@ -62,11 +67,12 @@ class Digits(nn.Module):
             raise ValueError(
                 f"images must have 4 dimensions [b, c, h, w], got shape {list(images.shape)}"
             )
-        return torch.stack([self._view(images) for _ in range(self.views)])
+        generator = generator or self.chance.now()
+        return torch.stack([self._view(images, generator) for _ in range(self.views)])
 
-    def _view(self, images: Tensor) -> Tensor:
+    def _view(self, images: Tensor, generator: torch.Generator | None) -> Tensor:
         x = images.float() / 255
-        b, generator = len(x), self.chance.now()
+        b = len(x)
         grid = F.affine_grid(self._maps(b, x.device, generator), x.shape, align_corners=False)
         x = F.grid_sample(x, grid, align_corners=False)
         draws = torch.rand(2, b, 1, 1, 1, generator=generator, device=x.device)

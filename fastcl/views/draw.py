@@ -19,7 +19,7 @@ NEVER = 2.0  # a threshold that no pixel reaches
 AREA, RATIO = slice(0, TRIES), slice(TRIES, 2 * TRIES)
 PLACE = slice(20, 22)
 FACTORS = slice(22, 26)
-ORDER, SIGMA = 26, 27
+ORDER, SIGMA = slice(26, 27), slice(27, 28)
 JITTER, MIRROR, GREY, BLUR, SOLARISE = range(28, 33)
 DRAWS = 33
 
@@ -67,13 +67,19 @@ def draw(
     """
     recipes = tuple(recipes)
     _check_recipes(recipes)
-    b, sides, device = _sides(sizes, device)
+    sizes, device = _checked(sizes, device)
     if generator is not None and generator.device.type != device.type:
         raise ValueError(f"generator must be on {device}, got one on {generator.device}")
     bounds = _bounds(recipes, device)
+    if isinstance(sizes, Tensor):
+        b, sides = len(sizes), sizes.t().unsqueeze(2).float()
+        middle = _middle(bounds, sides)
+    else:
+        b, *one_size = sizes
+        sides, middle = _frame(recipes, *one_size, device)
     u = torch.rand(DRAWS, b, len(recipes), generator=generator, device=device)
     x = torch.addcmul(bounds.low, bounds.span, u)
-    return _assembled(x, bounds, sides)
+    return _assembled(x, _boxes(x, bounds, sides, middle), bounds)
 
 
 def _check_recipes(recipes: tuple[Recipe, ...]) -> None:
@@ -84,24 +90,31 @@ def _check_recipes(recipes: tuple[Recipe, ...]) -> None:
             raise TypeError(f"recipes[{i}] must be a Recipe, got {type(recipe).__name__}")
 
 
-def _sides(sizes, device) -> tuple[int, Tensor, torch.device]:
-    """How many images, their heights and widths `[2, b or 1, 1]`, and the device."""
-    if isinstance(sizes, Tensor):
-        device = torch.device(sizes.device if device is None else device)
-        if sizes.dim() != 2 or sizes.shape[1] != 2:
-            raise ValueError(f"sizes must have shape [b, 2], got {list(sizes.shape)}")
-        if sizes.dtype != torch.int64:
-            raise TypeError(f"sizes must be int64, got {sizes.dtype}")
-        if _check.seen(sizes) and len(sizes) and sizes.min() < 1:
-            raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
-        sides = sizes.to(device, non_blocking=True).t().unsqueeze(2).float()
-        return len(sizes), sides, device
-    b, height, width = sizes
-    _check.count("height", height)
-    _check.count("width", width)
-    device = torch.device("cpu" if device is None else device)
-    sides = [torch.full((1, 1), float(side), device=device) for side in (height, width)]
-    return b, torch.stack(sides), device
+def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device]:
+    """Sizes on the device, or as numbers where all are alike."""
+    if not isinstance(sizes, Tensor):
+        for name, value in zip(("b", "height", "width"), sizes, strict=True):
+            _check.count(name, value)
+        return sizes, torch.device("cpu" if device is None else device)
+    device = torch.device(sizes.device if device is None else device)
+    if sizes.dim() != 2 or sizes.shape[1] != 2:
+        raise ValueError(f"sizes must have shape [b, 2], got {list(sizes.shape)}")
+    if sizes.dtype != torch.int64:
+        raise TypeError(f"sizes must be int64, got {sizes.dtype}")
+    if not _check.seen(sizes) or len(sizes) == 0:
+        return sizes.to(device, non_blocking=True), device
+    if sizes.min() < 1:
+        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
+    if len(sizes) == 1:
+        return (1, *sizes[0].tolist()), device
+    return sizes.to(device, non_blocking=True), device
+
+
+@lru_cache(maxsize=1024)  # images of a camera or of a data set have few sizes
+def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.device):
+    """Sides `[2, 1, 1]` and the boxes in the middle of images of one size."""
+    sides = torch.tensor([height, width], dtype=torch.float32).view(2, 1, 1).to(device)
+    return sides, _middle(_bounds(recipes, device), sides)
 
 
 @lru_cache(maxsize=64)  # as a copy to a GPU from memory of the host makes the host wait
@@ -133,29 +146,29 @@ def _ranges(recipe: Recipe) -> list[float]:
     return [low for low, _ in pairs] + [high for _, high in pairs]
 
 
-def _assembled(x: Tensor, bounds: Bounds, sides: Tensor) -> Tensor:
+def _assembled(x: Tensor, box: Tensor, bounds: Bounds) -> Tensor:
     came_true = x[JITTER:] < 0
     factors = torch.where(came_true[0], x[FACTORS], bounds.identity)
-    mirror, grey, blur = came_true[1:4].to(x.dtype)
-    threshold = torch.where(came_true[4], bounds.threshold, NEVER)
-    # None of the products below reaches its upper end: u is at most 1 - 2^-24.
-    columns = [*_boxes(x, bounds, sides), mirror, *factors, x[ORDER].floor(), grey]
-    return torch.stack([*columns, x[SIGMA] * blur, threshold], dim=-1)
+    flags = came_true[1:4].to(x.dtype)  # mirror, grey, blur
+    threshold = torch.where(came_true[4:], bounds.threshold, NEVER)
+    # None of the products of u reaches its upper end: u is at most 1 - 2^-24.
+    rows = [box, flags[:1], factors, x[ORDER].floor(), flags[1:2], x[SIGMA] * flags[2:], threshold]
+    return torch.cat(rows).permute(1, 2, 0).contiguous()
 
 
-def _boxes(x: Tensor, bounds: Bounds, sides: Tensor) -> Tensor:
+def _boxes(x: Tensor, bounds: Bounds, sides: Tensor, middle: Tensor) -> Tensor:
     """Top, left, height and width of the crops `[4, b, views]`: the first try that fits."""
-    area, stretch = x[AREA] * (sides[0] * sides[1]), x[RATIO].exp()
+    area, stretch = x[AREA] * sides.prod(0), x[RATIO].exp()
     tried = torch.stack([area / stretch, area * stretch]).sqrt_().round_()
-    high, broad = (tried > 0) & (tried <= sides.unsqueeze(1))
+    fits = (tried > 0).logical_and_(tried <= sides.unsqueeze(1))
     # The first that fits, by its rank: argmax over a dimension that is not the last is slow.
-    best = (bounds.rank * (high & broad)).amax(0)
+    best = (bounds.rank * (fits[0] & fits[1])).amax(0)
     found = best > 0
     first = (TRIES - best).clamp_(max=TRIES - 1).expand(2, 1, -1, -1)
     box = tried.gather(1, first).squeeze(1)
     if bounds.middle is not None:
         found = found & (bounds.middle == 0)
-    box = torch.where(found, box, _middle(bounds, sides))
+    box = torch.where(found, box, middle)
     room = sides - box
     corner = torch.where(found, x[PLACE] * (room + 1), room / 2).floor_()
     return torch.cat([corner, box])

@@ -30,7 +30,8 @@ class Drawn(nn.Module):
         layout: Of a batch of one size, "chw" or "hwc".
         generator: Of the random numbers, on the device of the images; PyTorch's own by default.
             In a worker of a DataLoader it is seeded anew from its seed and the worker's, as all
-            workers get the same copy.
+            workers get the same copy. One that is given with the images, as `fastcl.data.Loader`
+            does, goes before it.
     """
 
     mean: Tensor | None
@@ -53,12 +54,18 @@ class Drawn(nn.Module):
         self.dtype, self.memory_format, self.layout = dtype, memory_format, layout
         self.chance = Chance(generator)
 
-    def make(self, images, recipes: tuple[Recipe, ...], size: int) -> Tensor:
+    def make(
+        self,
+        images: Tensor | Packed,
+        recipes: tuple[Recipe, ...],
+        size: int,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
         """One view by each recipe, `[len(recipes), b, c, size, size]`."""
         channels, sizes, device = _seen(images, self.layout)
         if channels != 3:
             recipes = colourless(recipes)
-        parameters = draw(recipes, sizes, generator=self.chance.now(), device=device)
+        parameters = draw(recipes, sizes, generator=generator or self.chance.now(), device=device)
         return F.random_views(
             images, parameters, size=size, kernel=kernel_of(size), mean=self.mean,
             deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
@@ -147,8 +154,10 @@ class Views(Drawn):
         self.recipes = tuple(recipe.jittered(strength) for recipe in recipes)
 
     @torch.no_grad()
-    def forward(self, images: Tensor | Packed | Sequence[Tensor]) -> Tensor:
-        return self.make(together(images), self.recipes, self.size)
+    def forward(
+        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        return self.make(together(images), self.recipes, self.size, generator)
 
     def extra_repr(self) -> str:
         return f"{self.size}, views={len(self.recipes)}"

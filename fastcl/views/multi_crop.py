@@ -62,10 +62,12 @@ class MultiCrop(Drawn):
         self.small_recipes = crops * (self.SMALL.jittered(strength),)
 
     @torch.no_grad()
-    def forward(self, images: Tensor | Packed | Sequence[Tensor]) -> list[Tensor]:
+    def forward(
+        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> list[Tensor]:
         images = together(images)
-        large = self.make(images, self.large_recipes, self.size)
-        return [large, self.make(images, self.small_recipes, self.small)]
+        large = self.make(images, self.large_recipes, self.size, generator)
+        return [large, self.make(images, self.small_recipes, self.small, generator)]
 
     def extra_repr(self) -> str:
         return f"{self.size}, {self.small}, crops={len(self.small_recipes)}"

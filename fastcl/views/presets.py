@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from ..functional.packed import Packed
@@ -121,8 +122,10 @@ class Supervised(Views):
 
     RECIPES = (Recipe(mirror=0.5),)
 
-    def forward(self, images: Tensor | Packed | Sequence[Tensor]) -> Tensor:
-        return super().forward(images)[0]
+    def forward(
+        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> Tensor:
+        return super().forward(images, generator)[0]
 
 
 class Evaluation(Supervised):
