@@ -3,7 +3,8 @@
 Processor time of one thread, all variants of a case in turn in one run; a library that is not
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
-results/views.csv in the place of what the same machine had measured before.
+results/views.csv in the place of what the same machine had measured before, a table to
+results/views.md and the README.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import fastcl.functional as F
 from fastcl import views
 from fastcl.functional.packed import Packed
 
-from . import report, view_peers
+from . import report, view_peers, view_table
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 SMALL, BATCH = 32, 512
@@ -221,6 +222,7 @@ def main() -> None:
     kept = [row for row in report.read(path) if row["machine"] != where["machine"]] if (
         path.exists()) else []  # fmt: skip
     report.save(kept + [where | row for row in found], path, COLUMNS)
+    view_table.show()
 
 
 if __name__ == "__main__":

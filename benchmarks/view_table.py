@@ -1,0 +1,50 @@
+"""The table of results/views.csv, for results/views.md and the README."""
+
+from . import report, tables
+
+SUITE = "views"
+OURS = "fastcl"
+
+
+def table(rows: list[dict[str, str]]) -> str:
+    """Time per image and how many times fastcl's, below each other for every machine."""
+    return "\n".join(map(_of_machine, report.by_machine(rows)))
+
+
+def _of_machine(rows: list[dict[str, str]]) -> str:
+    timed = [row for row in rows if row["us"]]
+    ours = {row["case"]: float(row["us"]) for row in timed if row["variant"] == OURS}
+    lines = []
+    for row in timed:
+        us = float(row["us"])
+        times = _short(us / ours[row["case"]]) + "x" if row["case"] in ours else ""
+        share = f"{float(row['of_decoding']):.2f}" if row["of_decoding"] else ""
+        lines.append([row["case"], row["variant"], f"{_short(us)} us", times, share])
+    names = ["case", "by", "per image", "of fastcl's", "of decoding alone"]
+    first = rows[0]
+    extra = [f"{x['variant']}: {float(x['extra_mb']):.1f} MB" for x in rows if x["extra_mb"]]
+    notes = [
+        f"{first['machine']}, torch {first['torch']}, commit {first['commit']}, {first['date']}. "
+        "Processor time of one thread (wall time where the threads are named), medians of "
+        f"interleaved rounds; load {float(first['load']):.1f} on {first['cores']} cores. "
+        f"Photographs of 500 x 375, {next(x['note'] for x in rows if x['note'])}.",
+        f"Memory above the output, one call: {', '.join(extra)}.",
+    ]
+    return f"{tables.grid(names, lines)}\n\n" + "\n".join(notes) + "\n"
+
+
+def _short(x: float) -> str:
+    """Two digits at least, and no more behind the point than that takes."""
+    return f"{x:,.{0 if x >= 10 else 1 if x >= 1 else 2}f}"
+
+
+def show() -> None:
+    text = table(report.read(report.RESULTS / f"{SUITE}.csv"))
+    (report.RESULTS / f"{SUITE}.md").write_text(text)
+    readme = report.ROOT / "README.md"
+    readme.write_text(report.insert(readme.read_text(), SUITE, text))
+    print(text)
+
+
+if __name__ == "__main__":
+    show()
