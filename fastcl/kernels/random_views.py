@@ -19,7 +19,8 @@ from .random_views_colour import CONTRAST, coloured, greyscale, permutation, pla
 from .random_views_resize import resized
 
 RECORD = tl.constexpr(13)  # parameters of a view: fastcl/functional/view_parameters.py
-BLOCK = 1024  # pixels at once: with two to a thread nothing spills
+BLOCK = 2048  # pixels at once: with four to a thread nothing spills
+BLUR_BLOCK = 4096  # under the blur: what a tap costs beside its pixels is shared by eight
 WIDEST = 256  # columns of a tile
 WARPS = 16  # whose registers fill a multiprocessor: a program of each
 # Standard deviations beyond which a tap of the blur is below 1e-9 of the one in the middle.
@@ -152,6 +153,7 @@ def views_kernel(
     LAST_IN: tl.constexpr,
     LAST_OUT: tl.constexpr,
     ROWS: tl.constexpr,  # of a tile
+    BLUR_ROWS: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
     THREE: tl.constexpr = CHANNELS == 3
@@ -220,17 +222,18 @@ def views_kernel(
                 )  # fmt: skip
             tl.debug_barrier()
         if blur:
+            blur_tiles = tl.cdiv(size, BLUR_ROWS) * tl.cdiv(size, COLUMNS)
             for channel in range(0, tl.where(grey, 1, CHANNELS)):
-                for tile in range(0, tiles):
-                    row, column, i, inside = _tile(tile, size, ROWS, COLUMNS)
+                for tile in range(0, blur_tiles):
+                    row, column, i, inside = _tile(tile, size, BLUR_ROWS, COLUMNS)
                     plane = kept + channel * pixels
                     y = _blurred(plane, row, column, inside, size, sigma, taps, False)
                     tl.store(turned + channel * pixels + i, y, mask=inside)
             tl.debug_barrier()
             for channel in range(0, CHANNELS):
                 plane = turned + tl.where(grey, 0, channel) * pixels
-                for tile in range(0, tiles):
-                    row, column, i, inside = _tile(tile, size, ROWS, COLUMNS)
+                for tile in range(0, blur_tiles):
+                    row, column, i, inside = _tile(tile, size, BLUR_ROWS, COLUMNS)
                     y = _blurred(plane, row, column, inside, size, sigma, taps, True)
                     _finish(
                         y, channel, i, inside,
@@ -257,6 +260,6 @@ def random_views(
         images, offsets, sizes, parameters.contiguous(), mean, deviation, scratch, out,
         b * views, views, images.numel(), height, width, size, kernel // 2,
         FULL_SCALE[images.dtype], c, last, channels_last_out,
-        BLOCK // columns, columns, num_warps=WARPS, num_stages=1,
+        BLOCK // columns, BLUR_BLOCK // columns, columns, num_warps=WARPS, num_stages=1,
     )  # fmt: skip
     return out

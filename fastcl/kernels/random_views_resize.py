@@ -30,6 +30,12 @@ def _weight(tap, count, away, inverse):
 
 
 @triton.jit
+def _among(first, tap, count):
+    """The tap-th pixel; a tap too many weighs nothing and reads the last one again."""
+    return first + tl.minimum(tap, count - 1)
+
+
+@triton.jit
 def resized(
     x,  # of the first channel of one image
     top,
@@ -50,8 +56,6 @@ def resized(
     column = tl.where(mirror, size - 1 - column, column)
     y, rows, above, inverse_y, most_y = _axis(row, height, size)
     z, columns, before, inverse_x, most_x = _axis(column, width, size)
-    lines = (top + y).to(tl.int64) * row_stride
-    places = (left + z).to(tl.int64) * column_stride
     total_y, total_x = tl.zeros_like(above), tl.zeros_like(before)
     for dx in range(0, most_x):
         total_x += _weight(dx, columns, before, inverse_x)
@@ -60,16 +64,17 @@ def resized(
     for dy in range(0, most_y):
         weight = _weight(dy, rows, above, inverse_y)
         total_y += weight
+        line = x + (top + _among(y, dy, rows)).to(tl.int64) * row_stride
         for dx in range(0, most_x):
             w = weight[:, None] * _weight(dx, columns, before, inverse_x)[None, :]
-            at = x + ((lines + dy * row_stride)[:, None] + (places + dx * column_stride)[None, :])
-            seen = w > 0
-            r += w * tl.load(at, mask=seen, other=0).to(tl.float32)
+            place = (left + _among(z, dx, columns)).to(tl.int64) * column_stride
+            at = line[:, None] + place[None, :]
+            r += w * tl.load(at).to(tl.float32)
             if THREE:
                 at += channel_stride
-                g += w * tl.load(at, mask=seen, other=0).to(tl.float32)
+                g += w * tl.load(at).to(tl.float32)
                 at += channel_stride
-                b += w * tl.load(at, mask=seen, other=0).to(tl.float32)
+                b += w * tl.load(at).to(tl.float32)
     total = total_y[:, None] * total_x[None, :] * FULL
     total = tl.where(total > 0, total, 1.0)  # beyond the border
     r = tl.div_rn(r, total)

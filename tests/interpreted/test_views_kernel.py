@@ -24,6 +24,7 @@ def kernel(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(views, "BLOCK", 64)
     monkeypatch.setattr(views, "WIDEST", 8)
+    monkeypatch.setattr(views, "BLUR_BLOCK", 128)
     monkeypatch.setattr(views.common, "empty", device.poisoned)
     return views.random_views
 
