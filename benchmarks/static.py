@@ -129,6 +129,15 @@ def _held(d: int, g: int | None, trained: bool) -> None:
     (mean_loss(p)[0] + row_losses(p).loss.sum()).backward()
 
 
+def _views() -> None:
+    """Two views of 224 of every image of a batch."""
+    images = torch.empty(256, 3, 375, 500, dtype=torch.uint8, device="meta")
+    parameters, ones = torch.empty(256, 2, 13, device="meta"), torch.empty(3, device="meta")
+    ops.random_views(
+        images, None, None, parameters, 224, 23, ones, ones, torch.float32, False, False
+    )
+
+
 def _neighbours() -> None:
     """The operators beside the contrasts that no case of the suite launches."""
     x, rows, scores = (_meta(*size).detach() for size in ((256, 128), (65536, 128), (4096, 3000)))
@@ -174,6 +183,7 @@ def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
     for case in single:
         found[f"{case.name}, TF32"] = case.dtype, partial(_rounded, partial(run, case))
     found["neighbours"] = torch.bfloat16, _neighbours
+    found["views"] = torch.float32, _views
     for name, size in RANKED.items():
         found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
     for name, case in HELD.items():

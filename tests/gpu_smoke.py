@@ -55,6 +55,10 @@ for dtype in (torch.bfloat16,) if options.few else (torch.bfloat16, torch.float1
             ring.push(torch.randn(rows, 37, device=device))
         pointer = torch.zeros((), dtype=torch.int64, device=device)
         F.queue_push_(ring.rows, pointer, torch.randn(55, 37, device=device), normalize=normalize)
+    images = torch.randint(0, 256, (3, 3, 41, 53), device=device, dtype=torch.uint8)
+    drawn = [4, 5, 30, 40, 1, 1.2, 0.7, 1.3, 0.1, 13, 0, 1.5, 0.8]
+    drawn = torch.tensor(drawn, device=device).expand(3, 2, 13)
+    assert F.random_views(images, drawn, size=37, kernel=9, dtype=dtype).isfinite().all()
     shapes = ((3, 5), (8193,), (), (17,))
     target = [torch.randn(s, device=device).to(dtype) for s in shapes]
     F.momentum_update_(target, [torch.randn(s, device=device) for s in shapes], 0.9)

@@ -30,15 +30,21 @@ def _weight(tap, count, away, inverse):
 
 
 @triton.jit
+def _among(first, tap, count):
+    """The tap-th pixel; a tap too many weighs nothing and reads the last one again."""
+    return first + tl.minimum(tap, count - 1)
+
+
+@triton.jit
 def resized(
     x,  # of the first channel of one image
-    elements,  # from there to the end of all images
     top,
     left,
     height,
     width,
     mirror,
-    i,  # [BLOCK] pixels of the view
+    row,  # [ROWS] of the view
+    column,  # [COLUMNS]
     size,
     row_stride,
     column_stride,
@@ -46,29 +52,31 @@ def resized(
     FULL: tl.constexpr,  # what 1 is in the image
     THREE: tl.constexpr,
 ):
-    """Three channels of the pixels, or one in the place of each: [BLOCK]."""
-    row, column = i // size, i % size
+    """Three channels of the pixels, or one in the place of each: [ROWS, COLUMNS]."""
     column = tl.where(mirror, size - 1 - column, column)
     y, rows, above, inverse_y, most_y = _axis(row, height, size)
     z, columns, before, inverse_x, most_x = _axis(column, width, size)
-    inside = row < size
-    r = tl.zeros_like(above)
-    g, b, total = r, r, r
+    total_y, total_x = tl.zeros_like(above), tl.zeros_like(before)
+    for dx in range(0, most_x):
+        total_x += _weight(dx, columns, before, inverse_x)
+    r = above[:, None] * before[None, :] * 0.0
+    g, b = r, r
     for dy in range(0, most_y):
         weight = _weight(dy, rows, above, inverse_y)
-        line = (top + y + dy).to(tl.int64) * row_stride + (left + z).to(tl.int64) * column_stride
+        total_y += weight
+        line = x + (top + _among(y, dy, rows)).to(tl.int64) * row_stride
         for dx in range(0, most_x):
-            w = weight * _weight(dx, columns, before, inverse_x)
-            at = line + dx * column_stride
-            seen = inside & (w > 0)
-            total += w
-            r += w * tl.load(x + at, mask=seen & (at < elements), other=0).to(tl.float32)
+            w = weight[:, None] * _weight(dx, columns, before, inverse_x)[None, :]
+            place = (left + _among(z, dx, columns)).to(tl.int64) * column_stride
+            at = line[:, None] + place[None, :]
+            r += w * tl.load(at).to(tl.float32)
             if THREE:
                 at += channel_stride
-                g += w * tl.load(x + at, mask=seen & (at < elements), other=0).to(tl.float32)
+                g += w * tl.load(at).to(tl.float32)
                 at += channel_stride
-                b += w * tl.load(x + at, mask=seen & (at < elements), other=0).to(tl.float32)
-    total = tl.where(inside, total, 1.0) * FULL
+                b += w * tl.load(at).to(tl.float32)
+    total = total_y[:, None] * total_x[None, :] * FULL
+    total = tl.where(total > 0, total, 1.0)  # beyond the border
     r = tl.div_rn(r, total)
     if THREE:
         g, b = tl.div_rn(g, total), tl.div_rn(b, total)

@@ -23,6 +23,8 @@ def kernel(monkeypatch):
     card.multi_processor_count = 2
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: card)
     monkeypatch.setattr(views, "BLOCK", 64)
+    monkeypatch.setattr(views, "WIDEST", 8)
+    monkeypatch.setattr(views, "BLUR_BLOCK", 128)
     monkeypatch.setattr(views.common, "empty", device.poisoned)
     return views.random_views
 
