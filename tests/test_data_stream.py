@@ -1,6 +1,7 @@
 """A run that reads its images while it trains: its numbers, its stops, its bad images."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,6 +17,7 @@ from PIL import Image  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from fastcl.commands import app as commands  # noqa: E402
+from fastcl.data import square  # noqa: E402
 from fastcl.data.check import check, whole  # noqa: E402
 from fastcl.data.folder import Folder  # noqa: E402
 from fastcl.data.stream import Stream  # noqa: E402
@@ -92,6 +94,13 @@ def test_what_is_large_stays_on_the_disk(folder, monkeypatch):
         load_images(str(folder), stream="never")
     with pytest.raises(ValueError, match="stream must be auto, always, never, got 'yes'"):
         load_images(str(folder), stream="yes")
+
+
+def test_a_long_reading_says_how_far_it_is(folder, monkeypatch):
+    monkeypatch.setattr(square, "TOLD_EVERY", 0.0)
+    told = []
+    load_images(str(folder), size=16, stream="never", tell=told.append)
+    assert re.fullmatch(r"32 of 56 images decoded, \d+ s left", told[0]), told
 
 
 def test_the_limit_acts_before_anything_is_decoded(folder, monkeypatch):

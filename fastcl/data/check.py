@@ -1,5 +1,6 @@
 """Which files are no whole images, found without decoding those that are."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 from .decoding import BadImage
@@ -10,6 +11,9 @@ from .square import read_pixels
 ENDS = 64  # bytes read of each end of a file
 AT_ONCE = 1024
 TOLD_EVERY = 20  # times so many files
+# Seconds for a file. Where the disk answers at once, one thread is done sooner: several would wait
+# for the interpreter lock.
+SLOW = 5e-5
 
 
 def check(source: Source, tell: Tell = lambda text: None) -> dict[int, str]:
@@ -31,8 +35,12 @@ def check(source: Source, tell: Tell = lambda text: None) -> dict[int, str]:
             if (told := _verdict(files, int(index[i])))
         ]  # fmt: skip
 
+    starts = range(AT_ONCE, len(source), AT_ONCE)
+    began = time.perf_counter()
+    bad.update(look(0))
+    slow = time.perf_counter() - began > SLOW * min(AT_ONCE, len(source))
     with ThreadPoolExecutor() as pool:
-        for k, found in enumerate(pool.map(look, range(0, len(source), AT_ONCE)), 1):
+        for k, found in enumerate((pool.map if slow else map)(look, starts), 2):
             bad.update(found)
             if k % TOLD_EVERY == 0:
                 tell(f"{k * AT_ONCE:,} of {len(source):,} images checked")

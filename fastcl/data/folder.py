@@ -78,10 +78,12 @@ class Folder:
         """The first and the last bytes of a file, and how many it has."""
         size = int(self.sizes[i])
         try:
-            with open(os.path.join(self.root, self.names[i]), "rb", buffering=0) as file:
-                head = file.read(count)
-                file.seek(max(0, size - count))
-                return head, file.read(count), size
+            # A third of the time of a file object: every run on a folder begins with this.
+            file = os.open(os.path.join(self.root, self.names[i]), os.O_RDONLY)
+            try:
+                return os.pread(file, count, 0), os.pread(file, count, max(0, size - count)), size
+            finally:
+                os.close(file)
         except OSError as error:
             raise BadImage(f"{self.name(i)} cannot be read: {error.strerror}") from None
 

@@ -1,5 +1,7 @@
 """Images of any size as squares of one size: the middle, resized."""
 
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -11,6 +13,7 @@ from .decoding import BadImage, decode_pixels
 from .source import Source
 
 CHUNK = 32  # images that a thread takes at once
+TOLD_EVERY = 5.0  # seconds
 
 
 def middle_square(image: Image.Image, size: int) -> Image.Image:
@@ -49,13 +52,18 @@ def to_square(pixels: np.ndarray, size: int) -> np.ndarray:  # uint8 [c, size, s
 
 
 def read_all(
-    source: Source, index: np.ndarray, size: int, skipped: dict[int, str] | None = None
+    source: Source,
+    index: np.ndarray,
+    size: int,
+    skipped: dict[int, str] | None = None,
+    tell: Callable[[str], None] = lambda text: None,
 ) -> Tensor:  # uint8 [b, c, size, size]
     """The images of `index` `[b]` as squares, on all cores.
 
     Args:
         skipped: Gets what was said of bad images, by their places in the source; those are black.
             Without it the first one raises.
+        tell: Called now and then with how far it is and how long it will take.
     """
 
     def read(i: int) -> np.ndarray | None:
@@ -84,6 +92,11 @@ def read_all(
             pixels[k] = 0 if square is None else square
 
     with ThreadPoolExecutor() as pool:  # decoders work outside the interpreter lock
-        for _ in pool.map(fill, range(0, len(index), CHUNK)):
-            pass
+        began = told = time.monotonic()
+        for k, _ in enumerate(pool.map(fill, range(0, len(index), CHUNK)), 1):
+            now = time.monotonic()
+            if now - told > TOLD_EVERY:
+                told, done = now, k * CHUNK
+                left = (now - began) / done * (len(index) - done)
+                tell(f"{done:,} of {len(index):,} images decoded, {left:,.0f} s left")
     return found

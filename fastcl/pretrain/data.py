@@ -160,7 +160,7 @@ class _Reading:
         bad: dict[int, str] | None = {} if self.bad == "skip" else None
         source = found[name]
         try:
-            read = read_all(source, np.arange(len(source)), size, bad)
+            read = read_all(source, np.arange(len(source)), size, bad, self.tell)
         except BadImage as error:
             raise BadImage(f"{error}{REMEDY}") from None
         if not bad:

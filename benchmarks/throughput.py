@@ -1,0 +1,127 @@
+"""How fast images reach a network: `python -m benchmarks.throughput [--cases folder loader]`.
+
+folder: 100,000 JPEG files, 5 GB of pixels: the time to the first step of `fastcl pretrain`, and the
+peak of its memory beside the same run on 200 of them. loader: images/s of `fastcl.data.Loader` over
+photographs of 500 x 375, beside the same work done back to back on as many threads, in turns. Rows
+go to results/throughput.csv.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fastcl.data import Folder, Loader, Order
+from fastcl.data.square import read_pixels, to_square
+from fastcl.data.stream import stacked
+
+from .pictures import make_folder
+from .report import RESULTS, ROOT, circumstances, save
+
+COLUMNS = "case", "figure", "value", "unit"
+FILES, SIDE = 100_000, 128
+PHOTOGRAPHS, BATCH, VIEW, TURNS = 512, 64, 224, 5
+
+
+def first_step(data: Path, *more: str, watch: float = 8.0) -> tuple[float, float]:
+    """Seconds from the start of the command to the checkpoint of its first step, and the peak of
+    its memory in MB until some seconds later."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable, "-m", "fastcl.cli", "pretrain", "--method", "simclr", "--backbone",
+            "small", "--batch-size", "16", "--devices", "1", "--checkpoint-every", "1", "--data",
+            str(data), "--out", folder, *more,
+        ]  # fmt: skip
+        started = time.perf_counter()
+        process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)
+        while not (Path(folder) / "checkpoint.pt").exists() and process.poll() is None:
+            time.sleep(0.02)
+        seconds = time.perf_counter() - started
+        status, peak = Path(f"/proc/{process.pid}/status"), 0.0
+        while process.poll() is None and time.perf_counter() - started < seconds + watch:
+            lines = dict(line.split(":", 1) for line in status.read_text().splitlines())
+            peak = float(lines.get("VmHWM", "0 kB").split()[0]) / 1e3
+            time.sleep(0.1)
+        process.terminate()
+        process.wait()
+    return seconds, peak
+
+
+def folder_case(root: Path) -> list[tuple]:
+    data = make_folder(root / "many", FILES, SIDE, SIDE)
+    few_seconds, few = first_step(data, "--limit", "200")
+    seconds, peak = first_step(data)
+    return [
+        (f"{FILES:,} files", "first step after", seconds, "s"),
+        (f"{FILES:,} files", "first step of 200 of them after", few_seconds, "s"),
+        (f"{FILES:,} files", "memory above 200 of them", peak - few, "MB"),
+    ]
+
+
+def back_to_back(source: Folder, threads: int) -> float:
+    """Images/s of reading, decoding and resizing on threads that never wait for each other."""
+
+    def work(index: np.ndarray) -> None:
+        for i in index:
+            to_square(read_pixels(source, int(i)), VIEW)
+
+    started = time.perf_counter()
+    with ThreadPoolExecutor(threads) as pool:
+        list(pool.map(work, np.array_split(np.arange(len(source)), threads)))
+    return len(source) / (time.perf_counter() - started)
+
+
+def loaded(source: Folder, threads: int) -> tuple[float, str]:
+    """The same through the loader, in batches; and its slowest stage."""
+    order = Order(len(source), BATCH, seed=0)
+    loader = Loader(
+        source, order, stacked, each=lambda pixels: to_square(pixels, VIEW), threads=threads
+    )
+    started = time.perf_counter()
+    count = sum(len(batch.images) for batch in loader.batches())
+    return count / (time.perf_counter() - started), loader.slowest()
+
+
+def loader_case(root: Path) -> list[tuple]:
+    source = Folder(make_folder(root / "photographs", PHOTOGRAPHS, 375, 500))
+    threads = len(os.sched_getaffinity(0))
+    alone, through = [], []
+    for _ in range(TURNS):
+        alone.append(back_to_back(source, threads))
+        through.append(loaded(source, threads)[0])
+    case = f"500 x 375 to {VIEW}, {threads} threads"
+    ratios = [b / a for a, b in zip(alone, through, strict=True)]
+    return [
+        (case, "back to back", float(np.median(alone)), "images/s"),
+        (case, "loader", float(np.median(through)), "images/s"),
+        (case, "loader over back to back", float(np.median(ratios)), ""),
+    ]
+
+
+CASES = {"folder": folder_case, "loader": loader_case}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cases", nargs="+", choices=CASES, default=list(CASES))
+    parser.add_argument("--pictures", type=Path, default=ROOT / "build" / "pictures")
+    arguments = parser.parse_args()
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    rows = []
+    for name in arguments.cases:
+        where = circumstances("cpu")
+        for row in CASES[name](arguments.pictures):
+            rows.append(where | dict(zip(COLUMNS, row, strict=True)))
+            print(*row, flush=True)
+    save(rows, RESULTS / "throughput.csv", COLUMNS)
+
+
+if __name__ == "__main__":
+    main()
