@@ -13,6 +13,7 @@ from ..version import __version__
 from . import choices
 from .device import device_named
 from .ending import fail, one_line
+from .export import export
 from .extras import missing, remedy
 
 app = typer.Typer(
@@ -241,6 +242,9 @@ def distill(
         f"accuracy {done.accuracy:.1%}, student {done.network}: {run / DISTILLED}",
         markup=False, soft_wrap=True,
     )  # fmt: skip
+
+
+app.command()(export)
 
 
 @app.command("warm-up")

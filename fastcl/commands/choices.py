@@ -18,6 +18,10 @@ PRESETS = (
 Preset = StrEnum("Preset", [(name, name) for name in PRESETS])
 SIMCLR = Preset("simclr")
 
+# Those of `fastcl.pretrain.export`.
+FORMATS = "timm", "torchvision", "onnx", "hub-folder"
+Format = StrEnum("Format", [(name, name) for name in FORMATS])
+
 
 class Dtype(StrEnum):
     bfloat16 = "bfloat16"

@@ -11,6 +11,9 @@ from .resnet import resnet18, resnet50
 # Below this side the ImageNet stem (stride 4 before the first block) leaves too few positions.
 IMAGENET_STEM_FROM = 96
 
+# What torchvision calls the last layer, depending on the family.
+CLASSIFIERS = "fc", "classifier", "heads", "head"
+
 CHOICES = (
     "small, resnet18, resnet50, timm:NAME or torchvision:NAME, or lab: or lightness: before one"
 )
@@ -145,16 +148,17 @@ def _of_size(name: str, size: int, create, *given, **options) -> nn.Module:
     """Transformers are built for one size of images, which most convolutional networks have no
     argument for."""
     try:
-        return create(*given, **options, **{name: size})
+        network = create(*given, **options, **{name: size})
     except TypeError as error:
         if name not in str(error):
             raise
         return create(*given, **options)
+    network.size_option = name  # whoever builds it again needs it
+    return network
 
 
 def _drop_classifier(network: nn.Module, model: str) -> None:
-    """torchvision names the last layer fc, classifier, heads or head, depending on the family."""
-    for name in ("fc", "classifier", "heads", "head"):
+    for name in CLASSIFIERS:
         if hasattr(network, name):
             setattr(network, name, nn.Identity())
             return

@@ -27,12 +27,13 @@ BAD = "bad_images.txt"
 SCORED = 20_000  # images of each split at most, where they have to be read and decoded for it
 UNTIL = "until_epoch"
 UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1}
-# What pretrain, evaluate, finetune and distill leave in a run folder.
-FOLDERS = ("evaluation", "finetuned", "distilled")
+# What pretrain, evaluate, finetune, distill and export leave in a run folder.
+FOLDERS = ("evaluation", "finetuned", "distilled", "exported/hub-folder", "exported")
 LEFT = (
     checkpoint.NAME, "metrics.csv", CURVES, EMBEDDING, WEIGHTS, RESULTS, "evaluation.json",
     "report.html", BAD, f"*-{BAD}", "evaluation/*.png", *(f"{f}/*.safetensors" for f in FOLDERS),
-    *(f"{f}/{RESULTS}" for f in FOLDERS),
+    *(f"{f}/{RESULTS}" for f in FOLDERS), "exported/*.onnx", "exported/hub-folder/config.json",
+    "exported/hub-folder/README.md",
 )  # fmt: skip
 
 

@@ -184,7 +184,8 @@ def load_backbone(path: str | Path) -> tuple[nn.Module, Preprocessing]:
     """The network of a file that `fastcl pretrain`, `finetune` or `distill` wrote.
 
     Args:
-        path: The safetensors file, or a run folder, which stands for its backbone.
+        path: The safetensors file, or a folder, which stands for the backbone in it: of a run, or
+            made by `fastcl export --to hub-folder`.
 
     Returns:
         The backbone, without a classifier, on the CPU in evaluation mode, and what turns a
@@ -196,7 +197,9 @@ def load_backbone(path: str | Path) -> tuple[nn.Module, Preprocessing]:
         ImportError: The library that has the network is not installed.
     """
     path = Path(path)
-    path = path / "backbone.safetensors" if path.is_dir() else path
+    if path.is_dir():
+        hub = path / "model.safetensors"
+        path = hub if hub.exists() else path / "backbone.safetensors"
     facts, state = read_weights(path)
     with torch.random.fork_rng(devices=[]):  # the random weights are replaced at once
         network, _ = build_backbone(
