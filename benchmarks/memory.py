@@ -2,6 +2,7 @@
 
 import ctypes
 import gc
+from collections.abc import Callable
 
 import torch
 
@@ -32,13 +33,17 @@ def extra_memory(case: Case | Update, function: Function, inputs: dict, device: 
         case.step(function, inputs)
         torch.cuda.synchronize()
         return max(0.0, torch.cuda.max_memory_allocated() - before - case.kept())
-    ctypes.CDLL(None).malloc_trim(0)  # or freed memory would hide what the step asks for
+    return max(0.0, growth(lambda: case.step(function, inputs)) - case.kept())
+
+
+def growth(call: Callable[[], object]) -> int:
+    """Bytes by which the resident set of this process is larger at the peak of a call."""
+    ctypes.CDLL(None).malloc_trim(0)  # or freed memory would hide what the call asks for
     with open("/proc/self/clear_refs", "w") as file:
         file.write("5")  # resets the peak
     before = _kilobytes("/proc/self/status", "VmRSS")
-    case.step(function, inputs)
-    peak = _kilobytes("/proc/self/status", "VmHWM")
-    return max(0.0, (peak - before) * 1024 - case.kept())
+    call()
+    return (_kilobytes("/proc/self/status", "VmHWM") - before) * 1024
 
 
 def _kilobytes(path: str, key: str) -> int:

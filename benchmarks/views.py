@@ -8,7 +8,6 @@ results/views.md and the README.
 """
 
 import argparse
-import resource
 import statistics
 import time
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from fastcl import views
 from fastcl.functional.packed import Packed
 
 from . import report, view_peers, view_table
+from .memory import growth
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 SMALL, BATCH = 32, 512
@@ -183,14 +183,11 @@ def threads(record: Packed, budget: float) -> list[dict]:
 
 
 def extra_memory(image: torch.Tensor, batch: int) -> float:
-    """MB above the output of a call on a batch, the most that the process ever had."""
+    """MB above images and output at the peak of a call on a batch."""
     images = image.expand(batch, *image.shape).contiguous()
     make = views.SimCLR(224)
-    output = torch.ones(2, batch, 3, 224, 224)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    del output
-    make(images)
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    make(images[:1])
+    return (growth(lambda: make(images)) - 2 * batch * 3 * 224 * 224 * 4) / 1e6
 
 
 def main() -> None:
