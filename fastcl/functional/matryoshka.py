@@ -22,8 +22,8 @@ def matryoshka(
     """InfoNCE of the first features of query and key, at every width by itself.
 
     Equal to ``sum(weight * info_nce(query[:, :w], key[:, :w]) for w, weight in zip(widths,
-    weights))``; rows are divided by their length at every width. All widths go through the tiles
-    together: the similarities of one are those of the narrower one plus a few products.
+    weights))``; rows are divided by their length at every width. On the CPU all widths go
+    through the tiles together: similarities of one are the narrower one's plus a few products.
 
     Args:
         query: `[n, d]`.
