@@ -53,7 +53,8 @@ def resized(
     THREE: tl.constexpr,
 ):
     """Three channels of the pixels, or one in the place of each: [ROWS, COLUMNS]."""
-    column = tl.where(mirror, size - 1 - column, column)
+    # Beyond the border a mirrored column would lie before the first pixel.
+    column = tl.where(mirror, tl.maximum(size - 1 - column, 0), column)
     y, rows, above, inverse_y, most_y = _axis(row, height, size)
     z, columns, before, inverse_x, most_x = _axis(column, width, size)
     total_y, total_x = tl.zeros_like(above), tl.zeros_like(before)
