@@ -156,8 +156,14 @@ def inverse(name: str, value: float | Tensor, device: torch.device) -> float | T
     """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
     if isinstance(value, Tensor):
         scalar(name, value, device)
-        return 1 / (value.reshape(()) if value.dim() else value)
+        above_zero(name, value)
+        return reciprocal(value.reshape(()) if value.dim() else value)
     return 1 / positive(name, value)
+
+
+def reciprocal(x: Tensor) -> Tensor:
+    """One over x, in float32 where 16 bits would round it."""
+    return 1 / (x.float() if x.dtype.itemsize == 2 else x)
 
 
 def count(name: str, value: int) -> None:
@@ -272,6 +278,6 @@ def not_negative(name: str, x: Tensor) -> None:
 
 def above_zero(name: str, x: Tensor) -> None:
     if seen(x) and not ((x > 0) & (x < torch.inf)).all():
-        raise ValueError(
-            f"{name} must be finite and above 0, got {x.min().item()} to {x.max().item()}"
-        )
+        least, most = x.min().item(), x.max().item()
+        got = f"{least} to {most}" if x.numel() > 1 else least
+        raise ValueError(f"{name} must be finite and above 0, got {got}")

@@ -62,7 +62,9 @@ def test_dtypes_and_shapes_of_results(dtype):
     for options in (
         {}, {"temperature": torch.tensor([0.3], dtype=wide)},
         {"row_weight": torch.ones(N).to(wide)},
-        {"temperature": torch.rand(N).to(wide) + 0.1}, {"column_bias": torch.ones(N).to(wide)},
+        {"temperature": torch.rand(N).to(wide) + 0.1},
+        {"temperature": torch.rand(N).to(wide) + 0.1, "targets": (torch.ones(N, 2),) * 2,
+         "positives": "sum"}, {"column_bias": torch.ones(N).to(wide)},
         {"targets": (torch.ones(N, 2).to(wide),) * 2}, {"targets": (torch.ones(N, 2).long(),) * 2},
         {"labels": (labels, labels), "level_weights": torch.ones(1).to(wide)},
         {"labels": (labels, labels), "positives": "sum"}, {"label_smoothing": 0.1},

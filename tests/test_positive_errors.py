@@ -42,6 +42,8 @@ BAD = {
     "temperature 0": (own(temperature=0), ValueError, "temperature must be finite and above 0"),
     "temperature nan": (own(temperature=NAN), ValueError, "temperature must be .* got nan"),
     "temperature of text": (own(temperature="1"), TypeError, "temperature must be a number"),
+    "one temperature of zero": (own(temperature=ONES[0] * 0), ValueError, "temperature .* got 0.0"),
+    "one below": (own(temperature=-ONES[:1]), ValueError, "temperature must be finite and above 0"),
     "temperatures": (own(temperature=torch.ones(3)), ValueError, r"temperature must have shape \["),
     "a temperature of zero": (own(temperature=J.float()), ValueError, "temperature .* above 0, go"),
     "a temperature of nan": (own(temperature=NAN * ONES), ValueError, "temperature must be finite"),
@@ -153,6 +155,10 @@ BAD = {
     "guide of none": (lambda: F.retrieval(A, B, guide=(A, None)), TypeError, r"guide\[1\] must be"),
     "retrieval margin": (lambda: F.retrieval(A, B, margin=NAN), ValueError, "margin must be finit"),
     "no width": (lambda: F.matryoshka(A, B, widths=[]), ValueError, "widths must hold one width"),
+    "one width": (lambda: F.matryoshka(A, B, widths=2), TypeError, "widths must be a sequence"),
+    "one weight": (
+        lambda: F.matryoshka(A, B, widths=[2], weights=1.0), TypeError, "weights must be a sequenc"
+    ),
     "wide": (lambda: F.matryoshka(A, B, widths=[4]), ValueError, "widths must be 3 at most, got 4"),
     "width of zero": (lambda: F.matryoshka(A, B, widths=[0]), ValueError, "widths must be 1 or mo"),
     "weights of widths": (

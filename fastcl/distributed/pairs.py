@@ -1,12 +1,12 @@
 """Rows with a row of their own, over all ranks: InfoNCE, CLIP, SigLIP, MoCo."""
 
-import torch.nn.functional as F
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from .. import _check, functional
 from ..functional import row_products, unit_rows
 from ..functional.moco import check_moco
+from ..functional.rows import softplus
 from ._contrast import contrast
 from ._mean import mean_contrast
 from ._plan import agree, global_ids, global_mean, mean, shared
@@ -52,7 +52,7 @@ def info_nce(
     scale = 1 / temperature
     if ids is not None and duplicates == "ignore":
         lse, _, _ = contrast(q, k, ids, plan, scale=scale, negatives_only=True)
-        return global_mean(F.softplus(lse - shared(scale, plan) * row_products(q, k)), plan)
+        return global_mean(softplus(lse - shared(scale, plan) * row_products(q, k)), plan)
     ids = global_ids(plan, q.device) if ids is None else ids
     if plan.mode == "gather" and not isinstance(scale, Tensor):
         return mean_contrast(q, k, ids, plan, scale=scale)
@@ -98,7 +98,7 @@ def clip(
     if ids is not None and duplicates == "ignore":
         rows, _, cols = contrast(q, k, ids, plan, scale=logit_scale, both=True, negatives_only=True)
         own = shared(logit_scale, plan) * row_products(q, k)
-        return global_mean((F.softplus(rows - own) + F.softplus(cols - own)) / 2, plan)
+        return global_mean((softplus(rows - own) + softplus(cols - own)) / 2, plan)
     ids = global_ids(plan, q.device) if ids is None else ids
     loss, _, col_loss = contrast(q, k, ids, plan, scale=logit_scale, both=True)
     return global_mean((loss + col_loss) / 2, plan)
@@ -153,7 +153,7 @@ def siglip(
     if not ignore:
         return loss
     own = shared(logit_scale, plan) * row_products(q, k) + shared(logit_bias, plan)
-    return loss + global_mean(F.softplus(-own), plan)
+    return loss + global_mean(softplus(-own), plan)
 
 
 def moco(

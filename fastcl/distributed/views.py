@@ -7,6 +7,7 @@ from torch.distributed import ProcessGroup
 
 from .. import _check, functional
 from ..functional import row_products, unit_rows
+from ..functional.rows import softplus
 from ._blocks import Plan
 from ._contrast import contrast
 from ._plan import agree, global_ids, global_mean, shared
@@ -53,7 +54,7 @@ def _losses(
         z, None, ids, twice, scale=scale, positives_in=positives_in, negatives_only=ignore
     )
     if ignore:  # the other view comes back
-        loss = F.softplus(loss - shared(scale, plan) * row_products(z, z.roll(z0.shape[0], 0)))
+        loss = softplus(loss - shared(scale, plan) * row_products(z, z.roll(z0.shape[0], 0)))
     return loss.view(2, -1)
 
 

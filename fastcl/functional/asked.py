@@ -80,6 +80,7 @@ def asked(
         query, key, temperature, level_weights, targets, pairs, row_weight, column_bias
     ))  # fmt: skip
     scale, row_scale = inverse_temperature(temperature, n, device)
+    row_scale = None if row_scale is None else row_scale.to(dtype)
     if labels is not None:
         labels = _two("labels", labels, itself)
         labels = _labels(labels, (n, m), device)

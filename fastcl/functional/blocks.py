@@ -15,6 +15,7 @@ from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
 from .asked import Asked
 from .product import product
+from .rows import held_to
 from .unit_rows import unit_rows
 
 # Logits of a block: 8 MB of float32, a few of which live at the same time.
@@ -181,6 +182,7 @@ def _left_out(x: Asked, judge: Tensor, y: Tensor) -> Tensor:
     """Columns above the one positive of the row by more than the margin."""
     several = (y > 0).sum(1)
     if not torch.compiler.is_compiling() and y.device.type == "cpu" and not (several == 1).all():
-        raise ValueError("margin and guide take one positive per row, pairs name more or none")
-    limit = (judge * (y > 0)).sum(1, keepdim=True) + x.margin
+        kind = "pairs" if x.pairs is not None else "labels"
+        raise ValueError(f"margin and guide take one positive per row, {kind} name more or none")
+    limit = held_to((judge * (y > 0)).sum(1, keepdim=True), x.margin)
     return (judge > limit) & (y == 0)

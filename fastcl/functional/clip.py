@@ -1,6 +1,5 @@
 """Two modalities: CLIP."""
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
@@ -8,7 +7,7 @@ from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype
 from .contrast import contrast
-from .rows import row_products
+from .rows import row_products, softplus
 from .unit_rows import unit_rows
 
 
@@ -75,4 +74,4 @@ def _without_duplicates(image, text, scale, ids):
     result = row_losses(problem(image, text, scale=scale, ids=ids, **options))
     own = scale * row_products(image, text)
     others = result.loss + result.positive, result.col_loss + result.col_positive
-    return sum(F.softplus(lse - own).mean() for lse in others) / 2
+    return sum(softplus(lse - own).mean() for lse in others) / 2

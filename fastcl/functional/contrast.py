@@ -8,7 +8,7 @@ from ..contrast.problem import problem
 from . import blocks
 from .asked import Asked, asked, shares_something
 from .contrast_ways import beside_lse, by_ids, joined, limited_to_margin, summed_labels
-from .rows import row_products
+from .rows import held_to, row_products, wide
 from .unit_rows import unit_rows
 
 
@@ -95,7 +95,9 @@ def of(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tensor:
     # Of thin factors of y the sum under the logarithm is not known, and in the order of labels the
     # host asks for their number, which a graph cannot.
     asks = x.labels is not None and torch.compiler.is_compiling()
-    if (limited and not x.by_ids) or (x.summed and (x.targets is not None or asks)):
+    # The operators know the similarities of rows with a bias or a temperature by cosines alone.
+    raw = not (normalize or x.plain or x.guide is not None)
+    if (limited and (raw or not x.by_ids)) or (x.summed and (x.targets is not None or asks)):
         return joined(x, blocks.losses(x, query, key))
     if limited:
         return limited_to_margin(x, query, key)
@@ -127,10 +129,10 @@ def false_negatives(
         query, key, 1.0, None, None, None, None, "mean", None, None, margin, guide, 0.0, False,
         "none",
     )  # fmt: skip
-    q, k = (query, key) if x.guide is None else x.guide
+    q, k = (query, key) if x.guide is None else wide(x.guide, query)
     if normalize or x.guide is not None:
         q, k = unit_rows(q), unit_rows(k)
-    pivot = row_products(q, k) + margin
+    pivot = held_to(row_products(q, k), margin)
     with torch.no_grad():
         p = problem(q, k, scale=1.0, diagonal=True, normalize=False)
         return row_losses(p, pivot=pivot).rank

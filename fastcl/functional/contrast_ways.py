@@ -1,7 +1,6 @@
 """The ways of `contrast`: what the operators know by themselves, and what goes beside them."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ..contrast.node import mean_loss, row_losses
@@ -12,7 +11,7 @@ from .asked import Asked
 from .levels import of_labels
 from .pairs import log_sum_by_row, pair_products
 from .positives import Rows, sides
-from .rows import reduced, row_products
+from .rows import held_to, reduced, row_products, softplus, wide
 from .unit_rows import unit_rows
 
 # Rows are filled up to a multiple: whole vectors, and what a bulk copy is aligned to.
@@ -128,6 +127,7 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     if _row_by_row(x) or any(count.requires_grad for count, _ in both):
         found = row_losses(problem(q, columns, **options), products=products)
         lse = [found.loss + found.positive, found.col_loss][: len(both)]
+        lse = [torch.where(sums == -torch.inf, 0, sums) for sums in lse]  # of a row alone
         return joined(x, [
             _weighted(sums, count) - positive
             for sums, (count, positive) in zip(lse, both, strict=True)
@@ -157,7 +157,7 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
             p = problem(a, None if alone else b, ids=ids[0] if alone else ids, **options)
             others, some = row_losses(p), positive != -torch.inf
             away = others.loss + others.positive - torch.where(some, positive, 0)
-            total = total + share * torch.where(some, F.softplus(away), 0)
+            total = total + share * torch.where(some, softplus(away), 0)
         losses.append(total)
     return joined(x, losses)
 
@@ -225,11 +225,13 @@ def limited_to_margin(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
 def _held(x: Asked, q, k, guide, turned: bool, itself: bool) -> Problem:
     """One direction of it."""
     ids, partner = _partners(x, q, turned, itself)
-    own, judges = (k, (q, k)) if guide is None else (k, [unit_rows(rows) for rows in guide])
+    own, judges = k, (q, k)
+    if guide is not None:
+        judges = [unit_rows(rows) for rows in wide(guide, q)]
     a, b = judges
     if partner is not None:
         own, b = own[partner], b[partner]
-    limit = row_products(a.detach(), b.detach()) + x.margin
+    limit = held_to(row_products(a.detach(), b.detach()), x.margin)
     weight = None if _row_by_row(x) else x.row_weight
     return problem(
         q, k, own=own, ids=ids, scale=x.scale, limit=limit, guide=guide, unit=x.plain,

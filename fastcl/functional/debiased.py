@@ -3,13 +3,12 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
-from .rows import row_products
+from .rows import row_products, softplus
 from .unit_rows import unit_rows
 
 
@@ -115,4 +114,4 @@ def _weighted(z0, z1, temperature, tau_plus, beta, normalize) -> Tensor:
         share = torch.where(left, torch.exp(taken - torch.where(left, away, taken + 1)), 0)
         away = torch.where(left, away + torch.log1p(-share), -torch.inf) - math.log(1 - tau_plus)
     least = count - scale - positive
-    return F.softplus(torch.where(away > least, away, least)).mean()
+    return softplus(torch.where(away > least, away, least)).mean()

@@ -3,7 +3,6 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
@@ -11,6 +10,7 @@ from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..contrast.sigmoid import sigmoid_sum
 from ..reference import accumulate_dtype, no_autocast
+from .rows import softplus
 
 
 def _rows(
@@ -69,7 +69,7 @@ def dim_jsd(
     # All pairs with the weight of a negative, then what the few positives lack: no difference.
     pairs = problem(q, k, scale=1.0, ids=ids, normalize=False)
     everything = sigmoid_sum(pairs) / (own.numel() * (n - 1))
-    return everything + F.softplus(-own).mean() * ((n - 2) / (n - 1)) - 2 * math.log(2)
+    return everything + softplus(-own).mean() * ((n - 2) / (n - 1)) - 2 * math.log(2)
 
 
 def dim_nce(
@@ -106,7 +106,7 @@ def dim_nce(
     others = _log_sums(q, k, ids).view(own.shape[0], own.shape[1], 1)
     if self_logit != -math.inf:
         others = torch.logaddexp(others, others.new_tensor(self_logit + math.log(own.shape[2])))
-    return F.softplus(others - own).mean()
+    return softplus(others - own).mean()
 
 
 def dim_dv(

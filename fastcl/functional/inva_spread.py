@@ -3,13 +3,12 @@
 import math
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.gradients import refuse_second_derivative
 from ..reference import accumulate_dtype, no_autocast
-from .rows import inverse_temperature, times_scale
+from .rows import inverse_temperature, softplus, times_scale
 from .unit_rows import unit_rows
 
 # Logits formed at once: 8 MB of float32, a few dozen of which live at the same time.
@@ -112,7 +111,7 @@ def _rows(
         rest = torch.logaddexp(fair, top + math.log(weight - 1))
     if weight < 1:
         rest = fair + torch.log1p((weight - 1) * (top - fair).exp())
-    loss = F.softplus(t.logsumexp(1) + log_weight - positive)  # -log p of the partner
+    loss = softplus(t.logsumexp(1) + log_weight - positive)  # -log p of the partner
     log_z = positive + loss
     p = (others - log_z[:, None]).exp()  # of the negatives but top
     log_q = torch.log1p(-p).sum(1) + rest - log_z

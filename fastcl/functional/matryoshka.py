@@ -45,22 +45,29 @@ def matryoshka(
     """
     _check.no_transform()
     _check.pairs("key", key, "query", query)
-    by_width = _checked(list(widths), weights, query.shape[1])
+    by_width = _checked(widths, weights, query.shape[1])
     scale = _check.inverse("temperature", temperature, query.device)
     groups = [by_width[i : i + TOGETHER] for i in range(0, len(by_width), TOGETHER)]
     first, *more = [nested_mean(query, key, scale, *zip(*x, strict=True)) for x in groups]
     return sum(more, first)
 
 
+def _listed(name: str, x) -> list:
+    if not isinstance(x, Sequence):
+        raise TypeError(f"{name} must be a sequence of numbers, got {type(x).__name__}")
+    return list(x)
+
+
 def _checked(widths, weights, d: int) -> list[tuple[int, float]]:
     """Rising widths and their weights; what has weight zero takes no part."""
+    widths = _listed("widths", widths)
     if not widths:
         raise ValueError("widths must hold one width at least")
     for w in widths:
         _check.count("widths", w)
         if w > d:
             raise ValueError(f"widths must be {d} at most, got {w}")
-    weights = [1.0] * len(widths) if weights is None else list(weights)
+    weights = [1.0] * len(widths) if weights is None else _listed("weights", weights)
     if len(weights) != len(widths):
         raise ValueError(f"weights must be as many as widths, {len(widths)}, got {len(weights)}")
     for weight in weights:

@@ -1,13 +1,13 @@
 """Several positives per row, any of which may be the right one: MIL-NCE."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype, no_autocast
+from .rows import softplus
 from .unit_rows import unit_rows
 
 
@@ -58,4 +58,4 @@ def mil_nce(
     dtype = accumulate_dtype(q.dtype)
     with no_autocast(q):
         own = torch.einsum("nd,npd->np", q.to(dtype), k.view(n, p, d).to(dtype)) * scale
-    return F.softplus(others.loss + others.positive - own.logsumexp(1)).mean()
+    return softplus(others.loss + others.positive - own.logsumexp(1)).mean()

@@ -85,11 +85,11 @@ def of_pairs(
 
 
 def all_columns(rows: Rows) -> Sums:
-    """Every column but the row itself, as label smoothing has it."""
+    """Every column but the row itself, as label smoothing has it; of none the sum is zero."""
     count, total = len(rows.k), (rows.q * rows.k.sum(0)).sum(1)
     if rows.itself:
         count, total = count - 1, total - rows.own
-    return torch.full_like(total, count), total
+    return torch.full_like(total, max(count, 1)), total
 
 
 def log_sums_of_labels(

@@ -1,14 +1,13 @@
 """Queries and documents: InfoNCE with all blocks of the batch, and false negatives left out."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype, no_autocast
-from .rows import log_sum, row_products
+from .rows import held_to, log_sum, row_products, softplus, wide
 from .unit_rows import unit_rows
 
 
@@ -68,14 +67,17 @@ def retrieval(
     own = row_products(q, d)
     limit = None
     if margin is not None:
-        limit = (own.detach() if judges is None else row_products(*judges)) + margin
+        limit = own.detach()
+        if judges is not None:
+            limit = row_products(*(unit_rows(x) for x in wide(judges, query)))
+        limit = held_to(limit, margin)
     gq, gd = (None, None) if judges is None else judges
     blocks = [(q, d, gq, gd)]
     blocks += [(q, q, gq, gq)] * query_query + [(d, d, gd, gd)] * document_document
     sums = [_others(*block, scale, limit) for block in blocks]
     if hard is not None:
         sums.append(_hard(q, hard, hard_judge, gq, scale, limit, normalize))
-    return F.softplus(log_sum(torch.stack(sums), 0) - scale * own).mean()
+    return softplus(log_sum(torch.stack(sums), 0) - scale * own).mean()
 
 
 def _others(rows, columns, row_guide, col_guide, scale, limit) -> Tensor:
@@ -100,13 +102,15 @@ def _hard(q, hard, judge, row_guide, scale, limit, normalize) -> Tensor:
         if limit is not None:
             found = s.detach()
             if judge is not None:
-                found = torch.einsum("ng,nhg->nh", row_guide.to(dtype), judge.to(dtype))
+                a = unit_rows(row_guide.to(dtype))
+                b = unit_rows(judge.flatten(0, 1).to(dtype)).view(judge.shape)
+                found = torch.einsum("ng,nhg->nh", a, b)
             s = torch.where(found > limit[:, None], -torch.inf, s)
     return log_sum(scale * s, 1)
 
 
 def _guide(guide, hard, query):
-    """Unit rows of queries and documents, and of hard negatives."""
+    """Of queries and documents, and of hard negatives."""
     if hard is not None:
         _check.array("hard", hard, 3, "[rows, negatives, width]", ("query", query))
         if len(hard) != len(query) or hard.shape[2] != query.shape[1]:
@@ -135,5 +139,4 @@ def _guide(guide, hard, query):
             raise ValueError(
                 f"guide[2] must have shape {[*hard.shape[:2], a.shape[1]]}, got {list(judge.shape)}"
             )
-        judge = unit_rows(judge.flatten(0, 1)).view(judge.shape)
-    return (unit_rows(a), unit_rows(b)), judge
+    return (a, b), judge

@@ -1,11 +1,15 @@
 """What the losses do with rows before and after the contrast."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..reference import accumulate_dtype
 from .unit_rows import unit_rows
+
+# By how much rounding may tell two products of unit rows apart that are the same.
+ULPS = 16
 
 
 def row_products(a: Tensor, b: Tensor) -> Tensor:
@@ -22,6 +26,19 @@ def row_products(a: Tensor, b: Tensor) -> Tensor:
     """
     dtype = accumulate_dtype(a.dtype)
     return (a.to(dtype) * b.to(dtype)).sum(1)
+
+
+def wide(sides: tuple[Tensor, Tensor], rows: Tensor) -> list[Tensor]:
+    """In the dtype that products of the rows accumulate in."""
+    return [x.to(accumulate_dtype(rows.dtype)) for x in sides]
+
+
+def held_to(own: Tensor, margin: float) -> Tensor:  # [n] -> [n]
+    """What the similarities of a row are held to: its positive's and the margin.
+
+    Another column of the same similarity stays below, though its product is rounded otherwise.
+    """
+    return own + (margin + ULPS * torch.finfo(own.dtype).eps)
 
 
 def crossed_cosines(
@@ -57,6 +74,11 @@ def log_sum(s: Tensor, dim: int) -> Tensor:
     return torch.where(some, sums, -torch.inf).squeeze(dim)
 
 
+def softplus(x: Tensor) -> Tensor:
+    """log(1 + exp(x)) to the last digit of float64: torch takes x itself from 20 on."""
+    return F.softplus(x, threshold=40)
+
+
 def inverse_temperature(
     temperature: float | Tensor,  # [] or [n]
     n: int,
@@ -67,7 +89,7 @@ def inverse_temperature(
         return _check.inverse("temperature", temperature, device), None
     _check.vector("temperature", temperature, n, device)
     _check.above_zero("temperature", temperature)
-    return 1.0, 1 / temperature
+    return 1.0, _check.reciprocal(temperature)
 
 
 def times_scale(

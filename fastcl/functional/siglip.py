@@ -1,13 +1,12 @@
 """Two modalities without a softmax: SigLIP."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.problem import problem
 from ..contrast.sigmoid import sigmoid_sum
-from .rows import row_products
+from .rows import row_products, softplus
 from .unit_rows import unit_rows
 
 
@@ -62,5 +61,5 @@ def siglip(
     total = sigmoid_sum(pairs, logit_bias)
     if ignore:  # pairs of equal id are left out of the sum, and the own pairs come back
         own = logit_scale * row_products(image, text) + logit_bias
-        total = total + F.softplus(-own).sum()
+        total = total + softplus(-own).sum()
     return total / image.shape[0]

@@ -1,14 +1,13 @@
 """Sentences: SimCSE, with hard negatives."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from .info_nce import info_nce
-from .rows import inverse_temperature, row_products, times_scale
+from .rows import inverse_temperature, row_products, softplus, times_scale
 from .unit_rows import unit_rows
 
 
@@ -74,7 +73,7 @@ def sim_cse(
     ids = ids, ids.repeat(2)
     found = row_losses(problem(q, k, own=k[:n], ids=ids, **options))
     away = scale * row_products(q, k[n:]) - found.positive
-    return (found.loss + F.softplus(away + hard_weight - found.loss)).mean()
+    return (found.loss + softplus(away + hard_weight - found.loss)).mean()
 
 
 def _with_duplicates(q, k, hard, options, hard_weight, ids, own):
@@ -84,4 +83,4 @@ def _with_duplicates(q, k, hard, options, hard_weight, ids, own):
     rows = torch.arange(q.shape[0], device=q.device)
     far = row_losses(problem(q, hard, ids=rows, positives_in=False, **options))
     lse = torch.logaddexp(far.loss + far.positive, far.positive + hard_weight)
-    return (near.loss + F.softplus(lse - (near.loss + near.positive))).mean()
+    return (near.loss + softplus(lse - (near.loss + near.positive))).mean()

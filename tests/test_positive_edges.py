@@ -1,0 +1,67 @@
+"""The general contrast where rounding decides: ties, a row alone, long logits, 16 bits."""
+
+import pytest
+import torch
+from positive_draws import normal
+
+import fastcl.functional as F
+
+close = torch.testing.assert_close
+
+
+def drawn(n, seed, d=6):
+    torch.manual_seed(seed)
+    return normal(n, d), normal(n, d)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+def test_the_same_column_twice_is_no_false_negative(dtype):
+    """Of a guide, and of the rows, whose cosines are those of the positive up to rounding."""
+    query, key = torch.randn(40, 96).to(dtype), torch.randn(20, 96).to(dtype).repeat(2, 1)
+    s = F.unit_rows(query.double()) @ F.unit_rows(key.double()).T
+    above = (s > s.diagonal()[:, None] + 1e-7).sum(1)
+    rows = torch.randn(2, 40, 8)
+    guide = query, key
+    assert torch.equal(F.false_negatives(*rows, guide=guide), above)
+    inside = torch.where(s > s.diagonal()[:, None] + 1e-7, -torch.inf, 0)
+    logits = F.unit_rows(rows[0]) @ F.unit_rows(rows[1]).T / 0.1 + inside
+    want = torch.nn.functional.cross_entropy(logits.float(), torch.arange(40))
+    for pairs in (None, (torch.arange(40), torch.arange(40))):
+        torch.testing.assert_close(F.contrast(*rows, pairs=pairs, guide=guide), want)
+
+
+@pytest.mark.parametrize("bias", [None, torch.ones(1)])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+def test_a_row_alone_has_no_loss(bias, smoothing, reduction):
+    x, shares = torch.randn(1, 4).requires_grad_(), torch.ones(2).requires_grad_()
+    options = {"column_bias": bias, "label_smoothing": smoothing, "reduction": reduction}
+    for positives in (
+        {"labels": torch.zeros(1).long()}, {"pairs": (torch.zeros(1).long(),) * 2},
+        {"labels": torch.zeros(1, 2).long(), "level_weights": shares},
+    ):  # fmt: skip
+        loss = F.contrast(x, **positives, **options).sum()
+        for grad in (loss, *torch.autograd.grad(loss, [x, shares], allow_unused=True)):
+            assert grad is None or (grad == 0).all()
+
+
+def test_losses_of_many_logits_keep_the_digits_of_float64():
+    """Of 20 and more, where exp(-loss) is a rounding of float32."""
+    q = F.unit_rows(drawn(4, 0)[0])
+    k, t = -q + 0.01 * q.roll(1, 0), 0.05
+    loss, ids = F.info_nce(q, k, temperature=t), torch.arange(4)
+    options = {"query_query": False, "document_document": False}
+    close(F.retrieval(q, k, temperature=t, **options), loss, rtol=1e-14, atol=0)
+    close(F.mil_nce(q, k[:, None], temperature=t), loss, rtol=1e-14, atol=0)
+    summed = F.contrast(
+        q, k, labels=(ids, ids), positives="sum", temperature=t, column_bias=torch.zeros(4)
+    )
+    close(summed, loss, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("size", [(), (6,)])
+def test_a_temperature_of_16_bits_is_not_rounded_again(size):
+    t = torch.full(size, 0.1, dtype=torch.bfloat16)
+    q, k = (x.float() for x in drawn(6, 0))
+    close(F.contrast(q, k, temperature=t), F.contrast(q, k, temperature=t.float()))
+    close(F.info_nce(q, k, temperature=t.max()), F.info_nce(q, k, temperature=t.max().item()))
