@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-peers test-oldest test-emulated lint bench bench-scaling bench-peers bench-migration bench-guard clean
+.PHONY: build pretrain test test-fast test-peers test-oldest test-emulated lint types bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -35,6 +35,10 @@ lint: build
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/clang-format --dry-run --Werror $$(git ls-files 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.cu' 'csrc/*.cuh' 'benchmarks/*.c')
+
+# What a user's type checker sees, too: tests/test_types.py.
+types: build
+	$(RUN)/python -m mypy $(ARGS)
 
 bench: build
 	$(RUN)/python -m benchmarks $(ARGS)

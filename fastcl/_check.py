@@ -1,6 +1,7 @@
 """What bad input gets: an error that names the argument, its value and what was expected."""
 
 import math
+from typing import overload
 
 import torch
 from torch import Tensor
@@ -152,6 +153,12 @@ def share(name: str, value: float) -> float:
     return float(value)
 
 
+@overload
+def inverse(name: str, value: Tensor, device: torch.device) -> Tensor: ...
+@overload
+def inverse(name: str, value: float, device: torch.device) -> float: ...
+@overload
+def inverse(name: str, value: float | Tensor, device: torch.device) -> float | Tensor: ...
 def inverse(name: str, value: float | Tensor, device: torch.device) -> float | Tensor:
     """One over a temperature: a number, or a tensor of one element, which receives a gradient."""
     if isinstance(value, Tensor):
@@ -174,7 +181,7 @@ def count(name: str, value: int) -> None:
         raise ValueError(f"{name} must be 1 or more, got {value}")
 
 
-def store(size: int, width: int, dtype, fill: str, fills: tuple[str, ...]) -> None:
+def store(size: int, width: int, dtype: torch.dtype, fill: str, fills: tuple[str, ...]) -> None:
     """Arguments of a module that holds rows [size, width]."""
     count("size", size)
     count("width", width)
@@ -183,7 +190,7 @@ def store(size: int, width: int, dtype, fill: str, fills: tuple[str, ...]) -> No
         raise TypeError(f"dtype must be floating point, got {dtype}")
 
 
-def one_of(name: str, value: str | int, allowed: tuple[str | int, ...]) -> None:
+def one_of(name: str, value: object, allowed: tuple[object, ...]) -> None:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(str, allowed))}, got {value!r}")
 
@@ -257,11 +264,13 @@ def scale(value: float | Tensor, device: torch.device) -> None:
         positive("scale", value)
 
 
-def ids(row_ids, col_ids, n: int, m: int, device: torch.device) -> None:
+def ids(
+    row_ids: Tensor | None, col_ids: Tensor | None, n: int, m: int, device: torch.device
+) -> None:
     """Of rows and columns, or of neither."""
     if (row_ids is None) != (col_ids is None):
         raise ValueError("ids must be given for the rows and for the columns, or for neither")
-    if row_ids is not None:
+    if row_ids is not None and col_ids is not None:
         vector("ids of the rows", row_ids, n, device, integer=True)
         vector("ids of the columns", col_ids, m, device, integer=True)
 

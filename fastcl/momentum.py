@@ -3,6 +3,7 @@
 import copy
 import sys
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -65,6 +66,7 @@ def momentum_update_(
 
 def _parameters(name: str, x: list[Tensor] | nn.Module) -> list[Tensor]:
     if isinstance(x, nn.Module):
+        part: Any
         for part in x.modules():
             if sharded(part):
                 part.reshard()  # what a forward has gathered is a copy
@@ -75,7 +77,7 @@ def _parameters(name: str, x: list[Tensor] | nn.Module) -> list[Tensor]:
 
 
 @torch.no_grad()
-def _shards(target: list[Tensor], online: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+def _shards(target: list[Any], online: list[Any]) -> tuple[list[Tensor], list[Tensor]]:
     """The tensors, or of distributed ones the part in the memory of this rank."""
     for i, (t, o) in enumerate(zip(target, online, strict=True)):
         ways = [(x.device_mesh, x.placements) if _is_sharded(x) else None for x in (t, o)]
@@ -83,7 +85,8 @@ def _shards(target: list[Tensor], online: list[Tensor]) -> tuple[list[Tensor], l
             raise ValueError(
                 f"online[{i}] must be sharded as target[{i}], which is {_way(t)}, got {_way(o)}"
             )
-    return tuple([x.to_local() if _is_sharded(x) else x for x in xs] for xs in (target, online))
+    local = [[x.to_local() if _is_sharded(x) else x for x in xs] for xs in (target, online)]
+    return local[0], local[1]
 
 
 def _is_sharded(x: Tensor) -> bool:
@@ -92,7 +95,7 @@ def _is_sharded(x: Tensor) -> bool:
     return module is not None and isinstance(x, module.DTensor)
 
 
-def _way(x: Tensor) -> str:
+def _way(x: Any) -> str:
     return f"{x.placements} over {x.device_mesh}" if _is_sharded(x) else "whole"
 
 
@@ -105,7 +108,9 @@ def _dense_alike(t: Tensor, o: Tensor) -> bool:
 
 
 @torch.no_grad()
-def _update_(target: list[Tensor], online: list[Tensor], momentum, seed: Tensor | None) -> None:
+def _update_(
+    target: list[Tensor], online: list[Tensor], momentum: float | Tensor, seed: Tensor | None
+) -> None:
     dense_target, dense_online = [], []
     for t, o in zip(target, online, strict=True):
         alike = _dense_alike(t, o)
@@ -202,7 +207,7 @@ class Momentum(nn.Module):
         self._waiting = 0
 
     @torch.no_grad()
-    def forward(self, *args, **kwargs):
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """What the copy makes of the arguments, without gradient."""
         if self.training and not torch.compiler.is_compiling():
             self._waiting += 1

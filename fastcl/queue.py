@@ -1,5 +1,7 @@
 """The ring of older keys of MoCo: a function over two tensors, and the module that holds them."""
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
@@ -128,7 +130,9 @@ class Queue(nn.Module):
         self.register_buffer("rows", self._initial(size, width, dtype, device))
         self.register_buffer("pointer", torch.zeros((), dtype=torch.int64, device=device))
 
-    def _initial(self, size, width, dtype, device) -> Tensor:
+    def _initial(
+        self, size: int, width: int, dtype: torch.dtype, device: torch.device | str | None
+    ) -> Tensor:
         if self.fill == "empty":
             return torch.zeros(size, width, dtype=dtype, device=device)
         return random_rows(size, width, dtype, device)
@@ -185,7 +189,14 @@ class Queue(nn.Module):
         self.pointer.fill_(kept.shape[0])
 
     def _load_from_state_dict(
-        self, state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
     ) -> None:
         saved = state_dict.get(f"{prefix}rows")
         if saved is not None and saved.shape != self.rows.shape:

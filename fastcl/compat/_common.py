@@ -1,6 +1,7 @@
 """What the fronts share: signed scales, what a user replaced, the dtype of the result, the lse."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -109,7 +110,7 @@ def log_sum(
 ) -> Tensor:
     """The log of the sum of the exponentials of every row's logits, [n], in which columns with
     the row's id are left out."""
-    options = {"scale": scale, "ids": ids, "positives_in": False, "unit": unit}
+    options: dict[str, Any] = {"scale": scale, "ids": ids, "positives_in": False, "unit": unit}
     result = row_losses(problem(q, k, **options, normalize=False))
     # Where nothing is left in the sum, the loss is -inf, and so is this.
     return result.loss + result.positive

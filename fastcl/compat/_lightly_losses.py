@@ -1,6 +1,7 @@
 """lightly's NT-Xent with its memory bank, SupCon in its manner, and the cosine of two views."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -98,7 +99,7 @@ class NTXentLoss(nn.Module):
 
     def _against(self, q, k, rows, unit):
         sign, scale = signed_inverse(self.temperature, q.device)
-        options = {"scale": scale, "unit": unit, "normalize": False}
+        options: dict[str, Any] = {"scale": scale, "unit": unit, "normalize": False}
         return mean_loss(problem(times(sign, q), rows.to(q), own=k, **options))[0]
 
     def _in_batch(self, out0, out1):
@@ -111,7 +112,7 @@ class NTXentLoss(nn.Module):
         # Columns of a row's id, itself and its other view, are left out; the view comes back.
         columns, ids = _gathered(z0, z1, gather)
         rows, own = times(sign, torch.cat([z0, z1])), torch.cat([z1, z0])
-        options = {"scale": scale, "ids": ids, "normalize": False}
+        options: dict[str, Any] = {"scale": scale, "ids": ids, "normalize": False}
         return mean_loss(problem(rows, columns, own=own, **options))[0]
 
     def _through_the_bank(self, out0, out1, streamed):

@@ -1,5 +1,7 @@
 """open_clip's SigLIP loss."""
 
+from typing import Literal, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -116,6 +118,34 @@ class SigLipLoss(nn.Module):
             loss = loss + self._loss(images, others, logit_scale, logit_bias, negative_only=True)
         return loss
 
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None,
+        output_dict: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None,
+        *,
+        output_dict: Literal[True],
+    ) -> dict[str, Tensor]: ...
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None,
+        output_dict: bool = ...,
+    ) -> Tensor | dict[str, Tensor]: ...
     def forward(
         self,
         image_features: Tensor,  # [n, d]

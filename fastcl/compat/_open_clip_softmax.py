@@ -1,5 +1,7 @@
 """open_clip's losses with a softmax."""
 
+from typing import Any, Literal, overload
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -115,6 +117,34 @@ class ClipLoss(nn.Module):
             per_image, per_text = per_image + logit_bias, per_text + logit_bias
         return per_image, per_text
 
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = ...,
+        output_dict: Literal[False] = ...,
+    ) -> Tensor: ...
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = ...,
+        *,
+        output_dict: Literal[True],
+    ) -> dict[str, Tensor]: ...
+    @overload
+    def forward(
+        self,
+        image_features: Tensor,
+        text_features: Tensor,
+        logit_scale: Tensor | float,
+        logit_bias: Tensor | float | None = ...,
+        output_dict: bool = ...,
+    ) -> Tensor | dict[str, Tensor]: ...
     def forward(
         self,
         image_features: Tensor,  # [n, d]
@@ -148,6 +178,7 @@ class ClipLoss(nn.Module):
         images, texts, text_rows, image_columns = self._features(image_features, text_features)
         labels = self.get_ground_truth(image_features.device, images.shape[0])
         one_matrix = self.world_size > 1 and not self.local_loss
+        options: dict[str, Any]
         if several(logit_scale):  # one for every row: that of a text is not that of its image
             images, text_rows, scale = logit_scale * images, logit_scale * text_rows, 1.0
         else:

@@ -4,6 +4,8 @@ Subclasses of the library's own: only the step from embeddings to the loss diffe
 6.2.0. Streamed where similarity_fct is cos_sim or dot_score; another takes the library's way.
 """
 
+from typing import Any
+
 import torch
 from sentence_transformers.sentence_transformer import losses
 from sentence_transformers.util import cos_sim, dot_score
@@ -63,7 +65,12 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         if plain and not self.gather_across_devices:
             ids = [torch.arange(len(e), device=e.device) for e in embeddings]
             ids = ids[0] if len(ids[0]) == len(ids[1]) else tuple(ids)
-            options = {"scale": self.scale, "ids": ids, "unit": unit, "normalize": unit}
+            options: dict[str, Any] = {
+                "scale": self.scale,
+                "ids": ids,
+                "unit": unit,
+                "normalize": unit,
+            }
             return mean_loss(problem(*embeddings, **options))[0]
         queries, *docs = [unit_rows(x) if unit else x for x in embeddings]
         rows, own = queries, [docs[0], *docs[1:]]

@@ -1,5 +1,7 @@
 """SupContrast (github.com/HobbitLong/SupContrast): its loss. Mimics commit 66a8fe5."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -68,7 +70,7 @@ class SupConLoss(nn.Module):
                 # Labels of any dtype: equality is all that counts.
                 ids = labels.to(rows.device).reshape(-1).unique(return_inverse=True)[1]
             if is_one(sign):
-                options = {"scale": scale, "unit": False, "normalize": False}
+                options: dict[str, Any] = {"scale": scale, "unit": False, "normalize": False}
                 result = row_losses(problem(rows, ids=ids.repeat(views), **options))
                 losses = torch.where(result.count > 0, result.loss, 0)[:anchors]
             else:

@@ -4,7 +4,7 @@ The n x m matrix is never formed. What a device makes of the problem, by triangl
 strips, with similarities kept or formed again, is decided behind the operators.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -22,9 +22,10 @@ class Contrast(NamedTuple):
     positive: Tensor  # [n] mean positive logit, 0 where a row has none
     count: Tensor  # [n] number of positives
     rank: Tensor  # [n] int64 negatives that score above the pivot, or [0]
-    col_loss: Tensor | None  # [m] the same down the columns where both
-    col_positive: Tensor | None  # [m]
-    col_count: Tensor | None  # [m]
+    # The same down the columns where both, else None: by what was asked, not by what was found.
+    col_loss: Any  # [m]
+    col_positive: Any  # [m]
+    col_count: Any  # [m]
 
 
 class Needs(NamedTuple):

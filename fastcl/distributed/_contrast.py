@@ -4,6 +4,8 @@ Each pair is computed on one rank and serves its row and its column, as in one p
 a rank is that of one process divided by the number of ranks.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -68,7 +70,7 @@ def contrast(
     both: bool = False,
     positives_in: bool = True,
     negatives_only: bool = False,
-) -> tuple[Tensor, Tensor, Tensor | None]:
+) -> tuple[Tensor, Tensor, Any]:
     """Loss [n] and number of positives [n] of this rank's rows, and loss [n] of its columns.
 
     Equal to this rank's part of `contrast.node.row_losses` over the rows of all ranks; with

@@ -3,6 +3,7 @@
 import struct
 import zlib
 from collections.abc import Callable, Mapping
+from typing import Any, overload
 
 import torch
 import torch.distributed as dist
@@ -21,8 +22,8 @@ def agree(
     group: dist.ProcessGroup | None,
     equal: bool,
     check: Callable[[], None],
-    inputs: Mapping[str, Tensor | float],
-    same: Mapping[str, float | str | None],
+    inputs: Mapping[str, Tensor | float | None],
+    same: Mapping[str, object],
     ids: Tensor | None = None,
 ) -> Plan | None:
     """The rows of every rank; None in one process, which has nobody to agree with.
@@ -91,11 +92,11 @@ def agree(
     return Plan(ranks, list(counts), mode)
 
 
-def _needs(x: Tensor | float) -> bool:
+def _needs(x: object) -> bool:
     return isinstance(x, Tensor) and x.requires_grad and torch.is_grad_enabled()
 
 
-def _number(x: Tensor | float | str | None) -> int:
+def _number(x: Any) -> int:
     """An integer that is equal where x is."""
     if x is None or isinstance(x, str):
         return -1 if x is None else zlib.crc32(x.encode())
@@ -123,6 +124,10 @@ class _Shared(torch.autograd.Function):
         return ctx.ranks.sum(grad) / ctx.ranks.size, None
 
 
+@overload
+def shared(x: Tensor, plan: Plan) -> Tensor: ...
+@overload
+def shared(x: Tensor | float, plan: Plan) -> Tensor | float: ...
 def shared(x: Tensor | float, plan: Plan) -> Tensor | float:  # []
     """A number that every rank has, for use with its own rows: exact gradients on every rank."""
     return _Shared.apply(x, plan.ranks) if isinstance(x, Tensor) else x

@@ -1,5 +1,7 @@
 """The general contrast over all ranks."""
 
+from typing import Any
+
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
@@ -41,7 +43,7 @@ def contrast(
     meaning the same on all ranks, and the package's but for mode. A key has as many rows as query
     on the rank. margin and guide take no labels, and a temperature per row not both.
     """
-    options = {
+    options: dict[str, Any] = {
         "temperature": temperature, "labels": labels, "level_weights": level_weights,
         "targets": targets, "pairs": None, "positives": positives, "row_weight": row_weight,
         "column_bias": column_bias, "margin": margin, "guide": guide,

@@ -1,5 +1,7 @@
 """Two modalities: CLIP."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import _check
@@ -64,14 +66,16 @@ def clip(
     if ids is not None and duplicates == "ignore":
         rows = (unit_rows(image), unit_rows(text)) if normalize else (image, text)
         return _without_duplicates(*rows, logit_scale, ids)
-    options = {"scale": logit_scale, "both": True, "normalize": normalize}
+    options: dict[str, Any] = {"scale": logit_scale, "both": True, "normalize": normalize}
     return mean_loss(problem(image, text, ids=ids, diagonal=ids is None, **options))[0]
 
 
-def _without_duplicates(image, text, scale, ids):
+def _without_duplicates(
+    image: Tensor, text: Tensor, scale: Tensor | float, ids: Tensor | None
+) -> Tensor:
     """Pairs of equal id are in no sum; a row's own pair comes back beside it."""
-    options = {"both": True, "positives_in": False, "normalize": False}
+    options: dict[str, Any] = {"both": True, "positives_in": False, "normalize": False}
     result = row_losses(problem(image, text, scale=scale, ids=ids, **options))
     own = scale * row_products(image, text)
-    others = result.loss + result.positive, result.col_loss + result.col_positive
-    return sum(softplus(lse - own).mean() for lse in others) / 2
+    rows, cols = result.loss + result.positive, result.col_loss + result.col_positive
+    return (softplus(rows - own).mean() + softplus(cols - own).mean()) / 2

@@ -1,5 +1,7 @@
 """Two views of a scene with a bank each: contrastive multiview coding."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import _check
@@ -50,7 +52,7 @@ def cmc(
         raise ValueError(
             f"bank_ab must have as many rows as bank_l, {bank_l.shape[0]}, got {bank_ab.shape[0]}"
         )
-    options = {"temperature": temperature, "normalize": normalize}
+    options: dict[str, Any] = {"temperature": temperature, "normalize": normalize}
     return nce(l, bank_ab, index, normalizer=normalizer_l, **options) + nce(
         ab, bank_l, index, normalizer=normalizer_ab, **options
     )

@@ -1,5 +1,7 @@
 """The ways of `contrast`: what the operators know by themselves, and what goes beside them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -49,7 +51,12 @@ def by_ids(x: Asked, query: Tensor, key: Tensor | None, normalize: bool) -> Tens
         normalize = False
     if not x.plain:
         query, key = _matrices(x, query, key)
-    options = {"scale": x.scale, "both": x.both, "normalize": normalize, "unit": x.plain}
+    options: dict[str, Any] = {
+        "scale": x.scale,
+        "both": x.both,
+        "normalize": normalize,
+        "unit": x.plain,
+    }
     if x.diagonal:
         options["diagonal"] = True
     else:
@@ -118,7 +125,12 @@ def beside_lse(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     same, q = k is q, q.to(accumulate_dtype(products))
     k = q if same else k.to(q.dtype)
     rows = sides(q, k, itself)
-    options = {"scale": x.scale, "unit": x.plain, "normalize": False, "both": x.both}
+    options: dict[str, Any] = {
+        "scale": x.scale,
+        "unit": x.plain,
+        "normalize": False,
+        "both": x.both,
+    }
     triangle = itself and x.plain
     if itself and not triangle:  # a row leaves out itself as its positive, which then comes back
         options |= {"ids": torch.arange(len(q), device=q.device), "positives_in": False}
@@ -146,7 +158,12 @@ def summed_labels(x: Asked, query: Tensor, key: Tensor | None) -> Tensor:
     """The logarithm of the sum over the columns of a label, beside that over all others."""
     q, k = _matrices(x, query, key)
     dtype, itself = accumulate_dtype(q.dtype), key is None
-    options = {"scale": x.scale, "unit": x.plain, "normalize": False, "positives_in": False}
+    options: dict[str, Any] = {
+        "scale": x.scale,
+        "unit": x.plain,
+        "normalize": False,
+        "positives_in": False,
+    }
     losses = []
     for a, b, labels in ((q, k, x.labels), (k, q, x.labels[::-1]))[: 1 + x.both]:
         rows, total = sides(a.to(dtype), b.to(dtype), itself), 0

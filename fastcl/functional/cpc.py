@@ -46,9 +46,12 @@ def cpc(
     steps, _, d = future.shape
     if weight.shape != (steps, d, c):
         raise ValueError(f"weight must have shape [{steps}, {d}, {c}], got {list(weight.shape)}")
-    losses, options = [], {"scale": 1.0, "diagonal": True, "unit": False, "normalize": False}
+    losses = []
     for encoding, matrix in zip(future.unbind(), weight.unbind(), strict=True):
         with no_autocast(context):
             prediction = context @ matrix.T
-        losses.append(mean_loss(problem(encoding, prediction, **options))[0])
+        p = problem(
+            encoding, prediction, scale=1.0, diagonal=True, unit=False, normalize=False
+        )  # fmt: skip
+        losses.append(mean_loss(p)[0])
     return torch.stack(losses).mean()

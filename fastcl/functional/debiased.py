@@ -1,6 +1,7 @@
 """Negatives that may be positives: debiased and hard-negative weighted contrastive losses."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -99,7 +100,7 @@ def _weighted(z0, z1, temperature, tau_plus, beta, normalize) -> Tensor:
 
     def log_sum(factor: float) -> Tensor:
         ids = torch.arange(2 * n, device=z.device).remainder_(n)
-        options = {"ids": ids, "positives_in": False, "normalize": False}
+        options: dict[str, Any] = {"ids": ids, "positives_in": False, "normalize": False}
         found = row_losses(problem(z, scale=scale * factor, **options))
         return found.loss + found.positive
 

@@ -1,6 +1,7 @@
 """Local against global features: Deep InfoMax, with three estimators of mutual information."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ def _rows(
     _check.at_least("local", local, 2, "a single sample has no negative")
     q, k = (x.transpose(1, 2).reshape(-1, d) for x in (summary, local))
     sample = torch.arange(n, device=local.device)
-    ids = tuple(sample.repeat_interleave(x.shape[2]) for x in (summary, local))
+    ids = sample.repeat_interleave(summary.shape[2]), sample.repeat_interleave(local.shape[2])
     dtype = accumulate_dtype(local.dtype)
     with no_autocast(local):
         own = summary.transpose(1, 2).to(dtype) @ local.to(dtype)
@@ -35,7 +36,12 @@ def _rows(
 
 def _log_sums(q: Tensor, k: Tensor, ids: tuple[Tensor, Tensor]) -> Tensor:
     """Of every row with the columns of other samples, [n m]."""
-    options = {"scale": 1.0, "positives_in": False, "unit": False, "normalize": False}
+    options: dict[str, Any] = {
+        "scale": 1.0,
+        "positives_in": False,
+        "unit": False,
+        "normalize": False,
+    }
     result = row_losses(problem(q, k, ids=ids, **options))
     return result.loss + result.positive
 

@@ -1,5 +1,7 @@
 """InfoNCE."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,7 +81,7 @@ def info_nce(
     if negatives is not None and negative_mode == "paired":
         q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
         return reduced(_paired(q, k, negatives, scale, normalize), reduction)
-    options = {"scale": scale, "normalize": normalize}
+    options: dict[str, Any] = {"scale": scale, "normalize": normalize}
     if negatives is not None:
         _check.rows("negatives", negatives, ("query", query))
         p = problem(query, negatives, own=key, **options)

@@ -59,8 +59,8 @@ class _Means(torch.autograd.Function):
         positive = F.embedding_bag(at.T, sums, mode="sum", per_sample_weights=weight)
         if itself:
             positive.addcmul_(weight.sum(1, keepdim=True), k, value=-1)
-        sums = sums if ctx.needs_input_grad[2] else None
-        ctx.save_for_backward(q, k, weight, order, group, at, positive, sums)
+        kept = sums if ctx.needs_input_grad[2] else None
+        ctx.save_for_backward(q, k, weight, order, group, at, positive, kept)
         ctx.itself = itself
         return (q * positive).sum(1)
 

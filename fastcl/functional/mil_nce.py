@@ -1,5 +1,7 @@
 """Several positives per row, any of which may be the right one: MIL-NCE."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -53,7 +55,12 @@ def mil_nce(
     q, k = (unit_rows(query), unit_rows(k)) if normalize else (query, k)
     rows = torch.arange(n, device=q.device)
     ids = rows, rows.repeat_interleave(p)
-    options = {"scale": scale, "ids": ids, "positives_in": False, "normalize": False}
+    options: dict[str, Any] = {
+        "scale": scale,
+        "ids": ids,
+        "positives_in": False,
+        "normalize": False,
+    }
     others = row_losses(problem(q, k, **options))
     dtype = accumulate_dtype(q.dtype)
     with no_autocast(q):

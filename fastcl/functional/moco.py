@@ -1,5 +1,7 @@
 """A queue of keys: MoCo."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -55,7 +57,12 @@ def moco(
     scale, row_scale = inverse_temperature(temperature, len(query), query.device)
     both = None if ids is None else (ids, queue_ids)
     key, columns = key.detach(), queue.to(query.dtype)
-    options = {"scale": scale, "ids": both, "unit": row_scale is None, "normalize_k": False}
+    options: dict[str, Any] = {
+        "scale": scale,
+        "ids": both,
+        "unit": row_scale is None,
+        "normalize_k": False,
+    }
     if row_scale is not None:
         query = times_scale(unit_rows(query) if normalize else query, row_scale)
         key, normalize = unit_rows(key) if normalize else key, False

@@ -1,5 +1,7 @@
 """Two views and a momentum encoder without a queue: MoCo v3."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import _check
@@ -43,7 +45,7 @@ def moco_v3(
     _check.pairs("k1", k1, "q1", q1)
     _check.pairs("k2", k2, "q1", q1)
     several = isinstance(temperature, Tensor) and temperature.numel() > 1
-    options = {"temperature": temperature, "normalize": normalize}
+    options: dict[str, Any] = {"temperature": temperature, "normalize": normalize}
     options["reduction"] = "none" if several else "mean"
     loss = info_nce(q1, k2.detach(), **options) + info_nce(q2, k1.detach(), **options)
     return (2 * temperature * loss).mean() if several else 2 * temperature * loss

@@ -1,6 +1,7 @@
 """Sampled noise from a bank: noise-contrastive estimation, and its constant."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -86,17 +87,18 @@ def nce(
         bias = -math.log(_check.positive("normalizer", normalizer))
     offset = None
     if noise is None:
-        expected = k / bank.shape[0]
-        bias -= math.log(expected + EPS)
-        rest = k * math.log1p(EPS / expected)
+        share = k / bank.shape[0]
+        bias -= math.log(share + EPS)
+        rest: Tensor | float = k * math.log1p(EPS / share)
     else:
         _check.vector("noise", noise, bank.shape[0], x.device)
         expected = k * noise.detach().to(accumulate_dtype(x.dtype))
         offset = -(expected + EPS).log()
         rest = (EPS / expected)[index[:, 1:]].log1p().sum(1).mean()
     q = unit_rows(x) if normalize else x.contiguous()
-    if isinstance(scale, Tensor) or row_scale is not None:
-        row_scale = scale.reshape(1) if row_scale is None else row_scale
+    if row_scale is None and isinstance(scale, Tensor):
+        row_scale = scale.reshape(1)
+    if row_scale is not None:
         q, scale = times_scale(q, row_scale), 1.0
     loss = _Nce.apply(q, bank.contiguous(), index.contiguous(), log_normalizer, offset, scale, bias)
     return loss.mean() + rest
@@ -142,6 +144,6 @@ def nce_normalizer(
     _check.rows("x", x)
     _check.bank("bank", bank, x)
     scale = 1 / _check.positive("temperature", temperature)
-    options = {"scale": scale, "normalize": normalize, "normalize_k": False}
+    options: dict[str, Any] = {"scale": scale, "normalize": normalize, "normalize_k": False}
     lse = row_losses(problem(x, bank.to(x.dtype), **options)).loss
     return (lse.logsumexp(0) - math.log(lse.shape[0])).exp()

@@ -1,5 +1,7 @@
 """Two views of every sample: NT-Xent and its decoupled variants."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -28,7 +30,12 @@ def _contrast(
     ids = torch.arange(2 * n, device=z0.device).remainder_(n)  # a row shares it with its other view
     if row_scale is not None:
         return _row_by_row(z0, z1, row_scale, ids, normalize, positives_in)
-    options = {"scale": scale, "ids": ids, "normalize": normalize, "positives_in": positives_in}
+    options: dict[str, Any] = {
+        "scale": scale,
+        "ids": ids,
+        "normalize": normalize,
+        "positives_in": positives_in,
+    }
     return mean_loss(problem((z0, z1), **options))
 
 
@@ -37,7 +44,7 @@ def _row_by_row(z0, z1, row_scale, ids, normalize, positives_in=True) -> tuple[T
     itself and its other view, which comes back."""
     z = unit_rows(z0, z1) if normalize else torch.cat([z0, z1])
     q, own = times_scale(z, row_scale.repeat(2)), z.roll(z0.shape[0], 0)
-    options = {"scale": 1.0, "ids": ids, "unit": False, "normalize": False}
+    options: dict[str, Any] = {"scale": 1.0, "ids": ids, "unit": False, "normalize": False}
     if positives_in:
         return mean_loss(problem(q, z, own=own, **options))
     found = row_losses(problem(q, z, positives_in=False, **options))
@@ -89,11 +96,11 @@ def nt_xent(
     if row_scale is not None and duplicates == "ignore":
         return _row_by_row(z0, z1, row_scale, ids, normalize)[0]
     if row_scale is not None:
-        options = {"labels": ids, "temperature": temperature.repeat(2), "normalize": normalize}
-        return contrast(torch.cat([z0, z1]), **options)
+        each = torch.as_tensor(temperature).repeat(2)
+        return contrast(torch.cat([z0, z1]), labels=ids, temperature=each, normalize=normalize)
     # Where columns of a row's id are left out, the other view comes back.
     own = torch.cat([z1, z0]) if duplicates == "ignore" else None
-    options = {"scale": scale, "ids": ids, "own": own, "normalize": normalize}
+    options: dict[str, Any] = {"scale": scale, "ids": ids, "own": own, "normalize": normalize}
     return mean_loss(problem((z0, z1), **options))[0]
 
 

@@ -6,7 +6,7 @@ and all kinds of y here have sums that are thin products: columns of one label a
 they meet a row, y_ij = <a_i, b_j> makes them a_i (B^T K), a list names its pairs.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -24,7 +24,7 @@ class Rows(NamedTuple):
 
     q: Tensor  # [n, d]
     k: Tensor  # [m, d]
-    own: Tensor | None  # [n] <q_i, k_i> where columns are the rows, and none is its own positive
+    own: Any  # [n] <q_i, k_i> where columns are the rows, and none is its own positive; else None
 
     @property
     def itself(self) -> bool:

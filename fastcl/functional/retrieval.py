@@ -1,5 +1,7 @@
 """Queries and documents: InfoNCE with all blocks of the batch, and false negatives left out."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -87,7 +89,12 @@ def _others(rows, columns, row_guide, col_guide, scale, limit) -> Tensor:
     columns = columns.view_as(columns)
     guide = None if row_guide is None else (row_guide, col_guide)
     ids = torch.arange(len(rows), device=rows.device)
-    options = {"scale": scale, "ids": ids, "positives_in": False, "normalize": False}
+    options: dict[str, Any] = {
+        "scale": scale,
+        "ids": ids,
+        "positives_in": False,
+        "normalize": False,
+    }
     found = row_losses(problem(rows, columns, limit=limit, guide=guide, **options))
     return found.loss + found.positive
 

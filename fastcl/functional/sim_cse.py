@@ -1,5 +1,7 @@
 """Sentences: SimCSE, with hard negatives."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -62,16 +64,15 @@ def sim_cse(
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     n = z0.shape[0]
     q = times_scale(unit_rows(z0) if normalize else z0, row_scale)
-    options = {"scale": scale, "unit": row_scale is None, "normalize": False}
+    options: dict[str, Any] = {"scale": scale, "unit": row_scale is None, "normalize": False}
     if ids is not None:
         k, h = (unit_rows(z1), unit_rows(hard)) if normalize else (z1, hard)
         own = k if duplicates == "ignore" else None
         return _with_duplicates(q, k, h, options, hard_weight, ids, own)
     k = unit_rows(z1, hard) if normalize else torch.cat([z1, hard])
     # A row's own two columns share its id and are left out; both come back one by one.
-    ids = torch.arange(n, device=q.device)
-    ids = ids, ids.repeat(2)
-    found = row_losses(problem(q, k, own=k[:n], ids=ids, **options))
+    rows = torch.arange(n, device=q.device)
+    found = row_losses(problem(q, k, own=k[:n], ids=(rows, rows.repeat(2)), **options))
     away = scale * row_products(q, k[n:]) - found.positive
     return (found.loss + softplus(away + hard_weight - found.loss)).mean()
 

@@ -1,5 +1,7 @@
 """Labels: the supervised contrastive loss."""
 
+from typing import Any
+
 from torch import Tensor
 
 from .. import _check
@@ -48,7 +50,7 @@ def sup_con(
     )
     if row_scale is not None:
         weight = None if base is None else temperature / base
-        options = {"labels": labels, "row_weight": weight, "normalize": normalize}
+        options: dict[str, Any] = {"labels": labels, "row_weight": weight, "normalize": normalize}
         return contrast(z, temperature=temperature, **options)
     mean, _ = mean_loss(problem(z, scale=scale, ids=labels, normalize=normalize, paired=False))
     return mean if base is None else mean * (temperature / base)

@@ -37,7 +37,7 @@ class Normalizer(nn.Module):
     def __init__(self, value: float | None = None) -> None:
         super().__init__()
         self._known = value is not None
-        number = _check.positive("normalizer", value) if self._known else math.nan
+        number = math.nan if value is None else _check.positive("normalizer", value)
         self.register_buffer("value", torch.tensor(number))
 
     def forward(

@@ -47,11 +47,13 @@ class LearnedTemperatureLoss(nn.Module):
     def extra_repr(self) -> str:
         if not self.learned:
             return f"temperature={self.temperature}"
-        return f"temperature={self.current_temperature().item():.4g}, learned=True"
+        return f"temperature={float(self.current_temperature()):.4g}, learned=True"
 
 
 class ContrastLoss(LearnedTemperatureLoss):
     """`functional.contrast` with all of its options that are no tensors of a batch."""
+
+    level_weights: Tensor | None
 
     def __init__(
         self,

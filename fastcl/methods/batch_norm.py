@@ -9,6 +9,7 @@ section 3.3; the groups of one process are those of its CIFAR-10 demonstration.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,7 +31,13 @@ class SplitBatchNorm(_BatchNorm):
         groups: How many; the batch is a multiple of it in training.
     """
 
-    def __init__(self, num_features: int, groups: int, **options) -> None:
+    # Always there: `track_running_stats` and `momentum` are the base class's defaults or numbers.
+    running_mean: Tensor
+    running_var: Tensor
+    num_batches_tracked: Tensor
+    momentum: float
+
+    def __init__(self, num_features: int, groups: int, **options: Any) -> None:
         super().__init__(num_features, **options)
         _check.count("groups", groups)
         self.groups = groups

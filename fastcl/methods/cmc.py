@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import permutations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +34,8 @@ class CMC(nn.Module):
 
     Source: Tian et al. 2020, "Contrastive Multiview Coding" (arXiv 1906.05849), equations 6 to 8.
     """
+
+    banks: Any  # an nn.ModuleList of Bank: its items are no more than modules to a type checker
 
     def __init__(
         self,
@@ -84,7 +87,7 @@ class CMC(nn.Module):
 
     def _loss(self, x: list[Tensor], index: Tensor) -> Tensor:
         """Rows of every view against the bank of every other, with one draw of noise for all."""
-        options = {"temperature": self.temperature, "normalize": False}
+        options: dict[str, Any] = {"temperature": self.temperature, "normalize": False}
         pairs = list(permutations(range(len(x)), 2))
         if self.noise is None:
             losses = [inst_disc(x[a], self.banks[b].rows, index, **options) for a, b in pairs]

@@ -1,5 +1,7 @@
 """InstDisc: non-parametric instance discrimination with a memory bank."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
@@ -57,7 +59,7 @@ class InstDisc(nn.Module):
         x = unit_rows(self.head(self.backbone(view)))
         bank = self.bank.rows
         with record_function("fastcl::loss"):
-            options = {"temperature": self.temperature, "normalize": False}
+            options: dict[str, Any] = {"temperature": self.temperature, "normalize": False}
             if self.noise is None:
                 local = inst_disc(x, bank, index, **options)
             else:

@@ -1,5 +1,7 @@
 """SimCLR: a simple framework for contrastive learning of visual representations."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.profiler import record_function
@@ -69,8 +71,8 @@ class SimCLR(nn.Module):
         with record_function("fastcl::loss"):
             if self.loss == "nt_xent":
                 return self._nt_xent(z1, z2)
-            options = {"temperature": self.temperature, "normalize": False}
-            if self.loss == "sup_con":
+            options: dict[str, Any] = {"temperature": self.temperature, "normalize": False}
+            if labels is not None:
                 labels = gather(labels)
                 alone = -1 - torch.arange(len(labels), device=labels.device)
                 labels = torch.where(labels < 0, alone, labels).repeat(2)

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,7 @@ from ..functional import nce_normalizer
 from ..momentum import PATIENCE, Momentum
 
 
-def remember(keys: list, new) -> None:
+def remember(keys: list[Any], new: Any) -> None:
     """Keep what the next update queues; a warning where no update comes."""
     keys.append(new)
     if len(keys) == PATIENCE:

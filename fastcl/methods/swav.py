@@ -1,6 +1,7 @@
 """SwAV: unsupervised learning of visual features by contrasting cluster assignments."""
 
 from itertools import groupby
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,6 +36,8 @@ class SwAV(nn.Module):
     Source: Caron et al. 2020, "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments" (arXiv 2006.09882), algorithm 1, with multi-crop.
     """
+
+    queues: Any  # an nn.ModuleList of Queue: its items are no more than modules to a type checker
 
     def __init__(
         self,
@@ -81,7 +84,7 @@ class SwAV(nn.Module):
         z = unit_rows(self.head(self._features(crops)))
         # While frozen the prototypes get a gradient of zero: data parallelism waits for one.
         moving = float(self.steps.count >= self.freeze)
-        c = self.prototypes
+        c: Tensor = self.prototypes
         c = c.detach() + moving * (c - c.detach())
         with record_function("fastcl::loss"):
             scores, counts = list((z @ c.T).chunk(len(crops))), row_counts(crops[0])
@@ -117,7 +120,7 @@ class SwAV(nn.Module):
     def _queue_counts(self) -> bool:
         if not self.queues or self.steps.count < self.queue_from:
             return False
-        return self._pushed.count >= self.queues[0].rows.shape[0]
+        return bool(self._pushed.count >= self.queues[0].rows.shape[0])
 
     @torch.no_grad()
     def update(self) -> None:
