@@ -7,13 +7,12 @@ import tarfile
 
 import numpy as np
 import pytest
-import torch
 
 pytest.importorskip("PIL")
 
 from PIL import Image  # noqa: E402
 
-from fastcl.data import Arrays, BadImage, Folder, Mapped, Part, decode, open_images  # noqa: E402
+from fastcl.data import BadImage, Folder, Part, decode, open_images  # noqa: E402
 from fastcl.data.source import Names  # noqa: E402
 
 
@@ -241,65 +240,3 @@ def test_parquet_files(tmp_path, monkeypatch):
     datasets.Dataset.from_dict({"a": [1, 2]}).save_to_disk(str(tmp_path / "words"))
     with pytest.raises(ValueError, match=r"must have one column of images; its.*a \(int64\)"):
         open_images(tmp_path / "words")
-
-
-# --- arrays and datasets of PyTorch ---------------------------------------------------------
-
-
-def test_an_npy_is_mapped(tmp_path):
-    pixels = np.random.default_rng(0).integers(0, 256, (9, 8, 8, 5), dtype=np.uint8)
-    np.save(tmp_path / "a.npy", pixels)
-    source = open_images(tmp_path / "a.npy")["train"]
-    assert isinstance(source.pixels.base, np.memmap) and len(source) == 9
-    assert (source.read(4) == pixels[4].transpose(2, 0, 1)).all()
-    np.save(tmp_path / "b.npy", pixels.astype(np.uint16))
-    with pytest.raises(ValueError, match="b.npy' must be uint8, got uint16"):
-        open_images(tmp_path / "b.npy")
-
-
-@pytest.mark.parametrize(
-    ("shape", "channels"),
-    [((4, 8, 8, 5), 5), ((4, 5, 8, 8), 5), ((4, 8, 8, 8), 8), ((4, 3, 8, 8), 3), ((4, 8, 8), 1)],
-)
-def test_channels_of_arrays(tmp_path, shape, channels):
-    np.savez(tmp_path / "a.npz", images=np.zeros(shape, np.uint8))
-    assert open_images(tmp_path / "a.npz")["train"].pixels.shape == (4, channels, 8, 8)
-
-
-class Rows(torch.utils.data.Dataset):
-    classes = ["cat", "dog"]
-
-    def __init__(self, kind):
-        self.kind, self.targets = kind, [0, 1, 1]
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, i):
-        pixels = np.full((5, 6, 3), 40 * i, np.uint8)
-        return {
-            "Pillow": (Image.fromarray(pixels), 1), "array": pixels, "bytes": (png(40 * i), 0),
-            "tensor": [torch.from_numpy(pixels).permute(2, 0, 1)], "grey": pixels[:, :, 0],
-            "floats": torch.rand(3, 4, 4),
-        }[self.kind]  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", ["Pillow", "array", "bytes", "tensor", "grey"])
-def test_datasets_of_pytorch(kind):
-    source = Mapped(Rows(kind))
-    assert [level(source, i) for i in range(3)] == [0, 40, 80]
-    assert source.labels.tolist() == [0, 1, 1] and source.classes == ("cat", "dog")
-    assert source.name(2) == "item 2 of Rows"
-    if kind != "bytes":
-        assert source.read(0).shape == (1 if kind == "grey" else 3, 5, 6)
-
-
-def test_what_is_no_image_of_a_dataset_is_named():
-    with pytest.raises(TypeError, match=r"item 1 must be.*got Tensor of torch.float32 \[3, 4, 4\]"):
-        Mapped(Rows("floats")).read(1)
-
-
-def test_arrays_are_copied_out():
-    pixels = np.zeros((2, 1, 4, 4), np.uint8)
-    Arrays(pixels, None).read(0)[:] = 9
-    assert pixels.max() == 0

@@ -1,4 +1,4 @@
-"""A run that reads its images while it trains: its numbers, its stops, its bad images."""
+"""A run that reads its images while it trains: its numbers and its stops."""
 
 import os
 import re
@@ -6,56 +6,28 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "spdl.pipeline"):
     pytest.importorskip(name)
 
-from PIL import Image  # noqa: E402
-from typer.testing import CliRunner  # noqa: E402
+from stream_cases import draw_set, run_of, streamed  # noqa: E402
 
-from fastcl.commands import app as commands  # noqa: E402
 from fastcl.data import square  # noqa: E402
-from fastcl.data.check import check, whole  # noqa: E402
 from fastcl.data.folder import Folder  # noqa: E402
 from fastcl.data.stream import Stream  # noqa: E402
 from fastcl.evaluate.session import read_history  # noqa: E402
-from fastcl.pretrain import checkpoint  # noqa: E402
 from fastcl.pretrain import data as data_module  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
-from fastcl.pretrain.recipe import resolve  # noqa: E402
-from fastcl.pretrain.run import Run, build_fabric  # noqa: E402
+from fastcl.pretrain.run import Run  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
-runner = CliRunner()
-
-
-def draw_set(root, count=70):
-    """Noise of different sizes in two classes."""
-    random = np.random.default_rng(0)
-    for i in range(count):
-        path = root / "cd"[i % 2] / f"{i:03}.{'png' if i % 3 else 'jpg'}"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shape = 18 + i % 5, 16 + i % 7, 3
-        Image.fromarray(random.integers(0, 256, shape, dtype=np.uint8)).save(path)
-    return root
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     return draw_set(tmp_path_factory.mktemp("data") / "set")
-
-
-def run_of(images, out, method="moco", **choices):
-    given = {"epochs": 3, "batch_size": 16, "seed": 5, "backbone": "small"} | choices
-    config = resolve(images, method=method, data="x", precision="32", devices=1, **given)
-    return Run(config, images, out, build_fabric(1, "32"))
-
-
-def streamed(folder, **options):
-    return load_images(str(folder), size=16, stream="always", **options)
 
 
 # --- the stream -----------------------------------------------------------------------------
@@ -150,7 +122,7 @@ import os, signal, sys, time
 import torch
 from pathlib import Path
 sys.path.insert(0, "tests")
-from test_data_stream import run_of, streamed
+from stream_cases import run_of, streamed
 from fastcl.pretrain import checkpoint
 
 folder, out, lives = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3].split(",")
@@ -194,104 +166,6 @@ def test_killed_at_any_moment_a_run_goes_on_to_the_same_numbers(folder, tmp_path
         assert torch.equal(value, found[name]), name
 
 
-# --- bad images -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def damaged(tmp_path):
-    """Three files that are no whole images at their ends, and one that is damaged inside."""
-    root = draw_set(tmp_path / "set")
-    for name, keep in (("c/006.jpg", 0.5), ("d/001.png", 0.9), ("c/002.png", 0.0)):
-        data = (root / name).read_bytes()
-        (root / name).write_bytes(data[: int(keep * len(data))])
-    data = bytearray((root / "d/005.png").read_bytes())
-    data[60:80] = bytes(20)
-    (root / "d/005.png").write_bytes(data)
-    return root
-
-
-def test_the_check_finds_what_is_cut_off_and_no_more(damaged, folder):
-    assert check(Folder(folder)) == {}
-    source = Folder(damaged)
-    found = check(source)
-    assert {source.names[i] for i in found} == {"c/006.jpg", "d/001.png", "c/002.png"}
-    with open(damaged / "c/000.jpg", "ab") as file:  # as some cameras do
-        file.write(b"and more")
-    assert check(Folder(damaged)).keys() == found.keys()
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
-def test_the_ends_of_a_file_tell_whether_it_is_whole(kind, tmp_path):
-    path = tmp_path / "a"
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 30, 3), np.uint8)).save(
-        path, kind
-    )
-    data = path.read_bytes()
-    assert whole(data[:64], data[-64:], len(data))
-    for cut in (0, 1, 30, len(data) // 2, len(data) - 2):
-        assert not whole(data[:cut][:64], data[:cut][-64:], cut), cut
-
-
-@pytest.mark.parametrize("stream", ["always", "never"])
-def test_the_first_bad_image_is_an_error_at_the_start(damaged, stream):
-    with pytest.raises(ValueError, match=r"(c/002|c/006|d/001).*no readable image.*images skip"):
-        load_images(str(damaged), size=16, stream=stream)
-
-
-@pytest.mark.parametrize("stream", ["always", "never"])
-def test_bad_images_are_left_out_counted_and_named(damaged, tmp_path, stream):
-    arguments = ["pretrain", "--data", str(damaged), "--method", "simclr", "--stream", stream,
-                 "--bad-images", "skip", "--epochs", "2", "--batch-size", "16", "--backbone",
-                 "small", "--image-size", "16", "--devices", "1", "--out",
-                 str(tmp_path / "run")]  # fmt: skip
-    result = runner.invoke(commands.app, arguments)
-    assert result.exit_code == 0, result.output
-    names = (tmp_path / "run" / "bad_images.txt").read_text().splitlines()
-    assert sorted(next(n for n in ("006", "001", "002", "005") if f"{n}." in line)
-                  for line in names) == ["001", "002", "005", "006"]  # fmt: skip
-    assert "4 images cannot be read and are skipped: " in result.output
-    assert ("waiting" in result.output) == (stream == "always")
-    again = runner.invoke(commands.app, ["evaluate", str(tmp_path / "run"), "--fractions", ""])
-    assert again.exit_code == 0, again.output
-
-
-def test_a_bad_image_inside_is_an_error_that_names_it(damaged, tmp_path):
-    for name in ("c/006.jpg", "d/001.png", "c/002.png"):
-        (damaged / name).unlink()
-    arguments = ["pretrain", "--data", str(damaged), "--method", "simclr", "--stream", "always",
-                 "--batch-size", "16", "--epochs", "2", "--backbone", "small", "--image-size", "16",
-                 "--devices", "1", "--out", str(tmp_path / "run")]  # fmt: skip
-    result = runner.invoke(commands.app, arguments)
-    assert result.exit_code == 1 and "Traceback" not in result.output
-    assert "005.png' is no readable image" in result.output.replace("\n", "")
-
-
-# --- kinds of data --------------------------------------------------------------------------
-
-
-def sets(root):
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 18, 18, 3), dtype=np.uint8)
-    for i, image in enumerate(map(Image.fromarray, pixels)):
-        for name in ("flat", "one/single", f"mixed/train/{'ab'[i % 2]}", "mixed/test"):
-            (root / name).mkdir(parents=True, exist_ok=True)
-            image.save(root / name / f"{i}.png")
-    return root
-
-
-@pytest.mark.parametrize("name", ["flat", "one", "mixed"])
-@pytest.mark.parametrize("stream", ["always", "never"])
-def test_sets_without_two_classes_finish_without_accuracies(tmp_path, name, stream):
-    root = sets(tmp_path)
-    result = runner.invoke(commands.app, [
-        "pretrain", "--data", str(root / name), "--method", "simclr", "--epochs", "1",
-        "--batch-size", "16", "--backbone", "small", "--devices", "1", "--stream", stream,
-        "--out", str(tmp_path / "run"),
-    ])  # fmt: skip
-    assert result.exit_code == 0, result.output
-    assert "it takes labels of two classes in both splits" in result.output
-    assert checkpoint.load_checkpoint(tmp_path / "run" / checkpoint.NAME)["epoch"] == 1
-
-
 # --- several processes ----------------------------------------------------------------------
 
 RANKS = """
@@ -299,7 +173,7 @@ import sys
 from pathlib import Path
 import torch
 sys.path.insert(0, "tests")
-from test_data_stream import streamed
+from stream_cases import streamed
 from fastcl.pretrain.recipe import resolve
 from fastcl.pretrain.run import Run, build_fabric
 
