@@ -225,9 +225,7 @@ def test_the_command_says_how_to_load(tmp_path):
 
 
 def test_a_new_start_clears_the_exports(tmp_path):
-    pytest.importorskip("lightning_fabric")
-    pytest.importorskip("sklearn")
-    from fastcl.pretrain.session import clear_run
+    from fastcl.pretrain.clearing import clear_run
 
     trained(tmp_path)
     for to in ("timm", "torchvision", "hub-folder"):

@@ -10,11 +10,10 @@ import typer
 from rich.console import Console
 
 from ..version import __version__
-from . import choices
+from . import choices, few_labels
 from .device import device_named
-from .ending import fail, one_line
+from .ending import fail, need, one_line
 from .export import export
-from .extras import missing, remedy
 
 app = typer.Typer(
     help="Contrastive learning at the speed of the hardware.",
@@ -41,8 +40,7 @@ def _options(
 
 def _need(*extras: str) -> None:
     """Leave with the command that installs what is missing."""
-    if packages := missing(extras, find_spec):
-        fail(f"this needs {remedy(packages)}")
+    need(extras, find_spec)
 
 
 @app.command()
@@ -111,6 +109,18 @@ def pretrain(
     checkpoint_every: Annotated[
         int | None, typer.Option(min=1, help="Steps; beside the checkpoint of every epoch.")
     ] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="What the backbone starts from: a file of timm or torchvision, a run."),
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts of every batch, each with negatives of its own.")
+    ] = 1,
+    compile: Annotated[bool, typer.Option(help="The networks, by torch.compile.")] = False,
+    channels_last: Annotated[bool, typer.Option(help="How networks lie in memory.")] = True,
+    logger: Annotated[
+        choices.Logger, typer.Option(help="Where figures go beside the run folder.")
+    ] = choices.Logger.none,
 ) -> None:
     """Pretrain a backbone without labels and say how good its features are."""
     _need("pretrain", "plot")
@@ -128,7 +138,8 @@ def pretrain(
             queue_size=queue_size, momentum=momentum,
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after, stream=stream.value, bad_images=bad_images.value,
-            checkpoint_every=checkpoint_every,
+            checkpoint_every=checkpoint_every, weights=weights, accumulate=accumulate,
+            compile=compile, channels_last=channels_last, logger=logger.value,
         )  # fmt: skip
 
 
@@ -185,65 +196,8 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
         raise ValueError(f"{name} must be numbers between commas, got {text!r}") from None
 
 
-@app.command()
-def finetune(
-    run: Annotated[Path, typer.Argument(help="A folder made by fastcl pretrain.")],
-    fraction: Annotated[float, typer.Option(help="Of the labels of every class.")] = 0.1,
-    from_layer: Annotated[
-        int, typer.Option(min=0, help="Layers of the projection head that stay.")
-    ] = 1,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of SGD; default: 30 epochs, 150 at least.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of draws and augmentation.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
-) -> None:
-    """Train a classifier from a middle layer of the head on a fraction of the labels."""
-    _need("pretrain", "plot")
-    from ..pretrain.display import Steps
-    from .finetune import FINETUNED, finetune_run
-
-    with one_line(), Steps(console) as shown:
-        done = finetune_run(
-            run, fraction=fraction, from_layer=from_layer, steps=steps, seed=seed,
-            device=device_named(device), tell=shown.tell,
-        )  # fmt: skip
-    console.print(
-        f"accuracy {done.accuracy:.1%} with {fraction:.0%} of the labels: {run / FINETUNED}",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
-
-
-@app.command()
-def distill(
-    run: Annotated[Path, typer.Argument(help="A run that fastcl finetune has seen.")],
-    student: Annotated[
-        str | None, typer.Option(help="Backbone of the student; default: the teacher's.")
-    ] = None,
-    alpha: Annotated[float, typer.Option(help="Share of the teacher; the rest: labels.")] = 1.0,
-    temperature: Annotated[float, typer.Option(help="Divides the logits of both.")] = 1.0,
-    steps: Annotated[
-        int | None, typer.Option(min=1, help="Of SGD; default: 30 epochs, 150 at least.")
-    ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of weights, draws and augmentation.")] = 0,
-    device: Annotated[str, typer.Option(help="cpu, cuda, or auto: a GPU if any.")] = "auto",
-) -> None:
-    """Teach a student what the fine-tuned classifier says of all images."""
-    _need("pretrain", "plot")
-    from ..pretrain.display import Steps
-    from .distill import DISTILLED, distill_run
-
-    with one_line(), Steps(console) as shown:
-        done = distill_run(
-            run, student=student, alpha=alpha, temperature=temperature, steps=steps, seed=seed,
-            device=device_named(device), tell=shown.tell,
-        )  # fmt: skip
-    console.print(
-        f"accuracy {done.accuracy:.1%}, student {done.network}: {run / DISTILLED}",
-        markup=False, soft_wrap=True,
-    )  # fmt: skip
-
-
+app.command()(few_labels.finetune)
+app.command()(few_labels.distill)
 app.command()(export)
 
 

@@ -53,6 +53,12 @@ class Stem(StrEnum):
     imagenet = "imagenet"
 
 
+class Logger(StrEnum):
+    none = "none"
+    tensorboard = "tensorboard"
+    wandb = "wandb"
+
+
 class Stream(StrEnum):
     auto = "auto"
     always = "always"

@@ -7,6 +7,8 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from .extras import missing, remedy
+
 OUT_OF_MEMORY = (
     "out of memory: a smaller --batch-size, --image-size, --backbone or --limit takes less"
 )
@@ -19,6 +21,12 @@ def fail(message: object) -> None:
         f"[bold red]error:[/] {escape(str(message))}", highlight=False, soft_wrap=True
     )
     raise typer.Exit(1)
+
+
+def need(groups: tuple[str, ...], find_spec) -> None:  # find_spec: of importlib.util
+    """Leave with the command that installs what is missing of the optional groups."""
+    if packages := missing(groups, find_spec):
+        fail(f"this needs {remedy(packages)}")
 
 
 @contextmanager

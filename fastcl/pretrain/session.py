@@ -13,28 +13,20 @@ from ..evaluate.features import extract
 from ..evaluate.plot import plot_curves, plot_embedding
 from ..evaluate.report import CONFIG, RESULTS, WEIGHTS, Report, Score, score_all
 from . import checkpoint
+from .clearing import BAD, CURVES, EMBEDDING, clear_run
 from .data import Images, load_images
 from .devices import automatic_precision, device_count
 from .display import Display, print_report
 from .lock import is_first_process, locked
+from .loggers import check_logger, logging_to
 from .recipe import Config, resolve
 from .run import Run, build_fabric, place
 from .signals import Stopped, StopRequest
 from .weights import facts_of, save_weights
 
-CURVES, EMBEDDING = "curves.png", "embedding.png"
-BAD = "bad_images.txt"
 SCORED = 20_000  # images of each split at most, where they have to be read and decoded for it
 UNTIL = "until_epoch"
-UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1}
-# What pretrain, evaluate, finetune, distill and export leave in a run folder.
-FOLDERS = ("evaluation", "finetuned", "distilled", "exported/hub-folder", "exported")
-LEFT = (
-    checkpoint.NAME, "metrics.csv", CURVES, EMBEDDING, WEIGHTS, RESULTS, "evaluation.json",
-    "report.html", BAD, f"*-{BAD}", "evaluation/*.png", *(f"{f}/*.safetensors" for f in FOLDERS),
-    *(f"{f}/{RESULTS}" for f in FOLDERS), "exported/*.onnx", "exported/hub-folder/config.json",
-    "exported/hub-folder/README.md",
-)  # fmt: skip
+UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1, "accumulate": 1}
 
 
 def default_folder(config: Config, images: Images, choices: dict) -> Path:
@@ -49,7 +41,7 @@ def default_folder(config: Config, images: Images, choices: dict) -> Path:
     parts = [config.method, images.name, backbone, f"{config.epochs}ep", f"seed{config.seed}"]
     if config.data != "digits":  # data of one name in several places
         parts[1] += "-" + hashlib.sha256(config.data.encode()).hexdigest()[:4]
-    named = {"epochs", "backbone", "seed"}
+    named = {"epochs", "backbone", "seed", "compile", "channels_last"}
     parts += [
         f"{name.replace('_', '')}{value:g}" if isinstance(value, float) else f"{name}{value}"
         for name, value in sorted(choices.items())
@@ -73,6 +65,8 @@ def pretrain(
     stream: str = "auto",
     bad_images: str = "error",
     checkpoint_every: int | None = None,
+    weights: str | Path | None = None,
+    logger: str = "none",
     **choices,
 ) -> Report | None:
     """Pretrain, evaluate, and leave a run folder.
@@ -91,6 +85,8 @@ def pretrain(
         stop_after: Epoch after which to stop for now.
         stream, bad_images: What `load_images` takes as `stream` and `bad`.
         checkpoint_every: Steps after which a checkpoint is written, beside that of every epoch.
+        weights: What the backbone starts from: a file, see `start.start_from`.
+        logger: "none", "tensorboard" or "wandb".
         choices: What `recipe.resolve` takes: epochs, batch_size, learning_rate, seed, ...
 
     Returns:
@@ -104,6 +100,10 @@ def pretrain(
     count = device_count(devices)
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint-every must be 1 or more, got {checkpoint_every}")
+    check_logger(logger)
+    if weights is not None:
+        weights = str(Path(weights).expanduser().resolve())
+        choices["weights"] = weights
     tell = partial(_say, console) if is_first_process() else lambda text: None
     images = load_images(
         data, size=image_size, limit=limit, stream=stream, bad=bad_images, tell=tell
@@ -122,14 +122,15 @@ def pretrain(
         **choices,
     )
     asked = choices | {"size": image_size and images.size, "limit": limit, "precision": precision}
-    asked["devices"] = count
+    asked |= {"devices": count, "weights": weights and Path(weights).stem}
     folder = out or default_folder(config, images, asked)
     _say_size(console, image_size, images)
     # Before the other processes are started, which would wait for this one in vain.
     with locked(folder) if is_first_process() else nullcontext():
         run = Run(config, images, folder, build_fabric(count, precision))
         _resume(run, resume)
-        return _train_and_finish(run, console, stop_after, checkpoint_every)
+        with logging_to(logger, run):
+            return _train_and_finish(run, console, stop_after, checkpoint_every)
 
 
 def _train_and_finish(
@@ -205,17 +206,6 @@ def _check_folder(run: Run) -> None:
             f"{str(run.folder)!r} holds another run ({'; '.join(differences)}): choose another "
             f"--out"
         )
-
-
-def clear_run(folder: Path) -> None:
-    """Remove what the commands of fastcl leave in a run folder, and nothing else."""
-    for name in LEFT:
-        for path in folder.glob(name):
-            if path.is_file():
-                path.unlink()
-    for name in FOLDERS:
-        if (folder / name).is_dir() and not any((folder / name).iterdir()):
-            (folder / name).rmdir()
 
 
 def _tell_of_bad(run: Run, console: Console) -> None:
