@@ -103,7 +103,8 @@ def test_averaged_gradients_equal_one_process(world, tmp_path):
 def _bad_input(rank):
     """What is wrong on one rank, or differs, is an error on all of them."""
     x = torch.randn(3, WIDTH)
-    ids = torch.arange(3)
+    ids, ones = torch.arange(3), torch.ones(3, 2)
+    wide = torch.float64 if rank else torch.float32
     for options, message in (
         ({"margin": 0.1 if rank else 0.2}, "margin must be the same on every rank"),
         ({"labels": (ids, ids) if rank else None}, "labels must be the same on every rank"),
@@ -111,6 +112,17 @@ def _bad_input(rank):
         ({"labels": (ids, ids), "margin": 0.1}, "labels must be None over several ranks"),
         ({"temperature": torch.ones(3), "both": True}, "temperature must be one number"),
         ({"column_bias": torch.ones(3 if rank else 4)}, "column_bias|of its own"),
+        ({"column_bias": torch.ones(3, dtype=wide)}, "column_bias must be the same on every"),
+        ({"targets": (ones, torch.ones(3, 2, dtype=wide))}, "targets must be the same on every"),
+        ({"guide": (torch.ones(3, 2, dtype=wide),) * 2}, "guide must be the same on every rank"),
+        (
+            {"targets": (ones, ones.clone().requires_grad_(rank == 0))},
+            r"targets\[1\] must require a",
+        ),
+        (
+            {"labels": (ids, ids), "level_weights": torch.ones(1) + rank},
+            "level_weights must be the",
+        ),
     ):
         with pytest.raises(ValueError, match=message):
             D.contrast(x, x, **options)

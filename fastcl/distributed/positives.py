@@ -65,8 +65,10 @@ def contrast(
         "query": query, "key": key, "temperature": temperature, "level_weights": level_weights,
         "row_weight": row_weight, "column_bias": column_bias,
     }  # fmt: skip
-    same = _kinds(options, not _per_row(temperature, query))
-    same |= {"key": None if key is None else "given", "normalize": normalize}
+    sides = targets if isinstance(targets, (tuple, list)) else (targets, None)
+    learned |= dict(zip(("targets", "targets[1]"), sides, strict=False))
+    same = {"key": None if key is None else "given", "normalize": normalize}
+    same |= _kinds(options, not _per_row(temperature, query))
     plan = agree("query", query, "gather", group, equal, check, learned, same)
     if plan is None:
         return functional.contrast(query, key, **options, normalize=normalize)
@@ -113,11 +115,13 @@ def _per_row(temperature: float | Tensor, query: Tensor) -> bool:
 
 def _kinds(options: dict, one: bool) -> dict[str, float | str | None]:
     """What of the options must be alike on all ranks: numbers, and of tensors that they are given,
-    and their width; one: the temperature is a number."""
+    their dtypes and widths; one: the temperature is a number."""
     same = {}
     for name, x in options.items():
-        x = x[0] if isinstance(x, (tuple, list)) else x
-        if isinstance(x, Tensor) and not (name == "temperature" and one):
-            x = x.shape[1] if x.dim() == 2 else -1
+        parts = x if isinstance(x, (tuple, list)) else (x,)
+        if all(isinstance(y, Tensor) for y in parts) and not (name == "temperature" and one):
+            x = ", ".join(f"{y.dtype} {list(y.shape[1:])}" for y in parts)
         same[name] = x
+    if isinstance(options["level_weights"], Tensor):
+        same["level_weights"] = str(options["level_weights"].tolist())
     return same
