@@ -19,8 +19,9 @@ from fastcl.pretrain import checkpoint  # noqa: E402
 from fastcl.pretrain.data import Images, load_images  # noqa: E402
 from fastcl.pretrain.devices import device_count  # noqa: E402
 from fastcl.pretrain.optimizer import LARS, learning_rate_at  # noqa: E402
+from fastcl.pretrain.parts import build_method  # noqa: E402
 from fastcl.pretrain.recipe import METHODS, RECIPES, resolve  # noqa: E402
-from fastcl.pretrain.run import Run, build_fabric, build_method  # noqa: E402
+from fastcl.pretrain.run import Run, build_fabric  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -21,8 +21,8 @@ from ..pretrain import checkpoint
 from ..pretrain.augment import Views
 from ..pretrain.data import Images
 from ..pretrain.lock import locked
+from ..pretrain.parts import build_method
 from ..pretrain.recipe import Config
-from ..pretrain.run import build_method
 from ..pretrain.weights import CLASSIFIER, Facts, facts_of, fill, read_weights, save_weights
 
 Progress = Callable[[int, int], None]

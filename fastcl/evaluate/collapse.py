@@ -107,7 +107,7 @@ class CollapseWatch:
     """Keeps the latest embeddings of a method in training, and looks at them now and then.
 
     No forward pass is added: a hook keeps the output of the projection head, or of the backbone
-    where the method has no head.
+    where the method has no head. A module with neither is not watched.
 
     Args:
         method: A method of `fastcl.methods`.
@@ -119,8 +119,9 @@ class CollapseWatch:
         self._every, self._latest = every, None
         self._told: set[str] = set()
         names = ("projector", "head", "backbone")
-        watched = next(getattr(method, name) for name in names if hasattr(method, name))
-        watched.register_forward_hook(self._keep)
+        found = [getattr(method, name) for name in names if hasattr(method, name)]
+        if found:
+            found[0].register_forward_hook(self._keep)
 
     def _keep(self, _module: nn.Module, _inputs: tuple, output: Tensor) -> None:
         self._latest = output.detach()

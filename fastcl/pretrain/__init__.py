@@ -1,1 +1,9 @@
-"""Pretraining with a method of fastcl, from a plain command: `fastcl pretrain`."""
+"""Pretraining with a method of fastcl, from a plain command, `fastcl pretrain`, or by `fit`."""
+
+
+def __getattr__(name: str):
+    if name == "fit":  # the command line must not wait for torch
+        from .fitting import fit
+
+        return fit
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,7 +4,6 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,23 +14,18 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..data.order import Order
 from ..evaluate.collapse import CollapseWatch, Diagnosis
-from ..evaluate.report import initial_backbone
-from ..pretext import Colorization
 from . import checkpoint
-from .augment import Views
 from .divergence import is_finite
 from .feed import feed_of
 from .images import Images
 from .loggers import log_row
-from .methods import ENTRIES
 from .optimizer import build_optimizer, learning_rate_at
+from .parts import Parts, build_parts
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
-from .start import start_from
 from .state import restore, state_of, write_metrics
-from .step import Step, compiled, mark
+from .step import Step, compiled
 
-REBALANCE_WITH = 2048  # images that give the frequencies of colours
 # Steps between two looks at whether the numbers are finite, each of which waits for the device.
 CHECK_EVERY = 20
 
@@ -57,6 +51,7 @@ class Run:
         images: The data, on the CPU or the device.
         folder: Where checkpoint and metrics go; created.
         fabric: Launched.
+        parts: What is trained; the configuration's by default.
 
     Attributes:
         method: The method, unwrapped.
@@ -70,15 +65,16 @@ class Run:
         seconds: Spent in epochs, over all sessions.
     """
 
-    def __init__(self, config: Config, images: Images, folder: Path, fabric: Fabric) -> None:
+    def __init__(
+        self, config: Config, images: Images, folder: Path, fabric: Fabric,
+        parts: Parts | None = None,
+    ) -> None:  # fmt: skip
         self.config, self.folder, self.fabric = config, folder, fabric
         self.images = images.to(fabric.device)
         if fabric.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
         fabric.barrier()
-        self.method, self.backbone = build_method(config, images.channels, start=True)
-        if isinstance(self.method, Colorization):
-            self.method.rebalance(images.train[:REBALANCE_WITH].float() / 255)
+        self.method, self.backbone, inputs = parts or build_parts(config, images, fabric.device)
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             if config.devices > 1 and not config.method.startswith("moco"):
@@ -91,12 +87,6 @@ class Run:
             config.optimizer, self.method, config.learning_rate, config.weight_decay
         )
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
-        self.views = Views(
-            images.kind, images.size, images.statistics(), config.crops, config.augmentation,
-            channels_last=config.channels_last,
-        )  # fmt: skip
-        self.views.to(fabric.device)
-        inputs = partial(ENTRIES[config.method].inputs, self.views)
         self._step = Step(
             fabric, self.method, self.model, self.optimizer, inputs, config.accumulate
         )
@@ -279,20 +269,3 @@ class Run:
 def place(epoch: int, step: int) -> str:
     """Where a run is, in words."""
     return f"at step {step} of epoch {epoch + 1}" if step else f"after epoch {epoch}"
-
-
-def build_method(
-    config: Config, channels: int, *, start: bool = False
-) -> tuple[nn.Module, nn.Module]:
-    """The method and its untrained backbone; the seed alone decides the weights.
-
-    Args:
-        start: Whether the backbone has the weights that the run starts from.
-    """
-    backbone, width = initial_backbone(config, channels)
-    if start and config.weights is not None:
-        start_from(backbone, Path(config.weights))
-    if config.compile:
-        mark(backbone)
-    method = ENTRIES[config.method].build(backbone, width=width, **config.options)
-    return method, backbone

@@ -1,0 +1,129 @@
+"""The Python door: a method, data and views of one's own, trained as the command trains."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+for name in ("lightning_fabric", "safetensors", "PIL", "spdl"):
+    pytest.importorskip(name)
+
+from fastcl.methods import MoCo, SimCLR  # noqa: E402
+from fastcl.pretrain import fit  # noqa: E402
+
+IMAGES = torch.from_numpy(
+    np.random.default_rng(0).integers(0, 256, (48, 3, 8, 8), dtype=np.uint8)
+)  # fmt: skip
+GIVEN = {"epochs": 3, "batch_size": 16, "learning_rate": 0.05}
+
+
+def noisy(images):
+    """Two views with noise of their own."""
+    x = images.float() / 255
+    return x + 0.1 * torch.randn_like(x), x + 0.1 * torch.randn_like(x)
+
+
+def network():
+    torch.manual_seed(2)
+    return nn.Sequential(nn.Flatten(), nn.Linear(192, 10))
+
+
+def moco():
+    return MoCo(network(), width=10, dim=6, queue_size=32, momentum=0.9)
+
+
+def test_it_trains_the_method_in_place_and_leaves_a_folder(tmp_path):
+    method = moco()
+    before = {name: x.clone() for name, x in method.state_dict().items()}
+    rows = fit(method, IMAGES, noisy, out=tmp_path, **GIVEN)
+    assert [row["step"] for row in rows] == [3, 6, 9]
+    assert all(not torch.equal(x, before[name]) for name, x in method.state_dict().items())
+    assert int(method.queue.pointer) == 9 * 16 % 32, "update was called"
+    with open(tmp_path / "metrics.csv") as file:
+        assert [float(row["loss"]) for row in csv.DictReader(file)] == [r["loss"] for r in rows]
+    assert rows[0]["spread"] > 0
+
+
+def test_called_again_it_goes_on_to_the_same_numbers(tmp_path):
+    whole = moco()
+    rows = fit(whole, IMAGES, noisy, out=tmp_path / "whole", **GIVEN)
+    calls = []
+
+    def stopping(images):
+        calls.append(1)
+        if len(calls) == 5:
+            raise InterruptedError
+        return noisy(images)
+
+    with pytest.raises(InterruptedError):
+        fit(moco(), IMAGES, stopping, out=tmp_path / "parts", **GIVEN)
+    again = moco()
+    assert fit(again, IMAGES, noisy, out=tmp_path / "parts", **GIVEN) == rows
+    state = again.state_dict()
+    assert all(torch.equal(x, state[name]) for name, x in whole.state_dict().items())
+
+
+class Distance(nn.Module):
+    """A method of nobody's, without update, head or backbone."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(192, 4)
+
+    def forward(self, view1, view2):
+        return (self.layer(view1.flatten(1)) - self.layer(view2.flatten(1))).square().mean()
+
+
+class Dataset:
+    """Map-style, with images as arrays."""
+
+    def __len__(self):
+        return 48
+
+    def __getitem__(self, i):
+        return IMAGES[i].permute(1, 2, 0).numpy(), i % 3
+
+
+def test_any_module_and_any_dataset(tmp_path):
+    """A dataset that is read gives what the tensor of its images gives."""
+    losses = []
+    for name, data in (("tensor", IMAGES), ("dataset", Dataset())):
+        torch.manual_seed(4)
+        rows = fit(Distance(), data, noisy, out=tmp_path / name, optimizer="adamw", **GIVEN)
+        losses.append([row["loss"] for row in rows])
+    assert losses[0] == pytest.approx(losses[1]) and losses[0][-1] < losses[0][0]
+
+
+def test_labels_reach_the_method(tmp_path):
+    labels = torch.arange(48) % 4
+    method = SimCLR(network(), width=10, dim=6, loss="sup_con")
+    with pytest.raises(ValueError, match="labels must be given"):
+        fit(method, IMAGES, noisy, out=tmp_path / "none", **GIVEN)
+    assert len(fit(method, IMAGES, noisy, out=tmp_path, labels=labels, **GIVEN)) == 3
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"method": noisy}, TypeError, "method must be a torch module, got function"),
+        ({"views": 3}, TypeError, "views must be callable, got int"),
+        ({"dataset": 3}, TypeError, "dataset must be a tensor or map-style, got int"),
+        ({"dataset": IMAGES.float()}, ValueError, "dataset must be uint8"),
+        ({"batch_size": 49}, ValueError, "batch_size must be .* from 2 to the 48 images, got 49"),
+        ({"batch_size": 16, "accumulate": 3}, ValueError, "a multiple of accumulate, 3"),
+        ({"epochs": 0}, ValueError, "epochs"),
+        ({"learning_rate": 0.0}, ValueError, "learning_rate"),
+        ({"optimizer": "adam"}, ValueError, "optimizer"),
+        ({"precision": "16"}, ValueError, "precision"),
+        ({"warmup": 2.0}, ValueError, "warmup must be from 0 to 1"),
+        ({"labels": torch.zeros(3, dtype=torch.int64)}, ValueError, r"labels must have shape \[48"),
+        ({"logger": "x"}, ValueError, "logger must be one of"),
+    ],
+)
+def test_bad_arguments_are_named_before_anything_is_written(tmp_path, change, error, message):
+    given = {"method": moco(), "dataset": IMAGES, "views": noisy, **GIVEN} | change
+    with pytest.raises(error, match=message):
+        fit(out=tmp_path / "run", **given)
+    assert not (tmp_path / "run").exists()
