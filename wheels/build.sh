@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # make wheel: into dist/ go the source archive, a wheel made of that archive for the Python of .venv
 # and for those in PYTHONS, and a wheel without a compiled part for everything else.
+#   WITH      another environment than .venv that has torch and what builds
 #   PYTHONS   further interpreters, with their headers, as in PYTHONS="python3.12 python3.13"
 # On x86-64 Linux the compiled part is linked against the C library of 2018 (see old_glibc.py) and
 # audited as manylinux_2_28; torch's own libraries stay torch's.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-python=$PWD/.venv/bin/python
-[[ -n ${PYTHON:-} ]] && python=$(command -v "$PYTHON")
+python=${WITH:-$PWD/.venv/bin/python}
 work=$PWD/build/wheel
 rm -rf "$work"
 mkdir -p "$work" dist
@@ -37,5 +37,6 @@ for wheel in "$work"/raw/*.whl; do
   "$python" -m auditwheel repair --plat manylinux_2_28_x86_64 --only-plat \
     --strip --exclude 'libtorch*.so*' --exclude 'libc10*.so*' --wheel-dir "$work/audited" "$wheel"
 done
+rm -f dist/fastcl-*
 cp "$work"/raw/*.tar.gz "$work"/pure/*.whl "$work"/audited/*.whl dist/
 ls -l dist

@@ -6,6 +6,7 @@ row for everything that was tried, and fails where one does.
 
 import argparse
 import csv
+import io
 import re
 import shutil
 import subprocess
@@ -35,6 +36,7 @@ module = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(module)
 assert module.build_info(), "no build"
 """
+COLUMNS = ["wheel", "python", "torch", "install s", "install", "example", "doctor"]
 Row = dict[str, str]
 
 
@@ -125,6 +127,7 @@ def main() -> int:
     parser.add_argument("--torch", action="append", default=[], help="installed into a fresh one")
     parser.add_argument("--beside", action="append", default=[], help="a Python that has a torch")
     parser.add_argument("--python", action="append", default=[], help="one without any torch")
+    parser.add_argument("--out", type=Path, help="the rows as a file, too")
     chosen = parser.parse_args()
     places: list[tuple[str, str | None, str | None]] = [
         *((sys.executable, torch, None) for torch in chosen.torch),
@@ -138,11 +141,13 @@ def main() -> int:
         if torch or beside or "none-any" not in wheel.name
     ]
     absent = [x for x in (*chosen.beside, *chosen.python) if not shutil.which(x)]
-    out = csv.DictWriter(
-        sys.stdout, ["wheel", "python", "torch", "install s", "install", "example", "doctor"]
-    )
-    out.writeheader()
-    out.writerows(rows)
+    text = io.StringIO()
+    table = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    print(text.getvalue(), end="")
+    if chosen.out:
+        chosen.out.write_text(text.getvalue())
     for name in absent:
         print(f"not to be had here: {name}")
     print(f"{sum(map(good, rows))} passed, {sum(not good(row) for row in rows)} failed")
