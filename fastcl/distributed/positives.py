@@ -1,5 +1,7 @@
 """The general contrast over all ranks."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from torch import Tensor
@@ -73,14 +75,7 @@ def contrast(
     if plan is None:
         return functional.contrast(query, key, **options, normalize=normalize)
 
-    def everyone(x):
-        """The rows of all ranks; of a pair, of each."""
-        if x is None or isinstance(x, (tuple, list)):
-            return x if x is None else tuple(everyone(side) for side in x)
-        if x.is_floating_point():
-            return gather_with_gradient(x, equal=equal, group=group)
-        return gather(x, equal=equal, group=group)
-
+    everyone = partial(_everyone, equal=equal, group=group)
     if key is None:
         for name in ("labels", "targets", "row_weight", "column_bias", "guide"):
             options[name] = everyone(options[name])
@@ -93,20 +88,41 @@ def contrast(
     for name in ("temperature", "level_weights"):
         if not (name == "temperature" and _per_row(temperature, query)):
             options[name] = shared(options[name], plan)
-    sides = [(query, key, False), (key, query, True)] if both else [(query, key, False)]
-    losses = []
-    for rows, columns, turned in sides:
-        here = {**options, "both": False}
-        for name in ("labels", "targets", "guide"):
-            if here[name] is not None:
-                mine, others = here[name][::-1] if turned else here[name]
-                here[name] = mine, everyone(others)
+    losses = [_of_rank(query, key, options, everyone, normalize)]
+    if both:
+        turned = {name: x if x is None else x[::-1] for name, x in options.items() if name in SIDES}
         # A bias of what is a row here adds the same to all its logits.
-        here["column_bias"] = None if turned else everyone(column_bias)
-        columns = everyone(columns)
-        x = asked(rows, columns, **here, reduction="none")
-        losses.append(of(x, rows, columns, normalize))
+        turned = {**options, **turned, "column_bias": None}
+        losses.append(_of_rank(key, query, turned, everyone, normalize))
     return global_mean(sum(losses) / len(losses), plan)
+
+
+SIDES = "labels", "targets", "guide"  # in pairs, of the rows and of the columns
+
+
+def _of_rank(
+    rows: Tensor,  # [b, d]
+    columns: Tensor,  # [b, d]
+    options: dict[str, Any],
+    everyone: Callable[[Any], Any],
+    normalize: bool,
+) -> Tensor:
+    """The loss of every row of this rank against the columns of all, [b]."""
+    here = {**options, "both": False, "column_bias": everyone(options["column_bias"])}
+    for name in SIDES:
+        if here[name] is not None:
+            here[name] = here[name][0], everyone(here[name][1])
+    columns = everyone(columns)
+    x = asked(rows, columns, **here, reduction="none")
+    return of(x, rows, columns, normalize)
+
+
+def _everyone(x: Any, *, equal: bool, group: ProcessGroup | None) -> Any:
+    """The rows of all ranks; of a pair, of each."""
+    if x is None or isinstance(x, (tuple, list)):
+        return x if x is None else tuple(_everyone(y, equal=equal, group=group) for y in x)
+    every = gather_with_gradient if x.is_floating_point() else gather
+    return every(x, equal=equal, group=group)
 
 
 def _per_row(temperature: float | Tensor, query: Tensor) -> bool:
