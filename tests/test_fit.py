@@ -40,7 +40,7 @@ def test_it_trains_the_method_in_place_and_leaves_a_folder(tmp_path):
     rows = fit(method, IMAGES, noisy, out=tmp_path, **GIVEN)
     assert [row["step"] for row in rows] == [3, 6, 9]
     assert all(not torch.equal(x, before[name]) for name, x in method.state_dict().items())
-    assert int(method.queue.pointer) == 9 * 16 % 32, "update was called"
+    assert int(method.queue.pointer) == 9 * 16, "update was called"
     with open(tmp_path / "metrics.csv") as file:
         assert [float(row["loss"]) for row in csv.DictReader(file)] == [r["loss"] for r in rows]
     assert rows[0]["spread"] > 0
@@ -91,7 +91,8 @@ def test_any_module_and_any_dataset(tmp_path):
     losses = []
     for name, data in (("tensor", IMAGES), ("dataset", Dataset())):
         torch.manual_seed(4)
-        rows = fit(Distance(), data, noisy, out=tmp_path / name, optimizer="adamw", **GIVEN)
+        given = {**GIVEN, "optimizer": "adamw", "learning_rate": 1e-3}
+        rows = fit(Distance(), data, noisy, out=tmp_path / name, **given)
         losses.append([row["loss"] for row in rows])
     assert losses[0] == pytest.approx(losses[1]) and losses[0][-1] < losses[0][0]
 

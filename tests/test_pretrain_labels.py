@@ -59,10 +59,19 @@ def test_images_without_a_label_stay_and_are_left_out_of_what_needs_one(tmp_path
         labelled_npz(tmp_path / "more.npz", np.full(9, 2**63, np.uint64))
 
 
+class Same:
+    """Views that are the images."""
+
+    memory_format = torch.contiguous_format
+
+    def __call__(self, images, count):
+        return count * [images.float()]
+
+
 def test_sup_con_contrasts_an_image_without_a_label_with_its_own_view_alone():
     batch = inputs.Batch(torch.zeros(4, 1, 8, 8), torch.tensor([5, 7, 2, 9]),
                          torch.tensor([-1, 1, -1, 1]))  # fmt: skip
-    *_, labels = inputs.two_views_and_labels(lambda x, count: count * [x.float()], batch)
+    *_, labels = inputs.two_views_and_labels(Same(), batch)
     assert len(labels.unique()) == 3 and labels[1] == labels[3] == 1
 
 

@@ -51,6 +51,18 @@ def _bags(
     return F.embedding_bag(order.flatten(), x, starts, mode="sum", per_sample_weights=weight)
 
 
+def _products(
+    q: Tensor,  # [n, d]
+    k: Tensor,  # [m, d]
+    sums: Tensor,  # [groups, d]
+    at: Tensor,  # [L, n]
+    itself: bool,
+) -> Tensor:
+    """Of every row with the sum of each level's group, less its own, [n, L]."""
+    found = torch.stack([(q * taken(sums, level)).sum(1) for level in at], 1)
+    return found - (q * k).sum(1, keepdim=True) if itself else found
+
+
 class _Means(torch.autograd.Function):
     @staticmethod
     def forward(ctx, q, k, weight, order, group, at, itself):
@@ -62,6 +74,8 @@ class _Means(torch.autograd.Function):
         kept = sums if ctx.needs_input_grad[2] else None
         ctx.save_for_backward(q, k, weight, order, group, at, positive, kept)
         ctx.itself = itself
+        if q.dtype == torch.float64:  # products round less than sums of weighted columns
+            return (weight * _products(q, k, sums, at, itself)).sum(1)
         return (q * positive).sum(1)
 
     @staticmethod
@@ -71,8 +85,7 @@ class _Means(torch.autograd.Function):
         grad, (q_learns, k_learns, weight_learns, *_) = grad[:, None], ctx.needs_input_grad
         dq, dk, dw = grad * positive if q_learns else None, None, None
         if weight_learns:
-            dw = torch.stack([(q * taken(sums, level)).sum(1) for level in at], 1)
-            dw = grad * (dw - (q * k).sum(1, keepdim=True) if ctx.itself else dw)
+            dw = grad * _products(q, k, sums, at, ctx.itself)
         if k_learns:
             weight = grad * weight
             at, rows = at.sort(stable=True)
