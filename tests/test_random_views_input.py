@@ -24,6 +24,7 @@ def test_shapes_and_normalisation():
     plain = F.random_views(**FITTING)
     mean, deviation = (torch.tensor(x).view(3, 1, 1) for x in (cases.MEAN, cases.DEVIATION))
     torch.testing.assert_close(views, (plain - mean) / deviation)
+    # Mirrored weights are rounded from the other end: the bound of a chain of bytes.
     torch.testing.assert_close(plain[0].flip(-1), plain[1], atol=0.25 / 255, rtol=0)
 
 

@@ -120,6 +120,7 @@ def test_evaluation_sees_the_middle():
     x = torch.zeros(1, 3, 80, 100, dtype=torch.uint8)
     x[:, :, 5:75, 15:85] = 255
     module = views.Evaluation(30, mean=None, deviation=None)
+    # The bound of one operation on bytes, in fixed point.
     torch.testing.assert_close(module(x), torch.ones(1, 3, 30, 30), rtol=0, atol=0.1 / 255)
     x[:, :, 5] = 0
     assert module(x).min() < 0.9

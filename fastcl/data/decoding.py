@@ -1,6 +1,6 @@
 """Any image file as a person sees it in a viewer: uint8 in RGB.
 
-JPEG files go through simplejpeg where it is installed, which is the faster, and
+JPEG files go through simplejpeg where it is installed, outside of the interpreter lock, and
 everything else through Pillow. Both are libjpeg-turbo with the exact transform and smooth
 upsampling, and the pixels are bit-equal. Where simplejpeg refuses a file, Pillow has the last
 word: what an image is does not depend on what is installed.

@@ -1,8 +1,8 @@
 """Launchers of the contrast at nested widths: every width by itself, added up.
 
 One pass over all of them holds the products of the widest beside the weights of one width, in half
-the tile that `contrast_mean` has, and writes every width's weights for its four products: the model
-of benchmarks/predict.py has it slower than the three products of each width with kept exponentials.
+the tile that `contrast_mean` has, and writes every width's weights for its four products, against
+three of each width with kept exponentials.
 """
 
 import torch

@@ -42,8 +42,8 @@ class Views(nn.Module):
         crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
         strength: Of the views, from 0 to 2; 1 is the recipes', 0 of photographs the whole image,
             mirrored or not.
-        channels_last: Whether views are so in memory. Convolutions are faster with it: 1.3 times on
-            a CPU, more on tensor cores.
+        channels_last: Whether views are so in memory. The layout that convolutions on tensor
+            cores take.
 
     Source of the small crops: Caron et al. 2020, "Unsupervised Learning of Visual Features by
     Contrasting Cluster Assignments", section 3.3: 96 pixels beside views of 224.
