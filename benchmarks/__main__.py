@@ -3,8 +3,8 @@
 First every variant is checked against float64, then all are timed in turn in one process, then
 each is run once for its peak memory (on the CPU in a process of its own). Rows go to
 results/<suite>.csv after every case, in the place of what the same machine had measured before;
-tables to results/<suite>.md and the README, plots beside them. A variant that cannot run or is
-wrong has a row that says so.
+tables to results/<suite>.md, the README and docs/results.md, plots beside them. A variant that
+cannot run or is wrong has a row that says so.
 """
 
 import argparse

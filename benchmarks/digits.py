@@ -1,7 +1,8 @@
 """What pretraining on the digits is worth: `python -m benchmarks.digits [SEEDS]`.
 
 Every method over seeds 0 to SEEDS - 1 (3 by default), from the command line that users have. Rows
-go to results/digits.csv, the table of means and worst seeds to results/digits.md and the README.
+go to results/digits.csv, the table of means and worst seeds to results/digits.md and
+docs/results.md.
 """
 
 import csv
@@ -11,7 +12,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from .report import RESULTS, ROOT, circumstances, insert, read
+from .report import RESULTS, circumstances, read, write_pages
 
 METHODS = ("moco", "simclr")
 
@@ -71,8 +72,7 @@ def main() -> None:
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in row.items()})
     text = table(read(path))
     path.with_suffix(".md").write_text(text)
-    readme = ROOT / "README.md"
-    readme.write_text(insert(readme.read_text(), "digits", text))
+    write_pages("digits", text)
     print(text)
 
 

@@ -2,8 +2,8 @@
 
 Every class and function that `fastcl.patch` replaces, original and replacement on the same tensors
 in turn, forward and backward: first held against each other, then timed, then each once for its
-memory. Rows go to results/migration.csv, the table to docs/migration.md. Libraries that are not
-installed are left out.
+memory. Rows go to results/migration.csv, the table to docs/migration.md, a short one to the README.
+Libraries that are not installed are left out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ import torch
 
 import fastcl
 
-from . import report
+from . import report, summary
 from .memory import extra_memory
 from .migration_cases import CASES, Replaced, step
 from .timing import interleaved, quantiles
@@ -196,6 +196,7 @@ def show(path: Path) -> None:
     if path.parent == report.RESULTS:
         page = report.ROOT / "docs" / "migration.md"
         page.write_text(report.insert(page.read_text(), "migration", text))
+        report.write_pages("replaced", summary.replaced(report.read(path)))
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""Results: CSV rows with their circumstances, tables, plots, and the README's copy of the tables.
+"""Results: CSV rows with their circumstances, tables, plots, and the copies of the tables in pages.
 
 `python -m benchmarks.report SUITE...` writes tables and plots again from the committed rows.
 """
@@ -17,11 +17,13 @@ import torch
 import fastcl
 from fastcl._processor import processor
 
-from . import plots, tables
+from . import plots, summary, tables
 from .variants import bfloat16_products
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
+# Where tables stand between markers, beside the one of docs/migration.md and docs/methods.md each.
+PAGES = "README.md", "docs/results.md"
 
 
 def circumstances(device: str) -> dict[str, str | int | float]:
@@ -138,24 +140,31 @@ def texts(suite: str, folder: Path = RESULTS) -> dict[str, str]:
 
 
 def show(suite: str, folder: Path = RESULTS) -> None:
-    """Tables and a plot of a suite's rows; in the README too, for the committed ones."""
+    """Tables and a plot of a suite's rows; in the pages too, for the committed ones."""
     for name, text in texts(suite, folder).items():
         (folder / f"{name}.md").write_text(text)
         print(f"\n{text}")
         if folder == RESULTS:
-            readme = ROOT / "README.md"
-            readme.write_text(insert(readme.read_text(), name, text))
+            write_pages(name, text)
+    if folder == RESULTS and suite == "cpu":
+        write_pages("speed", summary.speed(read(folder / "cpu.csv")))
     plot = plots.scaling if suite.startswith("scaling") else plots.distances
     plot(by_machine(read(folder / f"{suite}.csv"))[0], folder / f"{suite}.png")
     print(f"written to {folder}")
 
 
-def insert(readme: str, suite: str, text: str) -> str:
+def write_pages(name: str, text: str) -> None:
+    """The table of that name in every page that has its markers."""
+    for page in map(ROOT.joinpath, PAGES):
+        page.write_text(insert(page.read_text(), name, text))
+
+
+def insert(page: str, name: str, text: str) -> str:
     """Put a table between its markers; without them the text stays as it is."""
-    start, end = f"<!-- {suite}: start -->\n", f"<!-- {suite}: end -->"
-    if start not in readme:
-        return readme
-    before, rest = readme.split(start)
+    start, end = f"<!-- {name}: start -->\n", f"<!-- {name}: end -->"
+    if start not in page:
+        return page
+    before, rest = page.split(start)
     return before + start + text + end + rest.split(end)[1]
 
 

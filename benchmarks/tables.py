@@ -57,7 +57,7 @@ def grid(heads: list[str], lines: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows)
 
 
-def _fastest(variants: dict[str, Row], ours: Row) -> str:
+def fastest(variants: dict[str, Row], ours: Row) -> str:
     """The fastest other library of a case, with its name."""
     timed = [r for r in variants.values() if is_library(r["variant"]) and r["median_ms"]]
     if not timed:
@@ -97,7 +97,7 @@ def headline(rows: list[Row], predicted: dict[str, float] | None = None) -> str:
             cells.append("-" if guess is None else milliseconds({"median_ms": str(guess)}))
         cells += [rate(ours), f"{float(ours['fraction']):.0%}"]
         cells += [times(variants.get(v), ours) for v in shown]
-        cells += [_fastest(variants, ours)] * some
+        cells += [fastest(variants, ours)] * some
         lines.append([*cells, megabytes(ours), megabytes(variants.get("plain"))])
     parts = [grid(heads, lines), "", _where(rows), *_bfloat16(cases, rows[0]), *_graphs(cases)]
     parts += _remarks(rows, wanted=False) + _left_out(rows, wanted=False)

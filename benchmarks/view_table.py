@@ -1,4 +1,4 @@
-"""The table of results/views.csv, for results/views.md and the README."""
+"""The table of results/views.csv, for results/views.md and docs/results.md."""
 
 from . import report, tables
 
@@ -41,8 +41,7 @@ def _short(x: float) -> str:
 def show() -> None:
     text = table(report.read(report.RESULTS / f"{SUITE}.csv"))
     (report.RESULTS / f"{SUITE}.md").write_text(text)
-    readme = report.ROOT / "README.md"
-    readme.write_text(report.insert(readme.read_text(), SUITE, text))
+    report.write_pages(SUITE, text)
     print(text)
 
 

@@ -4,7 +4,7 @@ Processor time of one thread, all variants of a case in turn in one run; a libra
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
 results/views.csv in the place of what the same machine had measured before, a table to
-results/views.md and the README.
+results/views.md and docs/results.md.
 """
 
 import argparse

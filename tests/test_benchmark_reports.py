@@ -1,4 +1,4 @@
-"""Tables, plots and verdicts out of small made-up rows; the README shows the committed ones."""
+"""Tables, plots and verdicts out of small made-up rows."""
 
 import math
 import sys
@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import __main__ as command
-from benchmarks import digits, guard, plots, report, tables
+from benchmarks import guard, plots, report, tables
 from benchmarks.guard import Wanted
 from benchmarks.suites import SUITES
 
@@ -232,31 +232,14 @@ def test_circumstances_name_the_machine():
 
 
 COMMITTED = sorted(
-    p.stem
-    for p in report.RESULTS.glob("*.md")
-    if p.stem.removesuffix("_peers") in (*SUITES, "digits")
+    p.stem for p in report.RESULTS.glob("*.md") if p.stem.removesuffix("_peers") in SUITES
 )
 
 
 @pytest.mark.parametrize("suite", COMMITTED)
-def test_readme_shows_the_results(suite):
-    text = (report.ROOT / "README.md").read_text()
-    shown = (report.RESULTS / f"{suite}.md").read_text()
-    marked = f"<!-- {suite}: start -->" in text
-    assert marked or suite not in ("cpu", "digits")
-    assert shown in text or not marked
-    assert report.insert(text, suite, shown) == text
-
-
-@pytest.mark.parametrize("suite", [s for s in COMMITTED if s != "digits"])
 def test_table_comes_from_the_rows(suite):
     made = report.texts(suite.removesuffix("_peers"))
     assert made[suite] == (report.RESULTS / f"{suite}.md").read_text()
-
-
-def test_digits_table_comes_from_the_rows():
-    rows = report.read(report.RESULTS / "digits.csv")
-    assert digits.table(rows) == (report.RESULTS / "digits.md").read_text()
 
 
 @pytest.mark.parametrize("git", [True, False], ids=["no repository", "no git"])

@@ -31,8 +31,15 @@ def of_page(stem):
 def test_there_are_examples():
     assert len(EXAMPLES) >= 30 and len(SEVERAL_RANKS) >= 2
     pages = "README", "migration", "pretext", "distributed", "evaluation", "cuda-graphs"
-    pages += "positives", "views"
+    pages += "positives", "views", "losses"
     assert all(of_page(stem) for stem in pages)
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere():
+    text = (ROOT / "README.md").read_text()
+    assert len(text.splitlines()) <= 120
+    links = re.findall(r"\]\((?!https?:)([^)#]+)", text)
+    assert len(links) > 15 and [link for link in links if not (ROOT / link).exists()] == []
 
 
 def test_every_pretext_task_has_an_example():

@@ -117,8 +117,8 @@ def test_the_hints_name_what_the_extras_hold():
     assert extras.pop("all") == [f"fastcl[{','.join(EXTRAS)}]"]
     del extras["dev"]
     assert {name: list(packages.values()) for name, packages in EXTRAS.items()} == extras
-    readme = (ROOT / "README.md").read_text()
-    assert [name for name in (*extras, "all") if f"`{name}`" not in readme] == []
+    page = (ROOT / "docs" / "install.md").read_text()
+    assert [name for name in (*extras, "all") if f"`{name}`" not in page] == []
 
 
 PYTHON = """#!/bin/sh
