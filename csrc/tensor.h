@@ -8,7 +8,9 @@
 #include <torch/headeronly/util/BFloat16.h>
 #include <torch/headeronly/util/Half.h>
 
+#include <algorithm>
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <stdexcept>
@@ -141,6 +143,27 @@ void with_accumulator(const Tensor& q, const F& f) {
 
 inline ScalarType accumulator(const Tensor& q) {
   return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
+}
+
+// A new tensor beside another. torch's own new_empty goes through the dispatcher twice, and in a
+// small problem the outputs cost as much as the products.
+inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes,
+                    std::optional<ScalarType> type = std::nullopt) {
+  constexpr int kMost = 8;
+  check(sizes.size() <= kMost, "fastcl: too many dimensions");
+  int64_t strides[kMost], stride = 1;
+  for (size_t i = sizes.size(); i-- > 0; stride *= std::max<int64_t>(1, sizes.begin()[i]))
+    strides[i] = stride;
+  using torch::stable::detail::from, torch::stable::detail::to;
+  const auto dtype = to<int32_t>(from(type.value_or(like.scalar_type())));
+  int32_t device = 0;
+  AtenTensorHandle found = nullptr;
+  check(aoti_torch_get_device_type(like.get(), &device) == AOTI_TORCH_SUCCESS &&
+            aoti_torch_empty_strided(static_cast<int64_t>(sizes.size()), sizes.begin(), strides,
+                                     dtype, device, like.get_device_index(),
+                                     &found) == AOTI_TORCH_SUCCESS,
+        "fastcl: no memory for an output");
+  return Tensor(found);
 }
 
 }  // namespace fastcl

@@ -281,8 +281,12 @@ def seen(x: Tensor) -> bool:
 
 
 def not_negative(name: str, x: Tensor) -> None:
-    if seen(x) and not (x >= 0).all():
+    if not seen(x):
+        return
+    if not (x >= 0).all():
         raise ValueError(f"{name} must not be negative, got {x.min().item()}")
+    if not (x < torch.inf).all():
+        raise ValueError(f"{name} must be finite, got {x.max().item()}")
 
 
 def above_zero(name: str, x: Tensor) -> None:

@@ -126,6 +126,11 @@ def _bad_input(rank):
     ):
         with pytest.raises(ValueError, match=message):
             D.contrast(x, x, **options)
+    # No rank's rows share anything with a column; then the first's do, with the second's.
+    left, right = torch.eye(2)[:1].expand(3, 2), torch.eye(2)[1:].expand(3, 2)
+    with pytest.raises(ValueError, match="targets must share something"):
+        D.contrast(x, x, targets=(left, right), both=True)
+    assert D.contrast(x, x, targets=(right * (rank == 0), right if rank else left)).isfinite()
     with pytest.raises(ValueError, match="key"):
         D.contrast(x, x[:2] if rank else x[:1])
     with pytest.raises(ValueError, match="key must be the same on every rank"):

@@ -89,6 +89,11 @@ BAD = {
     "weights of pairs": (own(pairs=(J, J, ONES[:3])), ValueError, r"pairs\[2\] must have shape"),
     "row weights": (own(row_weight=ONES[:3]), ValueError, r"row_weight must have shape \[4\]"),
     "negative row": (own(row_weight=-ONES), ValueError, "row_weight must not be negative, got -1"),
+    "infinite row weight": (own(row_weight=INF * ONES), ValueError, "row_weight must be finite"),
+    "infinite level": (
+        alone(labels=LEVELS, level_weights=INF * ONES[:2]), ValueError, "level_weights .* finite",
+    ),
+    "infinite pairs": (own(pairs=(J, J, INF * ONES)), ValueError, r"pairs\[2\] must be finite"),
     "nan row weight": (own(row_weight=NAN * ONES), ValueError, "row_weight must not be negative"),
     "whole row weights": (own(row_weight=J), TypeError, "row_weight must be floating point"),
     "row weights elsewhere": (own(row_weight=ONES.to("meta")), ValueError, "row_weight must be on"),

@@ -13,8 +13,7 @@ using Six = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 // A matrix [size, d] where it is needed, else [0, d]; in the dtype that the rows accumulate in.
 Tensor matrix(const Given& given, int64_t size, bool needed) {
-  return torch::stable::new_empty(given.like, {needed ? size : 0, given.problem.d},
-                                  accumulator(given.like));
+  return empty(given.like, {needed ? size : 0, given.problem.d}, accumulator(given.like));
 }
 
 template <typename T>
@@ -27,10 +26,9 @@ Four contrast_forward(const Given& given, OptionalTensor pivot, bool need_q, boo
   const ScalarType type = accumulator(given.like);
   const bool finishes = x.finishes(need_q, need_k);
   check_columns(x);
-  Tensor rows = torch::stable::new_empty(given.like, {4, x.n}, type);
-  Tensor cols = torch::stable::new_empty(given.like, {4, x.both ? x.m : 0}, type);
-  Tensor rank =
-      torch::stable::new_empty(given.like, {pivot.has_value() ? x.n : 0}, ScalarType::Long);
+  Tensor rows = empty(given.like, {4, x.n}, type);
+  Tensor cols = empty(given.like, {4, x.both ? x.m : 0}, type);
+  Tensor rank = empty(given.like, {pivot.has_value() ? x.n : 0}, ScalarType::Long);
   Tensor weighted = matrix(given, x.n, finishes);
   with_accumulator(given.like, [&](auto zero) {
     using T = decltype(zero);
@@ -61,7 +59,7 @@ Four contrast_backward(const Given& given, Tensor rows, Tensor cols, Tensor weig
   check(need_q || !need_scale, "fastcl: the gradient of the scale takes that of the rows");
   Tensor dq = matrix(given, x.n, need_q), dk = matrix(given, x.m, need_k);
   Tensor d_own = matrix(given, x.n, need_own);
-  Tensor slope = torch::stable::new_empty(given.like, {need_scale ? 1 : 0}, type);
+  Tensor slope = empty(given.like, {need_scale ? 1 : 0}, type);
   with_accumulator(given.like, [&](auto zero) {
     using T = decltype(zero);
     const auto gradient = [&](const OptionalTensor& g, int64_t size, const char* name) {
@@ -91,11 +89,11 @@ Six contrast_mean(const Given& given, bool need_q, bool need_k, bool need_own, b
   check(!need_own || x.has_own(), "fastcl: own has no gradient where there is none");
   check(need_q || !need_scale, "fastcl: the gradient of the scale takes that of the rows");
   need_k = need_k && !x.symmetric;
-  Tensor loss = torch::stable::new_empty(given.like, {}, type);
-  Tensor losses = torch::stable::new_empty(given.like, {x.n}, type);
+  Tensor loss = empty(given.like, {}, type);
+  Tensor losses = empty(given.like, {x.n}, type);
   Tensor dq = matrix(given, x.n, need_q), dk = matrix(given, x.m, need_k);
   Tensor d_own = matrix(given, x.n, need_own);
-  Tensor slope = torch::stable::new_empty(given.like, {need_scale ? 1 : 0}, type);
+  Tensor slope = empty(given.like, {need_scale ? 1 : 0}, type);
   with_accumulator(given.like, [&](auto zero) {
     using T = decltype(zero);
     double mean = 0, found = 0;

@@ -25,8 +25,8 @@ std::tuple<Tensor, Tensor> nce_on_cpu(Tensor x, Tensor bank, Tensor index, doubl
   const int64_t b = x.size(0), d = x.size(1);
   if (offset.has_value()) check_vector(*offset, bank.size(0), type, "offset");
   if (log_normalizer.has_value()) bias -= values<double>(log_normalizer, 1, "log_normalizer")[0];
-  Tensor loss = torch::stable::new_empty(x, {b}, type);
-  Tensor dx = torch::stable::new_empty(x, {need_x ? b : 0, d}, type);
+  Tensor loss = empty(x, {b}, type);
+  Tensor dx = empty(x, {need_x ? b : 0, d}, type);
   const Nce problem{checked(x, "x").data_ptr(),
                     checked(bank, "bank").data_ptr(),
                     data<int64_t>(index, "index"),

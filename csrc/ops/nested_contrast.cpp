@@ -32,10 +32,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> nested_contrast_mean(
   check_widths(widths, weights, d);
   const Dtype dtype = rows_dtype(q);
   const ScalarType type = accumulator(q);
-  Tensor loss = torch::stable::new_empty(q, {}, type);
-  Tensor dq = torch::stable::new_empty(q, {need_q ? n : 0, d}, type);
-  Tensor dk = torch::stable::new_empty(q, {need_k ? n : 0, d}, type);
-  Tensor slope = torch::stable::new_empty(q, {need_scale ? 1 : 0}, type);
+  Tensor loss = empty(q, {}, type);
+  Tensor dq = empty(q, {need_q ? n : 0, d}, type);
+  Tensor dk = empty(q, {need_k ? n : 0, d}, type);
+  Tensor slope = empty(q, {need_scale ? 1 : 0}, type);
   with_accumulator(q, [&](auto zero) {
     using T = decltype(zero);
     double mean = 0, found = 0;

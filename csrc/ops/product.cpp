@@ -15,7 +15,7 @@ Tensor product(Tensor a, Tensor b, bool a_turned, bool b_turned) {
   const int64_t n = a.size(a_turned ? 1 : 0), c = a.size(a_turned ? 0 : 1);
   const int64_t d = b.size(b_turned ? 0 : 1);
   check(b.size(b_turned ? 1 : 0) == c, "fastcl: a and b must have one depth");
-  Tensor out = torch::stable::new_empty(a, {n, d});
+  Tensor out = empty(a, {n, d});
   with_accumulator(a, [&](auto zero) {
     using T = decltype(zero);
     T* to = mutable_data<T>(out, "out");

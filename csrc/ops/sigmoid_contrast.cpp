@@ -16,10 +16,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> sigmoid_contrast(const Given& given, 
   check_columns(x);
   if (logit_bias.has_value()) bias += values<double>(*logit_bias, 1, "logit_bias")[0];
   const ScalarType type = accumulator(given.like);
-  Tensor loss = torch::stable::new_empty(given.like, {}, type);
-  Tensor dq = torch::stable::new_empty(given.like, {need_q ? x.n : 0, x.d}, type);
-  Tensor dk = torch::stable::new_empty(given.like, {need_k ? x.m : 0, x.d}, type);
-  Tensor sums = torch::stable::new_empty(given.like, {2}, type);
+  Tensor loss = empty(given.like, {}, type);
+  Tensor dq = empty(given.like, {need_q ? x.n : 0, x.d}, type);
+  Tensor dk = empty(given.like, {need_k ? x.m : 0, x.d}, type);
+  Tensor sums = empty(given.like, {2}, type);
   with_accumulator(given.like, [&](auto zero) {
     using T = decltype(zero);
     double found[3];

@@ -22,7 +22,7 @@ Sinkhorn problem_of(const Tensor& scores, double scale) {
 
 Tensor columns(Tensor scores, double scale) {
   Sinkhorn x = problem_of(scores, scale);
-  Tensor sums = torch::stable::new_empty(scores, {x.m}, accumulator(scores));
+  Tensor sums = empty(scores, {x.m}, accumulator(scores));
   x.sums = sums.data_ptr();
   sinkhorn_cpu(x);
   return sums;
@@ -32,8 +32,8 @@ Tensor with_potential(const Tensor& scores, double scale, const Tensor& potentia
   Sinkhorn x = problem_of(scores, scale);
   check_vector(potential, x.m, accumulator(scores), "potential");
   x.potential = checked(potential, "potential").data_ptr();
-  Tensor out = summed ? torch::stable::new_empty(scores, {x.m}, accumulator(scores))
-                      : torch::stable::new_empty(scores, {x.n, x.m}, accumulator(scores));
+  Tensor out = summed ? empty(scores, {x.m}, accumulator(scores))
+                      : empty(scores, {x.n, x.m}, accumulator(scores));
   (summed ? x.sums : x.out) = out.data_ptr();
   sinkhorn_cpu(x);
   return out;
@@ -56,7 +56,7 @@ Tensor sinkhorn(Tensor scores, OptionalTensor older, double scale, int64_t itera
     x.older = checked(*older, "older").data_ptr();
     x.r = older->size(0);
   }
-  Tensor out = torch::stable::new_empty(scores, {x.n, x.m}, accumulator(scores));
+  Tensor out = empty(scores, {x.n, x.m}, accumulator(scores));
   x.out = out.data_ptr();
   sinkhorn_cpu(x, iterations);
   return out;

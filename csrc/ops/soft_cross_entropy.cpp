@@ -20,8 +20,8 @@ std::tuple<Tensor, Tensor> soft_cross_entropy(Tensor scores, Tensor target, doub
         "fastcl: target must have the dtype of scores, or the one they accumulate in");
   const int64_t n = scores.size(0), m = scores.size(1);
   std::vector<double> losses(n);
-  Tensor loss = torch::stable::new_empty(scores, {}, accumulator(scores));
-  Tensor grad = torch::stable::new_empty(scores, {need_scores ? n : 0, m});
+  Tensor loss = empty(scores, {}, accumulator(scores));
+  Tensor grad = empty(scores, {need_scores ? n : 0, m});
   const SoftCrossEntropy problem{checked(scores, "scores").data_ptr(),
                                  checked(target, "target").data_ptr(),
                                  dtype(scores),

@@ -26,8 +26,8 @@ std::tuple<Tensor, Tensor> unit_rows_forward(std::vector<Tensor> parts) {
   for (const Tensor& x : parts) n += x.size(0);
   const Tensor& first = parts[0];
   const int64_t d = first.size(1);
-  Tensor y = torch::stable::new_empty(first, {n, d});
-  Tensor lengths = torch::stable::new_empty(first, {n}, accumulator(first));
+  Tensor y = empty(first, {n, d});
+  Tensor lengths = empty(first, {n}, accumulator(first));
   with_accumulator(first, [&](auto zero) {
     using T = decltype(zero);
     char* to = mutable_data<char>(y, "y");

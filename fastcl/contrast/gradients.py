@@ -52,4 +52,4 @@ def is_one(grad: Tensor) -> bool:
     asked."""
     if torch.compiler.is_compiling() or type(grad) is not Tensor or _graph_is_kept():
         return False
-    return grad.device.type == "cpu" and grad.numel() == 1 and grad.item() == 1
+    return grad.is_cpu and grad.numel() == 1 and grad.item() == 1

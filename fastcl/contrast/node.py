@@ -50,8 +50,8 @@ class Layout(NamedTuple):
     def of(cls, p: Problem, inputs: tuple[bool, ...]) -> "Layout":
         """inputs: whether each entry of `Problem.apart` needs a gradient."""
         columns = len(inputs) - len(p.k)
-        rows = any(inputs[columns - len(p.q) : columns])
-        needs = Needs(rows or inputs[2], any(inputs[columns:]), inputs[1], inputs[2])
+        rows = True in inputs[columns - len(p.q) : columns]
+        needs = Needs(rows or inputs[2], True in inputs[columns:], inputs[1], inputs[2])
         q, k = tuple([x.shape[0] for x in p.q]), tuple([x.shape[0] for x in p.k])
         return cls(q, k, p.q[0].dtype, rows, needs)
 
@@ -66,7 +66,9 @@ class Layout(NamedTuple):
         return None, d_own, d_scale, *OTHERS, *dq, *dk
 
     def _times(self, x: Tensor, grad: Tensor | None) -> Tensor:
-        return x.to(self.dtype) if grad is None else handed_over(x, grad, self.dtype)
+        if grad is not None:
+            return handed_over(x, grad, self.dtype)
+        return x if x.dtype == self.dtype else x.to(self.dtype)
 
 
 OTHERS = (None,) * (TENSORS - 4)  # tensors of `Problem.apart` without a gradient

@@ -160,7 +160,7 @@ def problem(
     rows = _apart([*parts, k, own])
     return Problem(
         tuple(rows[:-2]), () if k is None else (rows[-2],), rows[-1],
-        scale.reshape(()) if learned else None,
+        (scale.reshape(()) if scale.dim() else scale) if learned else None,
         None if row_ids is None else row_ids.contiguous(), col_ids, *constants,
         1.0 if learned else float(scale), both, positives_in, unit, normalize,
         normalize if normalize_k is None or k is None else normalize_k,

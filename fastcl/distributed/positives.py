@@ -4,12 +4,13 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.distributed import ProcessGroup
 
 from .. import _check, functional
 from .._ranks import gather, gather_with_gradient
-from ..functional.asked import asked
+from ..functional.asked import asked, shares_something
 from ..functional.contrast import of
 from ._plan import agree, global_ids, global_mean, shared
 
@@ -88,12 +89,16 @@ def contrast(
     for name in ("temperature", "level_weights"):
         if not (name == "temperature" and _per_row(temperature, query)):
             options[name] = shared(options[name], plan)
-    losses = [_of_rank(query, key, options, everyone, normalize)]
+
+    def anywhere(some: bool) -> bool:
+        return equal or plan.ranks.sum(query.new_tensor(some, dtype=torch.int64)) > 0
+
+    losses = [_of_rank(query, key, options, everyone, normalize, anywhere)]
     if both:
         turned = {name: x if x is None else x[::-1] for name, x in options.items() if name in SIDES}
         # A bias of what is a row here adds the same to all its logits.
         turned = {**options, **turned, "column_bias": None}
-        losses.append(_of_rank(key, query, turned, everyone, normalize))
+        losses.append(_of_rank(key, query, turned, everyone, normalize, anywhere))
     return global_mean(sum(losses) / len(losses), plan)
 
 
@@ -106,6 +111,7 @@ def _of_rank(
     options: dict[str, Any],
     everyone: Callable[[Any], Any],
     normalize: bool,
+    anywhere: Callable[[bool], bool],
 ) -> Tensor:
     """The loss of every row of this rank against the columns of all, [b]."""
     here = {**options, "both": False, "column_bias": everyone(options["column_bias"])}
@@ -114,6 +120,7 @@ def _of_rank(
             here[name] = here[name][0], everyone(here[name][1])
     columns = everyone(columns)
     x = asked(rows, columns, **here, reduction="none")
+    shares_something(x, False, anywhere)
     return of(x, rows, columns, normalize)
 
 

@@ -1,5 +1,6 @@
 """What `contrast` is asked for, checked."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -176,13 +177,14 @@ def _targets(targets, query, sizes):
     return tuple(found)
 
 
-def shares_something(x: Asked, itself: bool) -> None:
-    """Targets under which no row has a positive are a mistake."""
+def shares_something(x: Asked, itself: bool, anywhere: Callable[[bool], bool] = bool) -> None:
+    """Targets under which no row has a positive are a mistake. anywhere: whether that is so on any
+    rank."""
     if x.targets is None or not _check.seen(x.targets[0]):
         return
     a, b = x.targets
     others = b.sum(0) - (b if itself else 0)
-    if not ((a > 0) & (others > 0)).any():
+    if not anywhere(bool(((a > 0) & (others > 0)).any())):
         raise ValueError("targets must share something with a column in one row at least")
 
 
