@@ -10,6 +10,7 @@ from benchmarks import __main__ as command
 from benchmarks import guard, plots, report, tables
 from benchmarks.guard import Wanted
 from benchmarks.suites import SUITES
+from fastcl._processor import Processor
 
 WHERE = {
     "date": "2026-01-01", "commit": "abc", "machine": "a processor", "bf16": "no", "cores": 2,
@@ -160,6 +161,13 @@ def test_guard_holds_wanted_ratios_and_memory(rows):
     assert {v.what: v.passed for v in guard.verdicts(able, [], WANTED)}["bf16"] is True
     fat = [r | {"extra_mb": "17"} for r in rows]
     assert {v.what: v.passed for v in guard.verdicts(fat, [], ())}["memory"] is False
+
+
+def test_guard_wants_of_bfloat16_what_the_processor_has(monkeypatch):
+    for products, ratios in (("AMX", [2.5]), ("AVX-512 BF16", [1.5]), ("widened", [])):
+        here = Processor("AVX-512", 16, products)
+        monkeypatch.setattr(guard, "processor", lambda here=here: here)
+        assert [w.ratio for w in guard.WANTED if w.here and w.rival == "bf16"] == ratios
 
 
 def test_guard_holds_the_committed_rows_of_the_same_machine(rows):
