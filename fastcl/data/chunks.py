@@ -10,7 +10,7 @@ from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
 from .decoding import BadImage
-from .parts import PART, Slot
+from .parts import PART, Scratch, Slot
 from .source import Source
 from .square import read_pixels, to_pixels
 from .stages import Failed, Stage
@@ -69,7 +69,7 @@ class Reader:
     def __init__(self, source: Source, each: Callable, skip: bool, views: Stage) -> None:
         self.source, self.each, self.skip, self.views = source, each, skip, views
         self.bad: dict[int, str] = {}
-        self._lock = threading.Lock()
+        self._scratch, self._lock = Scratch(), threading.Lock()
 
     def read(self, chunk: Chunk) -> Chunk:
         return chunk._replace(data=[self._bytes(int(i)) for i in chunk.index])
@@ -83,23 +83,27 @@ class Reader:
     def decode(self, chunk: Chunk) -> tuple[Chunk, list[Tensor], list[int]]:
         """The images uint8 `[c, h, w]` of a chunk, none where they are views already, and which
         ones they are."""
-        images, index, size = [], [], 0
+        images, index, scratch = [], [], self._scratch
+        scratch.used = 0
         for place, (i, data) in enumerate(zip(chunk.index, chunk.data, strict=True), chunk.start):
             i, pixels = self._image(chunk, place, int(i), data)
-            images.append(torch.from_numpy(pixels))
             index.append(i)
-            size += pixels.nbytes
-            if chunk.slot is not None and (size >= PART or place + 1 == chunk.end):
+            if chunk.slot is None:
+                images.append(torch.from_numpy(pixels))
+                continue
+            images.append(scratch.put(pixels))
+            if scratch.used >= PART or place + 1 == chunk.end:
                 with self.views.timed():
                     chunk.slot.add(place + 1 - len(images), images)
-                images, size = [], 0
+                images, scratch.used = [], 0
         return chunk._replace(data=[]), images, index
 
     def _image(self, chunk: Chunk, place: int, i: int, data) -> tuple[int, np.ndarray]:
         try:
             if isinstance(data, BadImage):
                 raise data
-            return i, self.each(to_pixels(self.source, i, data))
+            memory = None if chunk.slot is None else self._scratch.rest()
+            return i, self.each(to_pixels(self.source, i, data, memory))
         except BadImage as error:
             if not self.skip:
                 raise

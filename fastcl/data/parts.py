@@ -14,6 +14,29 @@ from torch import Tensor
 PART = 2**22
 
 
+class Scratch(threading.local):
+    """Memory of a thread for images that lie end to end, so that their views need no copy."""
+
+    def __init__(self) -> None:
+        self.memory, self.used = torch.empty(2 * PART, dtype=torch.uint8), 0
+
+    def rest(self) -> np.ndarray:  # uint8 [n]
+        """Where the next image may be decoded to."""
+        return self.memory[self.used :].numpy()
+
+    def put(self, pixels: np.ndarray) -> Tensor:  # uint8 [c, h, w]
+        """An image in its place behind the others; one that is too large stays where it is."""
+        image, (c, h, w) = torch.from_numpy(pixels), pixels.shape
+        place = self.memory[self.used : self.used + pixels.size]
+        self.used += pixels.size
+        if len(place) < pixels.size:
+            return image
+        place = place.view(h, w, c).permute(2, 0, 1)
+        if place.data_ptr() != image.data_ptr():
+            place.copy_(image)
+        return place
+
+
 @runtime_checkable
 class PartViews(Protocol):
     """Views that need not see the batch as a whole, as those of `fastcl.views`.
