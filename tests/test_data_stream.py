@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,11 +15,12 @@ for name in ("lightning_fabric", "sklearn", "safetensors", "typer", "spdl.pipeli
 
 from stream_cases import draw_set, run_of, streamed  # noqa: E402
 
-from fastcl.data import square  # noqa: E402
+from fastcl.data import Arrays, square  # noqa: E402
 from fastcl.data.folder import Folder  # noqa: E402
 from fastcl.data.stream import Stream  # noqa: E402
 from fastcl.evaluate.session import read_history  # noqa: E402
 from fastcl.pretrain import data as data_module  # noqa: E402
+from fastcl.pretrain.augment import Made  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
 from fastcl.pretrain.run import Run  # noqa: E402
 
@@ -83,8 +85,30 @@ def test_the_limit_acts_before_anything_is_decoded(folder, monkeypatch):
     assert len(images.train) == len(images.test) == 4 and len(read) <= 4 + 4 + 3
 
 
-@pytest.mark.parametrize("method", ["moco", "instdisc"])
-def test_a_streamed_run_has_the_numbers_of_one_in_memory(folder, tmp_path, method):
+@pytest.mark.parametrize("method", ["moco", "cmc", "swav"])
+def test_streamed_views_are_those_of_memory_by_the_same_numbers(folder, tmp_path, method):
+    """Of images that are squares already, so that both see the same pixels."""
+    kept = load_images(str(folder), size=32, stream="never")
+    squares = Arrays(kept.train.numpy(), kept.train_labels.numpy(), kept.classes)
+    streams = replace(kept, train=Stream(squares, 32, 3), test=Stream(squares, 32, 3))
+    streams.train.statistics = kept.statistics()
+    runs = [run_of(x, tmp_path / str(i), method) for i, x in enumerate((kept, streams))]
+    memory, disk = (run.feed.batch(0, 1) for run in runs)
+    assert torch.equal(memory.index, disk.index) and isinstance(disk.images, Made)
+    generator = runs[1].feed.loader._generator(0, 1)
+    runs[0]._step.inputs.args[0].photographs.chance.generator = generator
+    expected, found = runs[0]._step.inputs(memory), runs[1]._step.inputs(disk)
+    assert len(expected) == len(found) >= 2
+    for x, y in zip(expected, found, strict=True):
+        for a, b in zip(*(v if isinstance(v, tuple) else [v] for v in (x, y)), strict=True):
+            assert torch.equal(a, b) and a.stride() == b.stride()
+    parts = disk.images.chunk(2)
+    assert torch.equal(torch.cat([part.groups[0] for part in parts], 1), disk.images.groups[0])
+    runs[1].feed.close()
+
+
+@pytest.mark.parametrize("method", ["rotation", "inpainting"])
+def test_streamed_light_views_have_the_numbers_of_memory(folder, tmp_path, method):
     kept = load_images(str(folder), size=16, stream="never")
     images = streamed(folder)
     images.train.statistics = kept.statistics()  # of all images, to the last bit

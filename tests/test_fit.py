@@ -10,6 +10,7 @@ from torch import nn
 for name in ("lightning_fabric", "safetensors", "PIL", "spdl"):
     pytest.importorskip(name)
 
+from fastcl import views  # noqa: E402
 from fastcl.methods import MoCo, SimCLR  # noqa: E402
 from fastcl.pretrain import fit  # noqa: E402
 
@@ -95,6 +96,24 @@ def test_any_module_and_any_dataset(tmp_path):
         rows = fit(Distance(), data, noisy, out=tmp_path / name, **given)
         losses.append([row["loss"] for row in rows])
     assert losses[0] == pytest.approx(losses[1]) and losses[0][-1] < losses[0][0]
+
+
+def test_views_of_fastcl_see_the_images_of_a_dataset_as_they_are(tmp_path):
+    seen = []
+
+    class Watched(views.SimCLR):
+        def part(self, images, chances):
+            seen.extend(tuple(x.shape[1:]) for x in images)
+            return super().part(images, chances)
+
+    class Sizes(Dataset):
+        def __getitem__(self, i):
+            return IMAGES[i].permute(1, 2, 0).numpy()[: 4 + i % 4], i % 3
+
+    for parts in (1, 2):
+        given = GIVEN | {"out": tmp_path / str(parts), "accumulate": parts}
+        assert len(fit(Distance(), Sizes(), Watched(8), **given)) == 3
+    assert set(seen) == {(4 + i, 8) for i in range(4)}
 
 
 def test_labels_reach_the_method(tmp_path):

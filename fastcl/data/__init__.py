@@ -7,10 +7,11 @@ from .loader import Batch, Loader
 from .mapped import Mapped
 from .opening import open_images
 from .order import Order
+from .parts import PartViews
 from .shards import Shards
 from .source import Part, Source
 
 __all__ = [
-    "Arrays", "BadImage", "Batch", "Folder", "Loader", "Mapped", "Order", "Part", "Shards",
-    "Source", "decode", "open_images", "read_image",
+    "Arrays", "BadImage", "Batch", "Folder", "Loader", "Mapped", "Order", "Part", "PartViews",
+    "Shards", "Source", "decode", "open_images", "read_image",
 ]  # fmt: skip

@@ -49,10 +49,18 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w]
     return torch.from_numpy(decode_pixels(data, name)).permute(2, 0, 1)
 
 
-def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
-    """`decode` for NumPy."""
-    if jpeg_sides(data) and (pixels := decode_jpeg(data)) is not None:
-        return pixels
+def decode_pixels(
+    data: bytes,
+    name: str,
+    memory: np.ndarray | None = None,  # uint8 [n]
+) -> np.ndarray:  # uint8 [h, w, 3]
+    """`decode` for NumPy; into the beginning of `memory` where it is large enough for a JPEG."""
+    if sides := jpeg_sides(data):
+        size = 3 * sides[0] * sides[1]
+        fits = memory is not None and size <= len(memory)
+        into = memory[:size].reshape(*sides, 3) if fits else None
+        if (pixels := decode_jpeg(data, into)) is not None:
+            return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
             return pixels_of(image)

@@ -1,12 +1,14 @@
 """Batches on their way while the last one trains: read, decode, views and copy in threads.
 
 The stages run on SPDL's pipeline: threads of one process with bounded queues between them. One
-decoded image serves all its views; what waits is a few batches, whatever the size of the data.
+decoded image serves all its views and is let go; what waits is a few batches, whatever the size of
+the data.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import blake2b
 from typing import Any, NamedTuple
 
@@ -16,8 +18,10 @@ from torch import Tensor
 
 from .. import _check
 from .order import Order
+from .parts import Buffers, PartViews, Slot
 from .source import Source
 from .stages import Failed, Stage, StageReport
+from .threads import alone
 from .transfer import Transfer
 
 AHEAD = 2  # batches that are ready before they are asked for
@@ -54,7 +58,9 @@ class Loader:
         order: Which of them, when.
         views: Makes a batch of the images uint8 `[c, h, w]`, a list in the order of the batch. All
             its chance must come from the generator it is given, whose seed follows from those of
-            the order, the epoch, the step and the rank.
+            the order, the epoch, the step and the rank. Those of `fastcl.views`, and whatever else
+            has the methods of `PartViews`, are made of a few images at a time in the threads that
+            decode, so that few decoded images are in memory; the batch is the same.
         each: Applied to every image, uint8 `[c, h, w]`, in the threads that decode.
         device: Where the tensors of a batch go, in pinned memory and beside the training on a GPU.
         threads: That decode; every core by default.
@@ -74,7 +80,7 @@ class Loader:
         self,
         source: Source,
         order: Order,
-        views: Views = as_they_are,
+        views: Views | PartViews = as_they_are,
         *,
         each: Each = unchanged,
         device: torch.device | str = "cpu",
@@ -89,13 +95,16 @@ class Loader:
         self.source, self.order, self.views = source, order, views
         self.labels = None if source.labels is None else torch.from_numpy(source.labels)
         self.transfer = Transfer(torch.device(device))
-        self.reader = _reader(source, each, bad == "skip")
+        self.in_parts = isinstance(views, PartViews)
+        making = Stage("views", self._make, self.threads if self.in_parts else 1)
+        self.reader = _reader(source, each, bad == "skip", making)
         self.bad_images = self.reader.bad
         self.waited, self.elapsed = 0.0, 0.0
+        within = making if self.in_parts else None
         self.stages = (
             Stage("read", self.reader.read, self.threads),
-            Stage("decode", self.reader.decode, self.threads),
-            Stage("views", self._make, 1),
+            Stage("decode", self.reader.decode, self.threads, within),
+            making,
             Stage("copy", self.transfer.send, 1),
         )
 
@@ -110,10 +119,12 @@ class Loader:
         Raises:
             BadImage: An image that cannot be decoded, unless it is to be skipped.
         """
-        pipeline = self._pipeline(self.order.places(epoch, step, epochs))
+        # Kernels of views are one thread each, where several images are decoded at once.
+        decoders = ThreadPoolExecutor(self.threads, "fastcl-decode", alone)
+        pipeline = self._pipeline(self.order.places(epoch, step, epochs), decoders)
         started = time.perf_counter()
         try:
-            with pipeline.auto_stop():
+            with decoders, pipeline.auto_stop():
                 while (found := self._next(pipeline)) is not None:
                     if isinstance(found, Failed):
                         raise found.error
@@ -133,27 +144,41 @@ class Loader:
         reports = self.reports()
         return max(reports, key=lambda name: reports[name].busy)
 
-    def _pipeline(self, places: Iterator):
+    def _pipeline(self, places: Iterator, decoders: ThreadPoolExecutor):
         from spdl.pipeline import PipelineBuilder
 
         from .chunks import Gather, cut
 
         read, decode, views, copy = self.stages
-        builder = PipelineBuilder().add_source(cut(places, self.threads))
-        for stage in (read, decode):
-            builder.pipe(stage, concurrency=stage.threads, output_order="input", name=stage.name)
+        builder = PipelineBuilder().add_source(cut(places, self.threads, self._slots()))
+        for stage, executor in ((read, None), (decode, decoders)):
+            builder.pipe(
+                stage, concurrency=stage.threads, output_order="input", name=stage.name,
+                executor=executor,
+            )  # fmt: skip
         builder.aggregate(Gather()).pipe(views, name=views.name)
         if self.transfer.moves:
             builder.pipe(copy, name=copy.name)
-        return builder.add_sink(AHEAD).build(num_threads=2 * self.threads + 2)
+        return builder.add_sink(AHEAD).build(num_threads=self.threads + 2)
+
+    def _slots(self) -> Callable[[int, int, int], Slot | None]:
+        if not self.in_parts:
+            return lambda epoch, step, b: None
+        buffers = Buffers()
+        return lambda epoch, step, b: Slot(
+            b, self.views, lambda: self._generator(epoch, step), buffers
+        )
 
     def _make(self, parts: list[tuple]) -> Batch:
         chunk = parts[0][0]
-        images = [image for _, part, _ in parts for image in part]
         index = torch.tensor([i for _, _, part in parts for i in part])
         labels = None if self.labels is None else self.labels[index]
-        generator = self._generator(chunk.epoch, chunk.step)
-        return Batch(self.views(images, generator), index, labels, chunk.epoch, chunk.step)
+        if chunk.slot is not None:
+            made = chunk.slot.joined()
+        else:
+            images = [image for _, part, _ in parts for image in part]
+            made = self.views(images, self._generator(chunk.epoch, chunk.step))
+        return Batch(made, index, labels, chunk.epoch, chunk.step)
 
     def _generator(self, epoch: int, step: int) -> torch.Generator:
         """Of one batch on one rank, wherever the run began."""
@@ -178,9 +203,9 @@ class Loader:
             self.waited += time.perf_counter() - started
 
 
-def _reader(source: Source, each: Each, skip: bool):
+def _reader(source: Source, each: Each, skip: bool, views: Stage):
     try:
         from .chunks import Reader
     except ImportError:
         raise ImportError("loading images needs spdl-core: pip install spdl-core") from None
-    return Reader(source, each, skip)
+    return Reader(source, each, skip, views)

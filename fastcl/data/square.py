@@ -34,10 +34,12 @@ def read_pixels(source: Source, i: int) -> np.ndarray:  # uint8 [c, h, w]
     return to_pixels(source, i, source.read(i))
 
 
-def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  # uint8 [c, h, w]
-    """What was read of image i, decoded where it is a file."""
+def to_pixels(
+    source: Source, i: int, data: bytes | np.ndarray, memory: np.ndarray | None = None
+) -> np.ndarray:  # uint8 [c, h, w]
+    """What was read of image i, decoded where it is a file; see `decode_pixels` of memory."""
     if isinstance(data, bytes):
-        return decode_pixels(data, source.name(i)).transpose(2, 0, 1)
+        return decode_pixels(data, source.name(i), memory).transpose(2, 0, 1)
     return data
 
 

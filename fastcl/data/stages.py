@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 
@@ -36,26 +37,35 @@ class Stage:
         name: In reports.
         work: Called in any thread.
         threads: How many at once.
+        within: A stage whose work is a part of this one's, and not counted here.
     """
 
-    def __init__(self, name: str, work: Callable, threads: int) -> None:
-        self.name, self.work, self.threads = name, work, threads
+    def __init__(
+        self, name: str, work: Callable, threads: int, within: "Stage | None" = None
+    ) -> None:
+        self.name, self.work, self.threads, self.within = name, work, threads, within
         self.seconds, self.calls = 0.0, 0
         self._lock = threading.Lock()
 
     def __call__(self, item):
         if isinstance(item, Failed):
             return item
-        started = time.perf_counter()
         try:
-            found = self.work(item)
+            with self.timed():
+                return self.work(item)
         except BaseException as error:  # an engine would log it and go on without the item
             return Failed(error)
+
+    @contextmanager
+    def timed(self) -> Iterator[None]:
+        """What is done here is this stage's work."""
+        started = time.perf_counter()
+        yield
         with self._lock:
             self.seconds += time.perf_counter() - started
             self.calls += 1
-        return found
 
     def report(self, elapsed: float) -> StageReport:
-        busy = self.seconds / (elapsed * self.threads) if elapsed > 0 else 0.0
-        return StageReport(self.seconds, self.calls, min(busy, 1.0))
+        seconds = self.seconds - (0.0 if self.within is None else self.within.seconds)
+        busy = seconds / (elapsed * self.threads) if elapsed > 0 else 0.0
+        return StageReport(seconds, self.calls, min(max(busy, 0.0), 1.0))

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .loader import Loader
 from .order import Order
+from .parts import PartViews
 from .source import Part, Source
 from .square import read_all, to_square
 
@@ -87,18 +88,21 @@ class Stream:
             yield batch.images
         self.said.update(loader.bad_images.values())
 
-    def loader(self, order: Order) -> Loader:
-        """Batches uint8 `[b, c, size, size]` on the device."""
+    def loader(self, order: Order, views: PartViews | None = None) -> Loader:
+        """Batches on the device: views of the images as they are, or without views uint8
+        `[b, c, size, size]`."""
         return Loader(
-            self.source, order, stacked, each=self._square,
+            self.source, order, views or stacked, each=self._alike if views else self._square,
             device=self.device, threads=threads_of(order.ranks), bad=self.bad,
         )  # fmt: skip
 
     def _square(self, pixels: np.ndarray) -> np.ndarray:
-        square = to_square(pixels, self.size)
-        if square.shape != self.shape[1:]:
+        return to_square(self._alike(pixels), self.size)
+
+    def _alike(self, pixels: np.ndarray) -> np.ndarray:
+        if len(pixels) != self.shape[1]:
             raise ValueError(
                 f"all images must have {self.shape[1]} channels like the first, got one with "
-                f"{len(square)}"
+                f"{len(pixels)}"
             )
-        return square
+        return pixels

@@ -18,7 +18,8 @@ class Packed(NamedTuple):
 
 
 def pack(images: Sequence[Tensor]) -> Packed:
-    """Images `[c, h, w]` of any sizes, one copy of each.
+    """Images `[c, h, w]` of any sizes, one copy of each; none where they lie end to end, channels
+    last.
 
     Raises:
         ValueError: No image, one without pixels, or other channels or another device than the
@@ -44,8 +45,24 @@ def pack(images: Sequence[Tensor]) -> Packed:
             raise TypeError(f"images[{i}] must have the dtype of images[0], {first.dtype}, "
                             f"got {x.dtype}")  # fmt: skip
     c = first.shape[0]
-    pixels = torch.cat([x.permute(1, 2, 0).reshape(-1, c) for x in images])
+    rows = [x.permute(1, 2, 0) for x in images]
+    if _end_to_end(rows):
+        count = sum(x.numel() for x in rows) // c
+        pixels = first.as_strided((count, c), (c, 1))
+    else:
+        pixels = torch.cat([x.reshape(-1, c) for x in rows])
     sizes = torch.tensor([x.shape[1:] for x in images])
     ends = sizes.prod(1).cumsum(0) * c
     offsets = torch.cat([ends.new_zeros(1), ends[:-1]])
     return Packed(pixels, offsets.to(first.device), sizes.to(first.device))
+
+
+def _end_to_end(images: list[Tensor]) -> bool:  # [h, w, c] each
+    """Whether each begins where the one before it ends, in one piece of memory."""
+    memory, place = images[0].untyped_storage().data_ptr(), images[0].storage_offset()
+    for x in images:
+        beside = x.untyped_storage().data_ptr() == memory and x.storage_offset() == place
+        if not (beside and x.is_contiguous()):
+            return False
+        place += x.numel()
+    return True

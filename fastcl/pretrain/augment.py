@@ -1,6 +1,8 @@
-"""The random views of a run, made on the device where the batch is."""
+"""The random views of a run: made on the device where the batch is, or while it is read."""
 
+from copy import deepcopy
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +30,17 @@ def digits(strength: float) -> Digits:
         1, degrees=15.0 * strength, shift=0.12 * strength, scale=1.25**strength,
         shear=0.2 * strength, noise=0.1 * strength, brightness=0.3 * strength,
     )  # fmt: skip
+
+
+class Made(NamedTuple):
+    """Views of a batch that were made while it was read."""
+
+    groups: tuple[Tensor, ...]  # each [views, b, channels, side, side], of one side
+
+    def chunk(self, count: int) -> list["Made"]:
+        """So many parts of the batch."""
+        parts = zip(*(x.chunk(count, 1) for x in self.groups), strict=True)
+        return [Made(part) for part in parts]
 
 
 class Views(nn.Module):
@@ -73,8 +86,10 @@ class Views(nn.Module):
         self.small = photograph(strength, SMALL_CROPS, self.small_size)
 
     @torch.no_grad()
-    def forward(self, images: Tensor, count: int = 1) -> Tensor:  # uint8 [b, c, h, w]
+    def forward(self, images: Tensor | Made, count: int = 1) -> Tensor:  # uint8 [b, c, h, w]
         """`count` views, float `[count, b, c, h, w]`."""
+        if isinstance(images, Made):
+            return images.groups[0]
         if self.digits is None:
             return self.photographs.make(images, count * (self.large,), self.size)
         views = torch.cat([self.digits(images) for _ in range(count)])
@@ -98,7 +113,40 @@ class Views(nn.Module):
         return (x - self.mean) / self.deviation
 
     @torch.no_grad()
-    def small_crops(self, images: Tensor) -> list[Tensor]:  # uint8 [b, 3, h, w]
+    def small_crops(self, images: Tensor | Made) -> list[Tensor]:  # uint8 [b, 3, h, w]
         """`crops` views, each float `[b, 3, side, side]`."""
+        if isinstance(images, Made):
+            return [view for group in images.groups[1:] for view in group]
         recipes = self.crops * (self.small,)
         return list(self.photographs.make(images, recipes, self.small_size)) if recipes else []
+
+    def ahead(self, count: int) -> "Ahead | None":
+        """What makes `count` views and the small crops of images of any sizes while they are read;
+        None where views are made of squares: of digits, and light ones, of which count is 0."""
+        if self.digits is not None or count == 0:
+            return None
+        views = deepcopy(self.photographs)
+        views.groups = [(count * (self.large,), self.size)]
+        if self.crops:
+            views.groups.append((self.crops * (self.small,), self.small_size))
+        return Ahead(views)
+
+
+class Ahead:
+    """Views that are made while images are read, on the CPU; their batches are `Made`.
+
+    Args:
+        views: A module with `chances` and `part`, see `fastcl.data.PartViews`; it is copied.
+    """
+
+    def __init__(self, views: nn.Module) -> None:
+        self.views = deepcopy(views).cpu()
+
+    def chances(self, b: int, generator: torch.Generator) -> Tensor:
+        return self.views.chances(b, generator)
+
+    def part(self, images: list[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
+        return self.views.part(images, chances)
+
+    def joined(self, groups: tuple[Tensor, ...]) -> Made:
+        return Made(groups)

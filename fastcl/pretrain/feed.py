@@ -4,13 +4,16 @@ import numpy as np
 import torch
 
 from ..data.order import Order
+from ..data.parts import PartViews
 from .images import Images
 from .inputs import Batch
 
 
-def feed_of(images: Images, order: Order, epochs: int):
+def feed_of(images: Images, order: Order, epochs: int, ahead: PartViews | None = None):
     """The one that fits where the images are."""
-    return (DiskFeed if images.streamed else MemoryFeed)(images, order, epochs)
+    if images.streamed:
+        return DiskFeed(images, order, epochs, ahead)
+    return MemoryFeed(images, order)
 
 
 class MemoryFeed:
@@ -19,7 +22,6 @@ class MemoryFeed:
     Args:
         images: In memory.
         order: Which of them, when.
-        epochs: Of the run.
 
     Attributes:
         bad_images: None of them.
@@ -27,7 +29,7 @@ class MemoryFeed:
 
     bad_images: dict[int, str] = {}
 
-    def __init__(self, images: Images, order: Order, epochs: int) -> None:
+    def __init__(self, images: Images, order: Order) -> None:
         self.images, self.order = images, order
         self._epoch, self._index = -1, torch.empty(0)
 
@@ -57,14 +59,17 @@ class DiskFeed:
         images: Streams.
         order: Which of them, when.
         epochs: Of the run: from one to the next nothing waits.
+        ahead: Views that are made while images are read; without, batches are of squares.
 
     Attributes:
         bad_images: What was said of those that were skipped, by their places.
     """
 
-    def __init__(self, images: Images, order: Order, epochs: int) -> None:
+    def __init__(
+        self, images: Images, order: Order, epochs: int, ahead: PartViews | None = None
+    ) -> None:
         self.images, self.order, self.epochs = images, order, epochs
-        self.loader = images.train.loader(order)
+        self.loader = images.train.loader(order, ahead)
         self.bad_images = self.loader.bad_images
         self._batches = None
         self._next: tuple[int, int] | None = None
@@ -80,7 +85,7 @@ class DiskFeed:
         self._next = (epoch + 1, 0) if last else (epoch, step + 1)
         labels = self.images.train_labels
         labels = None if labels is None else labels[found.index.to(labels.device)]
-        return Batch(found.images, found.index.to(found.images.device), labels)
+        return Batch(found.images, found.index, labels)
 
     def mark(self) -> None:
         """An epoch begins."""

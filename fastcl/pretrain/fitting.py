@@ -8,9 +8,11 @@ from torch import Tensor, nn
 
 from .. import _check
 from ..data.mapped import Mapped
+from ..data.parts import PartViews
 from ..data.square import read_pixels
 from ..data.stream import Stream
 from . import checkpoint
+from .augment import Ahead
 from .devices import automatic_precision
 from .images import Images
 from .inputs import Batch
@@ -54,7 +56,9 @@ def fit(
             step of the optimiser.
         dataset: Images in memory, or a map-style dataset as `fastcl.data.Mapped` takes it, which is
             read while training.
-        views: Takes a batch, uint8 `[b, c, h, w]` on the device, and returns its views.
+        views: Takes a batch, uint8 `[b, c, h, w]` on the device, and returns its views. Those of
+            `fastcl.views` are made of the images of a dataset as they are, while they are read;
+            others get their middle squares.
         out: Folder of checkpoint.pt, metrics.csv and config.json.
         epochs, batch_size, learning_rate, weight_decay, warmup, accumulate: As for the command; the
             learning rate is the peak, and falls to zero along half a cosine.
@@ -104,12 +108,14 @@ def fit(
         fingerprint=images.fingerprint(), accumulate=accumulate, channels_last=channels_last,
     )  # fmt: skip
 
+    ahead = Ahead(views) if images.streamed and isinstance(views, PartViews) else None
+
     def inputs(batch: Batch) -> tuple:
-        made = tuple(views(batch.images))
-        return made if batch.labels is None else (*made, batch.labels)
+        made = views(batch.images) if ahead is None else views.joined(batch.images.groups)
+        return tuple(made) if batch.labels is None else (*made, batch.labels)
 
     with locked(folder):
-        parts = Parts(method, getattr(method, "backbone", method), inputs)
+        parts = Parts(method, getattr(method, "backbone", method), inputs, ahead)
         run = Run(config, images, folder, build_fabric(1, precision), parts)
         if (folder / checkpoint.NAME).exists():
             run.resume(folder / checkpoint.NAME)

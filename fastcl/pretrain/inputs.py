@@ -5,14 +5,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .augment import Views
+from .augment import Made, Views
 from .lab import DEVIATION, MEAN, split_lab
 
 
 class Batch(NamedTuple):
     """Some images of a data set."""
 
-    images: Tensor  # uint8 [b, channels, size, size]
+    images: Tensor | Made  # uint8 [b, channels, size, size], or views of them already
     index: Tensor  # [b] int64, their places in the data set
     labels: Tensor | None  # [b] int64
 

@@ -15,6 +15,7 @@ class Entry(NamedTuple):
 
     build: Callable[..., nn.Module]  # (backbone, *, width, **options of the recipe)
     inputs: Callable[..., tuple] = inputs.two_views  # (views, batch), the arguments of its forward
+    views: int = 2  # of full size, with colours and crops; 0 where it takes light ones
 
 
 def _deep_info_max(backbone: nn.Module, *, width: int, **options) -> nn.Module:
@@ -38,7 +39,7 @@ def _split_brain(backbone: nn.Module, *, width: int) -> nn.Module:
 
 # In the order of the papers' families: instances, predictions and views, clusters, no negatives.
 ENTRIES = {
-    "instdisc": Entry(methods.InstDisc, inputs.view_and_index),
+    "instdisc": Entry(methods.InstDisc, inputs.view_and_index, views=1),
     "invaspread": Entry(methods.InvaSpread),
     "moco": Entry(methods.MoCo),
     "mocov1": Entry(partial(methods.MoCo, version=1)),
@@ -50,17 +51,17 @@ ENTRIES = {
     "dcl": Entry(partial(methods.SimCLR, loss="dcl")),
     "dclw": Entry(partial(methods.SimCLR, loss="dclw")),
     "supcon": Entry(partial(methods.SimCLR, loss="sup_con"), inputs.two_views_and_labels),
-    "cpc": Entry(methods.ImageCPC, inputs.one_view),
-    "cmc": Entry(_cmc, inputs.lab_views_and_index),
-    "dim": Entry(_deep_info_max, inputs.one_view),
+    "cpc": Entry(methods.ImageCPC, inputs.one_view, views=1),
+    "cmc": Entry(_cmc, inputs.lab_views_and_index, views=1),
+    "dim": Entry(_deep_info_max, inputs.one_view, views=1),
     "swav": Entry(methods.SwAV, inputs.crops),
     "byol": Entry(methods.BYOL),
     "simsiam": Entry(methods.SimSiam),
     "barlowtwins": Entry(methods.BarlowTwins),
-    "rotation": Entry(pretext.Rotation, inputs.light_view),
-    "jigsaw": Entry(pretext.Jigsaw, inputs.light_view),
-    "relative_patch": Entry(pretext.RelativePatch, inputs.light_view),
-    "colorization": Entry(_colorization, inputs.light_view_in_color),
-    "split_brain": Entry(_split_brain, inputs.light_view_in_color),
-    "inpainting": Entry(pretext.Inpainting, inputs.light_view),
+    "rotation": Entry(pretext.Rotation, inputs.light_view, views=0),
+    "jigsaw": Entry(pretext.Jigsaw, inputs.light_view, views=0),
+    "relative_patch": Entry(pretext.RelativePatch, inputs.light_view, views=0),
+    "colorization": Entry(_colorization, inputs.light_view_in_color, views=0),
+    "split_brain": Entry(_split_brain, inputs.light_view_in_color, views=0),
+    "inpainting": Entry(pretext.Inpainting, inputs.light_view, views=0),
 }

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import nn
 
+from ..data.parts import PartViews
 from ..evaluate.report import initial_backbone
 from ..pretext import Colorization
 from .augment import Views
@@ -27,6 +28,7 @@ class Parts(NamedTuple):
     method: nn.Module
     backbone: nn.Module  # what it trains for
     inputs: Callable[[Batch], tuple]  # the arguments of its forward
+    ahead: PartViews | None = None  # views that are made while images are read
 
 
 def build_parts(config: Config, images: Images, device: torch.device) -> Parts:
@@ -38,7 +40,10 @@ def build_parts(config: Config, images: Images, device: torch.device) -> Parts:
         images.kind, images.size, images.statistics(), config.crops, config.augmentation,
         channels_last=config.channels_last,
     )  # fmt: skip
-    return Parts(method, backbone, partial(ENTRIES[config.method].inputs, views.to(device)))
+    entry = ENTRIES[config.method]
+    return Parts(
+        method, backbone, partial(entry.inputs, views.to(device)), views.ahead(entry.views)
+    )
 
 
 def build_method(

@@ -74,7 +74,8 @@ class Run:
         if fabric.is_global_zero:
             folder.mkdir(parents=True, exist_ok=True)
         fabric.barrier()
-        self.method, self.backbone, inputs = parts or build_parts(config, images, fabric.device)
+        parts = parts or build_parts(config, images, fabric.device)
+        self.method, self.backbone = parts.method, parts.backbone
         if fabric.device.type == "cuda":
             torch.backends.cudnn.benchmark = True
             if config.devices > 1 and not config.method.startswith("moco"):
@@ -88,7 +89,7 @@ class Run:
         )
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
         self._step = Step(
-            fabric, self.method, self.model, self.optimizer, inputs, config.accumulate
+            fabric, self.method, self.model, self.optimizer, parts.inputs, config.accumulate
         )
         self.order = Order(
             len(images.train), config.batch_size, seed=config.seed, rank=fabric.global_rank,
@@ -97,7 +98,7 @@ class Run:
         # Different views on every rank; the networks are built already, equal on all.
         fabric.seed_everything(config.seed * config.devices + fabric.global_rank, verbose=False)
         self.steps = self.order.steps
-        self.feed = feed_of(self.images, self.order, config.epochs)
+        self.feed = feed_of(self.images, self.order, config.epochs, parts.ahead)
         self.epoch = self.step = 0
         self.sums = torch.zeros(2, device=fabric.device)
         self.saved: tuple[int, int] | None = None  # epoch and step of the checkpoint

@@ -42,6 +42,7 @@ def draw(
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
+    chances: Tensor | None = None,  # [b, 33, views]
 ) -> Tensor:
     """Parameters of random views, one recipe after the other for every image.
 
@@ -56,6 +57,7 @@ def draw(
         generator: On the device; PyTorch's own by default, which differs in every worker of a
             DataLoader.
         device: Where to draw; by default where sizes are, the CPU for `(b, h, w)`.
+        chances: What `uniform` has drawn, for these images among others; on the device.
 
     Returns:
         float32 `[b, views, 13]`, the parameters of `functional.random_views`.
@@ -77,9 +79,30 @@ def draw(
     else:
         b, *one_size = sizes
         sides, middle = _frame(recipes, *one_size, device)
-    u = torch.rand(DRAWS, b, len(recipes), generator=generator, device=device)
+    if chances is None:
+        chances = uniform(b, len(recipes), generator, device)
+    elif chances.shape != (b, DRAWS, len(recipes)) or chances.device.type != device.type:
+        raise ValueError(
+            f"chances must have shape {[b, DRAWS, len(recipes)]} on {device}, got "
+            f"{list(chances.shape)} on {chances.device}"
+        )
+    u = chances.transpose(0, 1)
     x = torch.addcmul(bounds.low, bounds.span, u)
     return _assembled(x, _boxes(x, bounds, sides, middle), bounds)
+
+
+def uniform(
+    b: int,
+    views: int,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """The numbers from 0 to 1 that `draw` makes parameters of, `[b, 33, views]`.
+
+    Equal to what ``draw(recipes, sizes, generator=generator)`` takes from the generator: drawn for
+    a whole batch, they can be handed to `draw` row by row.
+    """
+    return torch.rand(DRAWS, b, views, generator=generator, device=device).transpose(0, 1)
 
 
 def _check_recipes(recipes: tuple[Recipe, ...]) -> None:

@@ -11,7 +11,7 @@ from .. import _check
 from .. import functional as F
 from ..functional.packed import Packed, pack
 from .chance import Chance
-from .draw import draw
+from .draw import draw, uniform
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -36,6 +36,7 @@ class Drawn(nn.Module):
 
     mean: Tensor | None
     deviation: Tensor | None
+    groups: Sequence[tuple[tuple[Recipe, ...], int]] = ()  # views of one size: recipes and side
 
     def __init__(
         self,
@@ -60,17 +61,33 @@ class Drawn(nn.Module):
         recipes: tuple[Recipe, ...],
         size: int,
         generator: torch.Generator | None = None,
+        chances: Tensor | None = None,  # [b, 33, len(recipes)] of `draw.uniform`
     ) -> Tensor:
         """One view by each recipe, `[len(recipes), b, c, size, size]`."""
         channels, sizes, device = _seen(images, self.layout)
         if channels != 3:
             recipes = colourless(recipes)
-        parameters = draw(recipes, sizes, generator=generator or self.chance.now(), device=device)
+        generator = generator or self.chance.now()
+        parameters = draw(recipes, sizes, generator=generator, device=device, chances=chances)
         return F.random_views(
             images, parameters, size=size, kernel=kernel_of(size), mean=self.mean,
             deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
             layout=self.layout,
         )  # fmt: skip
+
+    # Part by part, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
+
+    def chances(self, b: int, generator: torch.Generator) -> Tensor:
+        return torch.cat([uniform(b, len(recipes), generator) for recipes, _ in self.groups], 2)
+
+    @torch.no_grad()
+    def part(self, images: Sequence[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
+        packed = together(images)
+        parts = chances.split([len(recipes) for recipes, _ in self.groups], 2)
+        return tuple(
+            self.make(packed, recipes, size, chances=part)
+            for (recipes, size), part in zip(self.groups, parts, strict=True)
+        )
 
 
 def kernel_of(size: int) -> int:
@@ -158,6 +175,13 @@ class Views(Drawn):
         self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
     ) -> Tensor:
         return self.make(together(images), self.recipes, self.size, generator)
+
+    @property
+    def groups(self) -> tuple[tuple[tuple[Recipe, ...], int]]:
+        return ((self.recipes, self.size),)
+
+    def joined(self, groups: tuple[Tensor, ...]) -> Tensor:
+        return groups[0]
 
     def extra_repr(self) -> str:
         return f"{self.size}, views={len(self.recipes)}"

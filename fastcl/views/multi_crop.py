@@ -66,8 +66,14 @@ class MultiCrop(Drawn):
         self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
     ) -> list[Tensor]:
         images = together(images)
-        large = self.make(images, self.large_recipes, self.size, generator)
-        return [large, self.make(images, self.small_recipes, self.small, generator)]
+        return [self.make(images, recipes, size, generator) for recipes, size in self.groups]
+
+    @property
+    def groups(self) -> tuple[tuple[tuple[Recipe, ...], int], ...]:
+        return (self.large_recipes, self.size), (self.small_recipes, self.small)
+
+    def joined(self, groups: tuple[Tensor, ...]) -> list[Tensor]:
+        return list(groups)
 
     def extra_repr(self) -> str:
         return f"{self.size}, {self.small}, crops={len(self.small_recipes)}"

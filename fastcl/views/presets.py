@@ -127,6 +127,9 @@ class Supervised(Views):
     ) -> Tensor:
         return super().forward(images, generator)[0]
 
+    def joined(self, groups: tuple[Tensor, ...]) -> Tensor:
+        return groups[0][0]
+
 
 class Evaluation(Supervised):
     """The middle of the image, nothing random: resized so that the shorter side is 8/7 of the
