@@ -95,7 +95,11 @@ def rounds(blocks: int = 4, side: int = 56) -> str:
         parts += [text(78, 80 + i * side, f"rows {i + 1}", "end", FAINT)]
         parts += [text(116 + i * side, 40, f"cols {i + 1}", colour=FAINT)]
     words = 110 + blocks * side
-    lines = "Round 1 to 4: the tiles of a round", "share no rows and no columns, so", "all sums are made in place, in the"
+    lines = (
+        "Round 1 to 4: the tiles of a round",
+        "share no rows and no columns, so",
+        "all sums are made in place, in the",
+    )
     lines += "same order for any number of", "threads: no atomics, the same bits."
     parts += [text(words, 84 + 26 * i, line, "start") for i, line in enumerate(lines)]
     return svg(words + 270, 70 + blocks * side, parts, "The order of tiles: a Latin square")
