@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "pretraining.md"
 # What makes a command of the page a matter of seconds; the last of an option counts.
 SMALL = {
-    "pretrain": "--epochs 1 --limit 48 --batch-size 24 --image-size 32 --devices 1",
+    "pretrain": "--epochs 1 --limit 48 --batch-size 24 --image-size 32 --devices 1 --backbone small",
     "evaluate": "--limit 48 --fractions '' --embedding tsne",
 }
 
