@@ -6,8 +6,8 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-docs test-peers test-oldest test-emulated test-wheel lint types \
-	workflows wheel wheel-any wheels bench bench-scaling bench-peers bench-migration bench-guard clean
+.PHONY: build pretrain test test-fast test-docs docs test-peers test-oldest test-emulated test-wheel lint \
+	types workflows wheel wheel-any wheels bench bench-scaling bench-peers bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -35,6 +35,19 @@ test-fast: build
 # Every example of the documentation is executed, and the generated pages are up to date.
 test-docs: build
 	$(PYTEST) tests/test_docs.py tests/test_examples.py tests/test_operators_page.py $(ARGS)
+
+# build/site, without a network once its tools are there: warnings are errors, and every link, anchor
+# and public name is looked up in what came out.
+docs: .venv/documenting
+	$(RUN)/python -m sphinx -W --keep-going -q -b html -c docs . build/site
+	$(RUN)/python docs/check_site.py build/site
+
+# The extra alone: to install fastcl with it would compile again.
+.venv/documenting: .venv/installed pyproject.toml
+	$(RUN)/python -c "import tomllib; print(*tomllib.load(open('pyproject.toml', 'rb')) \
+		['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs.txt
+	$(RUN)/python -m pip install --quiet -r .venv/docs.txt
+	@touch $@
 
 lint: build
 	$(RUN)/ruff check .

@@ -95,7 +95,7 @@ def patch(library: str) -> list[str]:
             "sentence_transformers" or "solo".
 
     Returns:
-        What was replaced: ``["lightly.loss.NTXentLoss", ...]``.
+        The names of what was replaced, ``["lightly.loss.NTXentLoss", ...]``.
 
     Raises:
         ValueError: An unknown library.

@@ -14,16 +14,14 @@ def open_images(path: str | Path, tell: Tell = lambda text: None) -> dict[str, S
     """Images from where they are: lists in memory, pixels on the disk.
 
     Args:
-        path: One of
-            - a folder of image files of any nesting: one subfolder per class, or flat without
-              labels;
-            - tar shards in webdataset's layout, one or a folder of them;
-            - a dataset of Hugging Face on disk, or parquet or arrow files with a column of images;
-            - an `.npz` or `.npy` of pixels, see `fastcl.pretrain.data.load_images`.
+        path: A folder of image files of any nesting, with a subfolder per class or flat without
+            labels; tar shards in webdataset's layout, one or a folder of them; a dataset of Hugging
+            Face on disk, or parquet or arrow files with a column of images; an `.npz` or `.npy` of
+            pixels, see `fastcl.pretrain.data.load_images`.
         tell: Called with a line now and then while a long list is read.
 
     Returns:
-        `{"train": source}`, and `"test"` where the data come with a held-out split.
+        Sources by their splits, "train", and "test" where the data come with a held-out split.
 
     Raises:
         FileNotFoundError: No such path.

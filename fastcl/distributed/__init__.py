@@ -9,7 +9,8 @@ is that of one process with the global batch, the same on every rank, and gradie
 the ranks (DistributedDataParallel, FSDP) are those of one process. The gradient of a scale or a
 bias is exact on every rank already; averaging leaves it. In one process they are their namesakes.
 
-Arguments beyond those of the namesake:
+Arguments beyond those of the namesake::
+
     mode: "gather" holds the columns of all ranks in memory, "ring" a block of them at a time.
     group: The ranks that take part; None: all.
     equal: Every rank has as many rows and the same other arguments: saves exchanging them, for

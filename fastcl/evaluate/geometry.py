@@ -47,8 +47,8 @@ def uniformity(x: Tensor, *, t: float = 2.0) -> float:
     """How evenly features fill the sphere: from 0, all at one point, towards -2 t.
 
     Equal to ``torch.pdist(F.normalize(x)).square().mul(-t).exp().mean().log()``, in linear memory:
-    for unit rows -t |x - y|^2 is 2 t <x, y> - 2 t, so the sum over pairs is the denominator of
-    fastcl's own contrast at scale 2 t.
+    for unit rows ``-t |x - y|^2`` is ``2 t <x, y> - 2 t``, so the sum over pairs is the denominator
+    of fastcl's own contrast at scale 2 t.
 
     Args:
         x: Features `[n, d]`, normalised here. Rows of zeros count as one more direction, at right

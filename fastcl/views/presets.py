@@ -112,7 +112,7 @@ class Supervised(Views):
     Args: As for `Views`.
 
     Returns:
-        `[b, c, size, size]`: one view has no dimension for the views.
+        `[b, c, size, size]`; one view has no dimension for the views.
 
     Raises: As for `Views`.
 
