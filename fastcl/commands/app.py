@@ -14,6 +14,7 @@ from . import choices, few_labels
 from .device import device_named
 from .ending import fail, need, one_line
 from .export import export
+from .pack import pack
 
 app = typer.Typer(
     help="Contrastive learning at the speed of the hardware.",
@@ -199,6 +200,7 @@ def _numbers(name: str, text: str) -> tuple[float, ...]:
 app.command()(few_labels.finetune)
 app.command()(few_labels.distill)
 app.command()(export)
+app.command()(pack)
 
 
 @app.command("warm-up")

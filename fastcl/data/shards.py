@@ -17,6 +17,7 @@ from .folder import Tell, hidden, is_image
 from .source import Names, Source, choose, digest, held_out, training
 
 INDEX = 1  # of the cached form
+MANIFEST = "fastcl.json"  # beside the shards of `pack`
 
 
 class Shards:
@@ -27,12 +28,18 @@ class Shards:
     Args:
         paths: Of the tar files.
         tell: Called with a line for every shard that is read for its index.
+        classes: Names of the labels where those are numbers.
 
     Raises:
         ValueError: A file that is no tar, is cut off or compressed, or no image in all of them.
     """
 
-    def __init__(self, paths: list[Path], tell: Tell = lambda text: None) -> None:
+    def __init__(
+        self,
+        paths: list[Path],
+        tell: Tell = lambda text: None,
+        classes: tuple[str, ...] = (),
+    ) -> None:
         self.paths = [str(path) for path in paths]
         self._files: dict[int, int] = {}
         self._lock = threading.Lock()
@@ -44,7 +51,8 @@ class Shards:
         if not len(self.shard):
             raise ValueError(f"{self.paths[0]!r} and its like hold no image")
         self.names = Names(name for part in parts for name in part["name"].tolist())
-        self.labels, self.classes = _numbered([t for p in parts for t in p["label"].tolist()])
+        self.labels, found = _numbered([t for p in parts for t in p["label"].tolist()])
+        self.classes = found or (classes if self.labels is not None else ())
 
     def __len__(self) -> int:
         return len(self.shard)
@@ -93,6 +101,11 @@ def _numbered(labels: list[str]) -> tuple[np.ndarray | None, tuple[str, ...]]:
         return np.array([int(label) if label else -1 for label in labels], dtype=np.int64), ()
     numbers = {name: i for i, name in enumerate(known)} | {"": -1}
     return np.array([numbers[label] for label in labels], dtype=np.int64), tuple(known)
+
+
+def sample_count(path: Path) -> int:
+    """Images of a shard; it is read for that."""
+    return len(_read_index(path, path.stat().st_size)["offset"])
 
 
 def _index(path: Path, tell: Tell) -> dict[str, np.ndarray]:
@@ -191,8 +204,17 @@ def by_split(root: Path, suffix: str) -> dict[str, list[Path]]:
 def read_shards(root: Path, tell: Tell = lambda text: None) -> dict[str, Source]:
     """A tar file, or a folder of them, as `{"train": ..., "test": ...}`."""
     if root.is_file():
-        return {"train": Shards([root], tell)}
-    files = by_split(root, ".tar")
+        return {"train": Shards([root], tell, _named(root.parent))}
+    files, classes = by_split(root, ".tar"), _named(root)
     if training(files) is None:
-        return {"train": Shards(sorted(path for paths in files.values() for path in paths), tell)}
-    return choose({name: Shards(paths, tell) for name, paths in files.items() if name})
+        paths = sorted(path for paths in files.values() for path in paths)
+        return {"train": Shards(paths, tell, classes)}
+    return choose({name: Shards(paths, tell, classes) for name, paths in files.items() if name})
+
+
+def _named(root: Path) -> tuple[str, ...]:
+    """The names of the classes, where `pack` has left them."""
+    try:
+        return tuple(json.loads((root / MANIFEST).read_text())["classes"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return ()
