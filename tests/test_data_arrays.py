@@ -31,9 +31,40 @@ def test_an_npy_is_mapped(tmp_path):
     source = open_images(tmp_path / "a.npy")["train"]
     assert isinstance(source.pixels.base, np.memmap) and len(source) == 9
     assert (source.read(4) == pixels[4].transpose(2, 0, 1)).all()
-    np.save(tmp_path / "b.npy", pixels.astype(np.uint16))
-    with pytest.raises(ValueError, match="b.npy' must be uint8, got uint16"):
+    np.save(tmp_path / "b.npy", pixels.astype(np.uint32))
+    with pytest.raises(ValueError, match="b.npy' must be uint8 or uint16, got uint32"):
         open_images(tmp_path / "b.npy")
+
+
+def test_16_bits_are_brought_to_8(tmp_path):
+    levels = np.arange(2**16, dtype=np.uint16).reshape(4, 2, 2, 64, 64)[:, :, 0]
+    expected = np.floor(levels / 257 + 0.5)
+    np.save(tmp_path / "a.npy", levels)
+    np.savez(tmp_path / "a.npz", images=levels)
+    mapped, kept = (open_images(tmp_path / f"a.{kind}")["train"] for kind in ("npy", "npz"))
+    assert isinstance(mapped.pixels, np.memmap) and kept.pixels.dtype == np.uint8
+    assert (mapped.read(3) == expected[3]).all() and (kept.pixels == expected).all()
+    assert (mapped.take(np.array([2, 0])) == expected[[2, 0]]).all()
+
+
+def test_what_does_not_fit_into_memory_is_refused_with_both_numbers(tmp_path, monkeypatch):
+    np.savez_compressed(
+        tmp_path / "a.npz", images=np.zeros((100, 3, 50, 50), np.uint8), labels=np.arange(100)
+    )
+    data = np.frombuffer(png(7) * 9, np.uint8)
+    offsets = len(png(7)) * np.arange(10)
+    np.savez(tmp_path / "jpeg.npz", train_jpeg=data, train_offsets=offsets)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr("fastcl.data.arrays.available", lambda: 750_799)
+    told = "a.npz' take 751 kB and do not fit into the 751 kB of memory that are free: an .npy"
+    with pytest.raises(ValueError, match=told):
+        open_images(tmp_path / "a.npz")
+    monkeypatch.setattr("fastcl.data.arrays.available", lambda: 750_800)
+    assert len(open_images(tmp_path / "a.npz")["train"]) == 100
+    monkeypatch.setattr("fastcl.data.jpeg.available", lambda: 809)
+    told = "the 9 images in .*jpeg.npz' take 810 B as pixels and do not fit into the 809 B"
+    with pytest.raises(ValueError, match=told):
+        open_images(tmp_path / "jpeg.npz")
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,23 @@ def test_the_check_finds_what_is_cut_off_and_no_more(damaged, folder):
     assert check(Folder(damaged)).keys() == found.keys()
 
 
+def test_what_is_damaged_inside_is_in_no_table(damaged):
+    """Labels stand beside the images that they are of, not beside one in the place of a bad one."""
+    images = load_images(str(damaged), size=16, stream="always", bad="skip")
+    readable = images.readable()
+    splits = "train", "test"
+    assert sum(len(getattr(images, s)) - len(getattr(readable, s)) for s in splits) == 1
+    assert any("005.png" in line for s in splits for line in getattr(images, s).said)
+    for split in splits:
+        source, labels = getattr(readable, split).source, getattr(readable, f"{split}_labels")
+        names = [source.name(i) for i in range(len(source))]
+        assert not any("005.png" in name for name in names) and len(names) == len(labels)
+        assert [("c", "d")[label] for label in labels] == [name.split("/")[-2] for name in names]
+        assert (getattr(readable, split)[:] != 0).flatten(1).any(1).all(), "a bad one is black"
+    kept = load_images(str(damaged.parent / "set"), size=16, stream="never", bad="skip")
+    assert kept.readable() is kept
+
+
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "GIF"])
 def test_the_ends_of_a_file_tell_whether_it_is_whole(kind, tmp_path):
     path = tmp_path / "a"

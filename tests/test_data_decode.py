@@ -138,8 +138,42 @@ def test_fractions_and_levels_without_a_white():
     found = seen(encoded(Image.fromarray(fractions), "TIFF")).astype(int)
     assert np.abs(found - fractions[:, :, None] * 255).max() <= 0.5 + 1e-4
     for levels in (fractions * 3, (fractions * 1e6).astype(np.int32), fractions - 0.5):
-        with pytest.raises(BadImage, match="it is no readable image: its grey levels must be from"):
+        with pytest.raises(BadImage, match="it is no readable image: its levels must be from"):
             seen(encoded(Image.fromarray(levels), "TIFF"))
+
+
+@pytest.mark.parametrize("bands", [3, 5])
+@pytest.mark.parametrize("planes", ["contig", "separate"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_bands_of_a_tiff(bands, planes, dtype):
+    """What Pillow does not read has all its bands, brought to 8 bits."""
+    tifffile = pytest.importorskip("tifffile")
+    deep = ramp(bands)
+    levels = deep / 65535
+    written = (deep // 257 if dtype == np.uint8 else deep if dtype == np.uint16 else levels).astype(
+        dtype
+    )
+    buffer = io.BytesIO()
+    pixels = written if planes == "contig" else written.transpose(2, 0, 1)
+    kind = "rgb" if bands == 3 else "minisblack"
+    tifffile.imwrite(buffer, pixels, planarconfig=planes, photometric=kind)
+    pixels = decode(buffer.getvalue(), "it").permute(1, 2, 0)
+    assert pixels.shape == (12, 9, bands) and pixels.is_contiguous()
+    # Where Pillow reads it, 16 bits are cut down to 8, as those of a PNG in colour are.
+    cut = dtype == np.uint8 or (dtype == np.uint16 and bands == 3)
+    assert np.abs(pixels.numpy() - 255 * levels).max() <= (1 if cut else 0.5 + 1e-3)
+    with pytest.raises(BadImage, match="it is no readable image: "):
+        seen(buffer.getvalue()[:200])
+
+
+def test_a_tiff_of_other_bands_names_what_reads_it(monkeypatch):
+    monkeypatch.setattr("fastcl.data.decoding.find_spec", lambda name: None)
+    image = Image.fromarray(np.zeros((4, 4), np.uint8))
+    data = encoded(image, "TIFF")
+    tag = data.index(struct.pack("<HHII", 258, 3, 1, 8))  # bits of a sample: 8 becomes 24
+    data = data[:tag] + struct.pack("<HHII", 258, 3, 1, 24) + data[tag + 12 :]
+    with pytest.raises(BadImage, match="needs tifffile: pip install tifffile"):
+        seen(data)
 
 
 def see_through(kind):

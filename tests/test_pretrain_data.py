@@ -159,7 +159,7 @@ def bad_sources(folder):
     [
         ("text.npz", "must be an .npz file"),
         ("keys.npz", "must hold 'images'.*it holds other"),
-        ("float.npz", "must be uint8, got float32"),
+        ("float.npz", "must be uint8 or uint16, got float32"),
         ("wide.npz", "must be square, got 8 x 9"),
         ("labels.npz", "labels must have 4 entries, got 3"),
         ("real.npz", "labels must be a vector of integers"),

@@ -1,5 +1,6 @@
 """Arrays of pixels in .npz and .npy files, and JPEG files end to end in an .npz."""
 
+import math
 import zlib
 from pathlib import Path
 from zipfile import BadZipFile
@@ -7,6 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from . import jpeg
+from .memory import amount, available
 from .source import Source, choose, digest, held_out
 
 MOST_CHANNELS = 32
@@ -21,7 +23,7 @@ class Arrays:
     """Images of one size in an array, in memory or mapped from a file.
 
     Args:
-        pixels: uint8 `[n, c, h, w]`.
+        pixels: uint8 `[n, c, h, w]`, or uint16, which is brought to 8 bits when it is read.
         labels: `[n]`, or None.
         classes: The name of each label.
         where: What messages call it.
@@ -40,7 +42,10 @@ class Arrays:
         return len(self.pixels)
 
     def read(self, i: int) -> np.ndarray:
-        return np.array(self.pixels[i])
+        return eight_bits(np.array(self.pixels[i]))
+
+    def take(self, index: np.ndarray) -> np.ndarray:  # int64 [k] -> uint8 [k, c, h, w]
+        return eight_bits(np.ascontiguousarray(self.pixels[index]))
 
     def name(self, i: int) -> str:
         return f"image {i} of {self.where}"
@@ -48,6 +53,16 @@ class Arrays:
     def fingerprint(self) -> str:
         step = max(1, len(self) // 64)  # a mapped file is not read as a whole for this
         return digest(self.pixels.shape, self.pixels[::step][:64], self.labels, self.classes)
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """uint8 of uint8 or uint16: 65,535 becomes 255."""
+    if pixels.dtype == np.uint8:
+        return pixels
+    shallow = np.empty(pixels.shape, dtype=np.uint8)
+    for row, deep in zip(shallow, pixels, strict=True):  # in between they are twice as large
+        row[...] = (deep.astype(np.uint32) + 128) // 257
+    return shallow
 
 
 def read_npy(path: Path) -> dict[str, Source]:
@@ -82,6 +97,7 @@ def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...
         classes = _class_names(archive["class_names"]) if "class_names" in keys else ()
         if "train_jpeg" in keys:
             return jpeg.read(path, archive), classes
+        _check_fits(path, archive)
         if "images" in keys:
             return {"train": _arrays(path, archive, "images", "labels")}, classes
         if "train_images" in keys:
@@ -95,6 +111,26 @@ def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...
     )
 
 
+def _check_fits(path: Path, archive: np.lib.npyio.NpzFile) -> None:
+    """An archive is unpacked as a whole; what its arrays take is in their headers."""
+    size = 0
+    for name in archive.zip.namelist():
+        with archive.zip.open(name) as file:
+            version = np.lib.format.read_magic(file)
+            header = np.lib.format.read_array_header_1_0
+            if version[0] > 1:
+                header = np.lib.format.read_array_header_2_0
+            shape, _, dtype = header(file)
+        size += math.prod(shape) * dtype.itemsize
+    free = available()
+    if size > free:
+        raise ValueError(
+            f"the arrays in {str(path)!r} take {amount(size)} and do not fit into the "
+            f"{amount(free)} of memory that are free: an .npy of the same pixels is read while "
+            f"it is used"
+        )
+
+
 def _class_names(names: np.ndarray) -> tuple[str, ...]:
     if names.ndim != 1:
         raise ValueError(f"class_names must be a vector, got shape {list(names.shape)}")
@@ -103,6 +139,7 @@ def _class_names(names: np.ndarray) -> tuple[str, ...]:
 
 def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
     images = _as_images(archive[name], f"{name} in {str(path)!r}")
+    images = eight_bits(images)
     labels = archive[labels_name] if labels_name in archive.files else None
     if labels is not None and labels.shape[:1] != images.shape[:1]:
         count = len(labels) if labels.ndim else "one number"
@@ -111,10 +148,10 @@ def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
 
 
 def _as_images(images: np.ndarray, where: str) -> np.ndarray:
-    """uint8 `[n, c, h, w]` of whatever order was given."""
+    """uint8 or uint16 `[n, c, h, w]` of whatever order was given."""
     given = list(images.shape)
-    if images.dtype != np.uint8:
-        raise ValueError(f"{where} must be uint8, got {images.dtype}")
+    if images.dtype not in (np.uint8, np.uint16):
+        raise ValueError(f"{where} must be uint8 or uint16, got {images.dtype}")
     if images.ndim == 3:
         images = images[:, None]
     elif images.ndim == 4 and _channels_last(given):

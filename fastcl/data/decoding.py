@@ -1,4 +1,4 @@
-"""Any image file as a person sees it in a viewer: uint8 in RGB.
+"""Any image file as a person sees it in a viewer: uint8 in RGB; a TIFF of other bands as they are.
 
 JPEG files go through simplejpeg where it is installed, outside of the interpreter lock, and
 everything else through Pillow. Both are libjpeg-turbo with the exact transform and smooth
@@ -7,6 +7,7 @@ word: what an image is does not depend on what is installed.
 """
 
 import io
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,8 @@ except ImportError:
 JPEG = b"\xff\xd8\xff"
 SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
 ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
+TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
+PLANES, BITS = 284, 258  # tags of TIFF
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -29,7 +32,7 @@ class BadImage(ValueError):
     """An image that cannot be decoded; the message names it in one line."""
 
 
-def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w]
+def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, w] of a TIFF
     """An image file as it is seen: upright, in colour, on white.
 
     Equal to `torchvision.transforms.functional.pil_to_tensor(Image.open(file).convert("RGB"))`
@@ -37,7 +40,8 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w]
 
     Args:
         data: The bytes of the file: JPEG, PNG, WebP, GIF (its first frame), TIFF, BMP and whatever
-            else Pillow reads.
+            else Pillow reads. Where `tifffile` is installed, also TIFF of other bands or of 16 bits
+            in several, which no viewer shows: all bands of the first page, brought to 8 bits.
         name: What messages call it.
 
     Returns:
@@ -65,12 +69,35 @@ def decode_pixels(
         with Image.open(io.BytesIO(data)) as image:
             return pixels_of(image)
     except Exception as error:  # on damaged bytes decoders raise whatever they trip over
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        if unknown and data[:4] in TIFF and find_spec("tifffile") is not None:
+            return _bands(data, name)
+        raise BadImage(f"{name} is no readable image: {_reason(data, error)}") from None
+
+
+def _bands(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, bands]
+    """The first page of a TIFF that Pillow does not read."""
+    import tifffile
+
+    try:
+        with tifffile.TiffFile(io.BytesIO(data)) as file:
+            page = file.pages[0]
+            if np.prod(page.shape) > 3 * (Image.MAX_IMAGE_PIXELS or np.inf):
+                raise ValueError(f"its {page.shape} are too many pixels")
+            pixels, axes = page.asarray(), page.axes
+        if sorted(axes) != ["S", "X", "Y"]:
+            raise ValueError(f"its axes must be rows, columns and bands, got {axes}")
+        pixels = np.ascontiguousarray(pixels.transpose([axes.index(axis) for axis in "YXS"]))
+        return pixels if pixels.dtype == np.uint8 else _eight_bits(pixels)
+    except Exception as error:
         raise BadImage(f"{name} is no readable image: {_reason(data, error)}") from None
 
 
 def _reason(data: bytes, error: Exception) -> str:
     if not data:
         return "it is empty"
+    if data[:4] in TIFF and isinstance(error, Image.UnidentifiedImageError):
+        return "a TIFF of such bands needs tifffile: pip install tifffile"
     if isinstance(error, Image.UnidentifiedImageError):
         return f"it begins with {data[:8]!r}, which no image of a known kind does"
     return " ".join(str(error).split()) or type(error).__name__
@@ -103,10 +130,13 @@ def decode_jpeg(data: bytes, into: np.ndarray | None = None) -> np.ndarray | Non
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(PLANES) == 2 and set(tags.get(BITS, ())) != {8}:
+        raise Image.UnidentifiedImageError  # Pillow would take a plane for the colours of pixels
     image.load()
     image = ImageOps.exif_transpose(image)
     if image.mode in DEEP or image.mode == "F":
-        grey = _grey_of_deep(np.asarray(image))
+        grey = _eight_bits(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)
     if image.has_transparency_data:
         image = image.convert("RGBA")
@@ -115,14 +145,14 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     return np.array(image.convert("RGB"))
 
 
-def _grey_of_deep(pixels: np.ndarray) -> np.ndarray:
-    """Grey levels of more than 8 bits as uint8: integers end at 65,535, fractions at 1."""
+def _eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Levels of more than 8 bits as uint8: integers end at 65,535, fractions at 1."""
     white = 1.0 if pixels.dtype.kind == "f" else 65535
     low, high = pixels.min(), pixels.max()
     if not (low >= 0 and high <= white):
         raise ValueError(
-            f"its grey levels must be from 0 to {white:g}, got {low:g} to {high:g}: nothing says "
-            f"which of them is white"
+            f"its levels must be from 0 to {white:g}, got {low:g} to {high:g}: nothing says which "
+            f"of them is white"
         )
     return (pixels * (255 / white) + 0.5).astype(np.uint8)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from .._files import cache_folder, replace_file
 from .decoding import decode_pixels
+from .memory import amount, available
 
 Split = tuple[np.ndarray, np.ndarray | None]
 
@@ -68,6 +69,13 @@ def _decode_split(path: Path, archive, split: str) -> np.ndarray:
         raise ValueError(f"{where} must rise from 0 to at most {len(data)}, with two at least")
     pieces = [data[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
     first = _decode(0, pieces[0], split)
+    size, free = len(pieces) * first.nbytes, available()
+    if size > free:
+        raise ValueError(
+            f"the {len(pieces):,} images in {str(path)!r} take {amount(size)} as pixels and do not "
+            f"fit into the {amount(free)} of memory that are free: a folder of the same files is "
+            f"read while it is used"
+        )
     images = np.empty((len(pieces), *first.shape), dtype=np.uint8)
 
     def fill(i: int) -> None:

@@ -13,6 +13,8 @@ from .parts import PartViews
 from .source import Part, Source
 from .square import read_all, to_square
 
+CHECKED = 256  # images that are looked at together
+
 
 def threads_of(ranks: int) -> int:
     """Cores that one of several processes on this machine may use."""
@@ -87,6 +89,19 @@ class Stream:
         for batch in loader.batches():
             yield batch.images
         self.said.update(loader.bad_images.values())
+
+    def whole(self) -> Tensor:  # bool [n]
+        """Which images can be decoded; each is, to find out."""
+        loader = Loader(
+            self.source, Order(len(self), CHECKED, seed=None, tail=True), lambda images, _: None,
+            each=lambda pixels: pixels[:, :0, :0], bad="skip",
+        )  # fmt: skip
+        for _ in loader.batches():
+            pass
+        self.said.update(loader.bad_images.values())
+        found = torch.ones(len(self), dtype=torch.bool)
+        found[list(loader.bad_images)] = False
+        return found
 
     def loader(self, order: Order, views: PartViews | None = None) -> Loader:
         """Batches on the device: views of the images as they are, or without views uint8

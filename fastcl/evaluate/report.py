@@ -118,4 +118,4 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
             f"{config.epochs}: repeat its command to finish it"
         )
     fill(backbone, state, weights)
-    return config, backbone, images
+    return config, backbone, images.readable()

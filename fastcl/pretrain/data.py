@@ -46,9 +46,9 @@ def load_images(
               with `train` beside test, val, valid, validation, dev or eval these are the splits;
             - tar shards in webdataset's layout, or a dataset of Hugging Face on disk (saved, or
               parquet or arrow files with a column of images);
-            - an `.npz` with `images` `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]` uint8 and
-              optionally `labels`, or `train_images`, `test_images` and their `_labels`; an `.npy`
-              with the images alone;
+            - an `.npz` with `images` `[n, h, w]`, `[n, h, w, c]` or `[n, c, h, w]`, uint8 or
+              uint16 (brought to 8 bits), and optionally `labels`, or `train_images`,
+              `test_images` and their `_labels`; an `.npy` with the images alone;
             - an `.npz` of JPEG files end to end: `train_jpeg`, `train_offsets`, optionally
               `train_labels`, and the same for `test`. Decoded once and cached.
         size: Side in pixels that images from files are resized to; None takes the shorter side of
@@ -119,8 +119,10 @@ class _Reading:
         count = sum(len(source) for source in found.values())
         size = count * math.prod(shape)
         large = size > WHOLE if self.stream == "auto" else self.stream == "always"
-        mapped = all(isinstance(array_of(source)[0], np.memmap) for source in found.values())
         arrays = array_of(found["train"])[0] is not None
+        mapped = arrays and all(
+            isinstance(array_of(source)[0].pixels, np.memmap) for source in found.values()
+        )
         kind = f"{count:,} images, {amount(size)} as pixels of {shape[1]} x {shape[2]}"
         if large and (mapped or not arrays):
             self.tell(f"{kind}: they are read while they are used")
@@ -154,9 +156,9 @@ class _Reading:
         return Stream(found[name], shape[1], shape[0], bad=self.bad)
 
     def _whole(self, found: dict[str, Source], name: str, size: int) -> Tensor:
-        pixels, index = array_of(found[name])
-        if pixels is not None:  # an array is not read image by image
-            return torch.from_numpy(np.ascontiguousarray(pixels[index]))
+        array, index = array_of(found[name])
+        if array is not None:  # it is not read image by image
+            return torch.from_numpy(array.take(index))
         bad: dict[int, str] | None = {} if self.bad == "skip" else None
         source = found[name]
         try:
@@ -181,10 +183,10 @@ class _Reading:
         return kept
 
 
-def array_of(source: Source) -> tuple[np.ndarray | None, np.ndarray]:
-    """The array `[m, c, h, w]` that a source takes its images from, if any, and which of them."""
+def array_of(source: Source) -> tuple[Arrays | None, np.ndarray]:
+    """The array that a source takes its images from, if any, and which of them."""
     source, index = origin(source)
-    return source.pixels if isinstance(source, Arrays) else None, index
+    return source if isinstance(source, Arrays) else None, index
 
 
 def _assemble(source: str, found: dict[str, Source], reading: _Reading) -> Images:

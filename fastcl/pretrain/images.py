@@ -78,6 +78,14 @@ class Images:
             return self
         return self._part(*(drawn(len(x), most) for x in (self.train, self.test)))
 
+    def readable(self) -> "Images":
+        """Without streamed images that cannot be decoded: another one in such a place would be
+        scored by the label of the first."""
+        if not self.streamed or self.train.bad == "error":
+            return self
+        whole = self.train.whole(), self.test.whole()
+        return self if all(x.all() for x in whole) else self._part(*whole)
+
     def _part(self, train: Tensor, test: Tensor) -> "Images":  # int64 or bool [k]
         def part(x, index: Tensor):
             if isinstance(x, Stream):

@@ -253,7 +253,7 @@ def _finish(run: Run, console: Console) -> Report:
     """Weights, pictures and results of a finished run. Only the weights must not fail."""
     folder, images, backbone = run.folder, run.images, run.backbone
     if images.streamed:
-        images = images.draw(SCORED)
+        images = images.draw(SCORED).readable()
     facts = facts_of(run.config, run.images, run.epoch)
     save_weights(folder / WEIGHTS, backbone.state_dict(), facts)
     scores: list[Score] = []
