@@ -35,7 +35,9 @@ myst_enable_extensions = ["colon_fence"]
 # Formulas in backticks are no names to look up; names are found all the same.
 default_role = "py:obj"
 add_module_names = False
+highlight_language = "none"
 autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
 autodoc_default_options = {"members": True, "imported-members": True}
 # torch.nn.Module's words about forward would stand under every class that has none of its own.
 autodoc_inherit_docstrings = False
@@ -103,3 +105,4 @@ def setup(app) -> None:
     app.connect("include-read", _start_page)
     app.connect("source-read", _page)
     app.connect("autodoc-process-docstring", docstrings.process, priority=100)
+    app.connect("autodoc-process-signature", docstrings.signature)

@@ -10,6 +10,8 @@ FUNCTION = re.compile(r"(?<!`)`functional\.(\w+)`")
 
 def process(app, what, name, obj, options, lines: list[str]) -> None:
     """Bold openings of paragraphs, formulas that stand alone as they are, names as links."""
+    if lines and lines[0].startswith("Alias for field number"):  # of a NamedTuple, by Python
+        lines.clear()
     made: list[str] = []
     for line in lines:
         formula = line.startswith("    ") and made and not made[-1] and _is_text(made)
@@ -19,6 +21,13 @@ def process(app, what, name, obj, options, lines: list[str]) -> None:
         line = FUNCTION.sub(r"`fastcl.functional.\1`", line)
         made.append(line if line.startswith(" ") else IN_PLACE.sub(r"``\1``", line))
     lines[:] = made
+
+
+def signature(app, what, name, obj, options, arguments: str | None, returns: str | None):
+    """A module of torch without arguments of its own has none, and not any."""
+    if what == "class" and arguments == "(*args: Any, **kwargs: Any)":
+        return "()", returns
+    return None
 
 
 def _is_text(lines: list[str]) -> bool:

@@ -31,7 +31,7 @@ def of_page(stem):
 def test_there_are_examples():
     assert len(EXAMPLES) >= 30 and len(SEVERAL_RANKS) >= 2
     pages = "README", "migration", "pretext", "distributed", "evaluation", "cuda-graphs"
-    pages += "positives", "views", "losses"
+    pages += "positives", "views", "losses", "kernels"
     assert all(of_page(stem) for stem in pages)
 
 
