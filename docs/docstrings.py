@@ -33,4 +33,4 @@ def signature(app, what, name, obj, options, arguments: str | None, returns: str
 def _is_text(lines: list[str]) -> bool:
     """The last line with anything on it is flush, and opens neither a list nor a section."""
     last = next((line for line in reversed(lines) if line), " ")
-    return not last.startswith((" ", "-", "*")) and not last.endswith(":")
+    return not last.startswith((" ", "- ", "* ")) and not last.endswith(":")
