@@ -41,17 +41,18 @@ OPTIONS = {
     "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
+    "dino": {"prototypes": 1024, "freeze": 20, "batch_norm": True, "momentum": 0.97, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
     "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
     "barlowtwins": {"hidden": 512, "dim": 512},
     "inpainting": {"size": 32, "channels": 3},
 }
-SCHEDULED = ("mocov3", "byol")  # their momentum follows the number of steps
+SCHEDULED = ("mocov3", "dino", "byol")  # their momentum follows the number of steps
 # Linear heads, slow keys, full banks, prototypes, neighbours as positives and losses without
 # negatives begin slowly; one view, or a view without a gradient, makes an epoch cheaper.
 OTHER_EPOCHS = {
     "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
-    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "nnclr": 8,
+    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "dino": 9, "nnclr": 8,
 }  # fmt: skip
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
@@ -60,7 +61,7 @@ FAMILIES = {
         "simclrv2", "nnclr", "flatnce", "dcl", "dclw", "supcon",
     ),
     "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
-    "clustering": ("swav",),
+    "clustering": ("swav", "dino"),
     "without negatives": ("byol", "simsiam", "barlowtwins"),
     "pretext": (
         "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
@@ -212,7 +213,7 @@ def _run(name: str) -> dict:
     return run(
         lambda backbone, width: entry.build(backbone, width=width, **options),
         entry.inputs,
-        crops=2 if name == "swav" else 0,
+        crops=2 if name in FAMILIES["clustering"] else 0,
         backbone=SPACES.get(name, "") + "resnet18",
         epochs=epochs,
     )
