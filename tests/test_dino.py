@@ -26,9 +26,9 @@ def _scores(count, n, m, seed, dtype=torch.float64):
 def _loss(module, center, teacher, order, **student):
     """With the center and in the dtype that are given: what it does to the center is left out."""
     dtype = next(iter(student.values())).dtype
-    module.center = center.to(dtype)
+    module.center = center.to(dtype, copy=True)
     views = list(student.values()), [x.to(dtype) for x in teacher]
-    return module(*views[::order], teacher_temp=0.06).reshape(())
+    return module(*views[::order], teacher_temp=0.0625).reshape(())
 
 
 class Ours(losses.DINOLoss):

@@ -204,7 +204,7 @@ BAD = {
         lambda: F.dino([S, S[:2]], [S]), ValueError, r"student\[1\] must have as many rows"
     ),
     "teacher dtype": (
-        lambda: F.dino([S, S], [S.double()]), TypeError, r"teacher\[0\] must have the dtype"
+        lambda: F.dino([S, S], [S.float()]), TypeError, r"teacher\[0\] must have the dtype"
     ),
     "center": (
         lambda: F.dino([S, S], [S], center=S[0, :2]), ValueError, r"center must have shape \[3\]"
