@@ -17,6 +17,7 @@ from fastcl.pretrain.data import Images, load_images
 from fastcl.pretrain.inputs import Batch
 from fastcl.pretrain.methods import ENTRIES
 from fastcl.pretrain.optimizer import learning_rate_at
+from fastcl.views import MultiCrop
 
 from .report_methods import DATA, Entry
 
@@ -141,6 +142,7 @@ def train(
     inputs: Callable[[Views, Batch], tuple],
     *,
     crops: int = 0,
+    preset: type[MultiCrop] | None = None,
     epochs: int = EPOCHS,
 ) -> list[float]:
     """AdamW with warmup and half a cosine; the mean loss of every epoch.
@@ -150,10 +152,11 @@ def train(
             `update()` for after the step.
         inputs: As in `fastcl.pretrain.inputs`.
         crops: Small crops per image.
+        preset: Whose recipes the views have, as in `fastcl.pretrain.methods`.
         epochs: Passes over the training images.
     """
     data = images()
-    views = Views(data.kind, data.size, data.statistics(), crops)
+    views = Views(data.kind, data.size, data.statistics(), crops, preset=preset)
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, RATE, weight_decay=0.01, fused=True)
     method.train().to(memory_format=torch.channels_last)
@@ -183,6 +186,7 @@ def run(
     inputs: Callable[[Views, Batch], tuple],
     *,
     crops: int = 0,
+    preset: type[MultiCrop] | None = None,
     backbone: str = "resnet18",
     epochs: int = EPOCHS,
 ) -> dict:
@@ -190,12 +194,14 @@ def run(
 
     Args:
         method: The method around a backbone and its width.
-        inputs, crops, epochs: As for `train`.
+        inputs, crops, preset, epochs: As for `train`.
         backbone: As for `build_backbone`.
     """
     before, rank_before, work = untrained(backbone)
     network, width = build(backbone)
-    losses = train(method(network, width), inputs, crops=crops, epochs=epochs)
+    losses = train(
+        method(network, width), inputs, crops=crops, preset=preset, epochs=epochs
+    )  # fmt: skip
     after, rank_after = measure(network)
     return {
         "figure": "20-NN accuracy", "epochs": epochs, "before": before, "after": after,
@@ -214,6 +220,7 @@ def _run(name: str) -> dict:
         lambda backbone, width: entry.build(backbone, width=width, **options),
         entry.inputs,
         crops=2 if name in FAMILIES["clustering"] else 0,
+        preset=entry.preset,
         backbone=SPACES.get(name, "") + "resnet18",
         epochs=epochs,
     )
