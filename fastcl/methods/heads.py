@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check
-from ..functional import unit_rows
+from ..functional.unit_rows import unit_rows
 
 
 def linear_head(width: int, dim: int) -> nn.Module:
