@@ -17,6 +17,7 @@ from fastcl.pretrain.data import Images, load_images
 from fastcl.pretrain.inputs import Batch
 from fastcl.pretrain.methods import ENTRIES
 from fastcl.pretrain.optimizer import learning_rate_at
+from fastcl.views import MultiCrop
 
 from .report_methods import DATA, Entry
 
@@ -41,17 +42,18 @@ OPTIONS = {
     "cmc": {"samples": TRAIN, "noise": None, "temperature": 0.1},
     "dim": {"units": 512},
     "swav": {"prototypes": 256, "freeze": 20, **SMALL},
+    "dino": {"prototypes": 1024, "freeze": 20, "batch_norm": True, "momentum": 0.97, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
     "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
     "barlowtwins": {"hidden": 512, "dim": 512},
     "inpainting": {"size": 32, "channels": 3},
 }
-SCHEDULED = ("mocov3", "byol")  # their momentum follows the number of steps
+SCHEDULED = ("mocov3", "dino", "byol")  # their momentum follows the number of steps
 # Linear heads, slow keys, full banks, prototypes, neighbours as positives and losses without
 # negatives begin slowly; one view, or a view without a gradient, makes an epoch cheaper.
 OTHER_EPOCHS = {
     "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
-    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "nnclr": 8,
+    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "dino": 9, "nnclr": 8,
 }  # fmt: skip
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
@@ -60,7 +62,7 @@ FAMILIES = {
         "simclrv2", "nnclr", "flatnce", "dcl", "dclw", "supcon",
     ),
     "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
-    "clustering": ("swav",),
+    "clustering": ("swav", "dino"),
     "without negatives": ("byol", "simsiam", "barlowtwins"),
     "pretext": (
         "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
@@ -140,6 +142,7 @@ def train(
     inputs: Callable[[Views, Batch], tuple],
     *,
     crops: int = 0,
+    preset: type[MultiCrop] | None = None,
     epochs: int = EPOCHS,
 ) -> list[float]:
     """AdamW with warmup and half a cosine; the mean loss of every epoch.
@@ -149,10 +152,11 @@ def train(
             `update()` for after the step.
         inputs: As in `fastcl.pretrain.inputs`.
         crops: Small crops per image.
+        preset: Whose recipes the views have, as in `fastcl.pretrain.methods`.
         epochs: Passes over the training images.
     """
     data = images()
-    views = Views(data.kind, data.size, data.statistics(), crops)
+    views = Views(data.kind, data.size, data.statistics(), crops, preset=preset)
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, RATE, weight_decay=0.01, fused=True)
     method.train().to(memory_format=torch.channels_last)
@@ -182,6 +186,7 @@ def run(
     inputs: Callable[[Views, Batch], tuple],
     *,
     crops: int = 0,
+    preset: type[MultiCrop] | None = None,
     backbone: str = "resnet18",
     epochs: int = EPOCHS,
 ) -> dict:
@@ -189,12 +194,14 @@ def run(
 
     Args:
         method: The method around a backbone and its width.
-        inputs, crops, epochs: As for `train`.
+        inputs, crops, preset, epochs: As for `train`.
         backbone: As for `build_backbone`.
     """
     before, rank_before, work = untrained(backbone)
     network, width = build(backbone)
-    losses = train(method(network, width), inputs, crops=crops, epochs=epochs)
+    losses = train(
+        method(network, width), inputs, crops=crops, preset=preset, epochs=epochs
+    )  # fmt: skip
     after, rank_after = measure(network)
     return {
         "figure": "20-NN accuracy", "epochs": epochs, "before": before, "after": after,
@@ -212,7 +219,8 @@ def _run(name: str) -> dict:
     return run(
         lambda backbone, width: entry.build(backbone, width=width, **options),
         entry.inputs,
-        crops=2 if name == "swav" else 0,
+        crops=2 if name in FAMILIES["clustering"] else 0,
+        preset=entry.preset,
         backbone=SPACES.get(name, "") + "resnet18",
         epochs=epochs,
     )

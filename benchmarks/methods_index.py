@@ -52,8 +52,9 @@ LINES = (
          "queue, twin, heads; keys shuffled over ranks, or over `groups` of one process that are "
          "batch-normalised by themselves", ("mocov1", "moco")),
     _trained("MoCo v3", INSTANCES, "Chen et al. 2021", "MoCoV3", "mocov3",
-             "heads for ResNets and vision transformers, momentum rising to one; freezing the "
-             "patch projection is left to the caller"),
+             "heads for ResNets and vision transformers, momentum rising to one, "
+             "`freeze_patches` for the patch projection; its initialisation and the fixed "
+             "positions of the authors' transformers are left to the backbone"),
     Line("SimCLR v1, v2", INSTANCES, "Chen et al. 2020", "SimCLR", ("simclr", "simclrv2"),
          "heads of two and three layers; the mean over 2n rows, half of the authors' sum",
          ("simclr", "simclrv2")),
@@ -85,6 +86,12 @@ LINES = (
              "multi-crop, unit prototypes, `freeze` steps without gradient for them, queue per "
              "full view that takes part once full and after `queue_from` steps, assignments over "
              "all ranks"),
+    _trained("DINO", CLUSTERS, "Caron et al. 2021", "DINO", "dino",
+             "multi-crop from one decoding, head of three layers with GELU, unit prototypes "
+             "(weight normalisation of fixed norm) that stay for the first epoch, center or "
+             "Sinkhorn's assignment over all ranks, momentum rising to one, teacher temperature "
+             "rising over 30 % of the steps (the authors: a number of epochs); no clipping of "
+             "gradients"),
     _trained("BYOL", NO_NEGATIVES, "Grill et al. 2020", "BYOL", "byol",
              "heads, momentum rising to one, the twin's batch normalisation in training mode with "
              "statistics of its own"),

@@ -65,6 +65,7 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "dim_dv", lambda: F.dim_dv(_rows(n, d, 3), _rows(n, d, 1))
     yield "dim_jsd", lambda: F.dim_jsd(_rows(n, d, 3), _rows(n, d, 1))
     yield "dim_nce", lambda: F.dim_nce(_rows(n, d, 3), _rows(n, d, 1))
+    yield "dino", lambda: F.dino([z0, z1], [z1, z0])
     yield "flat_nce", lambda: F.flat_nce(*two)
     yield "hcl", lambda: F.hcl(*two)
     yield "info_nce", lambda: F.info_nce(*two)

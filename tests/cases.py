@@ -1,6 +1,7 @@
 """The one table: every loss, its plain PyTorch twin and its inputs."""
 
 from collections.abc import Callable
+from functools import partial
 
 import plain
 import torch
@@ -83,6 +84,31 @@ def _listed(function: Callable) -> Callable:
     return lambda view0, view1, view2, **kwargs: function([view0, view1, view2], **kwargs)
 
 
+def _distilled(n: int, m: int) -> dict[str, Tensor]:
+    """Scores of a student and of a teacher that is about as sure, and their mean elsewhere."""
+    views = _scores(n, m)
+    teacher = {f"teacher{v}": views[f"view{v}"] + 0.3 * torch.randn(n, m).double() for v in (0, 1)}
+    return {**views, **teacher, "center": 0.3 * torch.randn(m, dtype=torch.float64)}
+
+
+def _dino(view0, view1, view2, teacher0, teacher1, center, **kwargs) -> Tensor:
+    return F.dino([view0, view1, view2], [teacher0, teacher1], center=center, **kwargs)
+
+
+def _dino_plain(view0, view1, view2, teacher0, teacher1, center, **kwargs) -> Tensor:
+    return plain.dino([view0, view1, view2], [teacher0, teacher1], center=center, **kwargs)
+
+
+def _dino_one(function: Callable) -> Callable:
+    """One view of the teacher, assigned by Sinkhorn's algorithm."""
+    return lambda view0, view1, teacher0, **kwargs: function([view0, view1], [teacher0], **kwargs)
+
+
+def _distilled_once(n: int, m: int) -> dict[str, Tensor]:
+    tensors = _distilled(n, m)
+    return {k: tensors[k] for k in ("teacher0", "view0", "view1")}
+
+
 def _bank(n: int, d: int) -> dict[str, Tensor]:
     bank = plain.unit(rows(3 * n + 1, d))
     target = torch.randint(len(bank), (n,))
@@ -142,6 +168,7 @@ def _with_ids(inputs: Callable[[int, int], dict[str, Tensor]]) -> Callable:
     return with_ids
 
 
+TEACHER = "teacher0", "teacher1", "center"
 IGNORE, SMOOTH = {"duplicates": "ignore"}, {"label_smoothing": 0.1}
 
 CASES = (
@@ -183,6 +210,11 @@ CASES = (
          any_length=False),
     Case("swav_one", _listed(F.swav), _listed(plain.swav), _scores, ("view0",), derivative=False,
          any_length=False, kwargs={"assign": 1, "epsilon": 0.02, "iterations": 1}),
+    Case("dino", _dino, _dino_plain, _distilled, TEACHER, any_length=False,
+         kwargs={"teacher_temperature": 0.06}),
+    Case("dino_sinkhorn", _dino_one(partial(F.dino, assignment="sinkhorn")),
+         _dino_one(partial(plain.dino, center=0.0)), _distilled_once, ("view0", *TEACHER[:1]),
+         any_length=False, kwargs={"teacher_temperature": 0.06, "iterations": 2}),
     Case("soft_cross_entropy", _soft_cross_entropy, plain.soft_cross_entropy, _soft_targets,
          ("target",), any_length=False),
     Case("inst_disc", F.inst_disc, plain.inst_disc, _bank, ("bank",)),

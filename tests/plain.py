@@ -156,6 +156,19 @@ def swav(scores, *, assign=2, temperature, epsilon=0.05, iterations=3):
     return torch.stack(losses).mean()
 
 
+def dino(student, teacher, *, center, temperature, teacher_temperature, iterations=0):
+    """Softmax of the teacher's scores less the center, or so many of Sinkhorn's iterations."""
+    losses = []
+    for a, t in enumerate(teacher):
+        q = ((t.detach() - center) / teacher_temperature).softmax(1)
+        if iterations:
+            q = sinkhorn(t.detach(), epsilon=teacher_temperature, iterations=iterations)
+        for v, s in enumerate(student):
+            if v != a:
+                losses.append(-(q * (s / temperature).log_softmax(1)).sum(1).mean())
+    return torch.stack(losses).mean()
+
+
 def soft_cross_entropy(scores, target, *, temperature):
     return -(target * (scores / temperature).log_softmax(1)).sum(1).mean()
 

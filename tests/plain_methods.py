@@ -242,3 +242,39 @@ class SwAV(Plain):
         self.count += 1
         for a, x in enumerate(self.seen):
             self.queues[a] = (self.queues[a] + list(x))[-self.size :] if self.size else []
+
+
+class DINO(Plain):
+    """Caron et al. 2021, algorithm 1, with small crops, frozen prototypes and both schedules."""
+
+    def begin(self) -> None:
+        self.teacher = copy.deepcopy(self.student())
+        self.center = torch.zeros(len(self.nets.prototypes.weight), dtype=torch.float64)
+
+    def student(self):
+        return nn.ModuleList([self.nets.backbone, self.nets.head, self.nets.prototypes])
+
+    def loss(self, view1, view2, *small):
+        n, large = len(view1), torch.cat([view1, view2])
+        h = [self.nets.backbone(large)]
+        h += [self.nets.backbone(torch.cat(small))] if small else []
+        v = self.nets.prototypes.weight
+        scores = (plain.unit(self.nets.head(torch.cat(h))) @ plain.unit(v).T).split(n)
+        with torch.no_grad():
+            backbone, head, last = self.teacher
+            targets = plain.unit(head(backbone(large))) @ plain.unit(last.weight).T
+        warm = self.warmup * self.steps if self.steps else 0
+        share = min(1, self.count / warm) if warm else 1
+        loss = plain.dino(
+            scores, targets.split(n), center=self.center, temperature=0.2,
+            teacher_temperature=0.04 + (0.07 - 0.04) * share, iterations=self.iterations,
+        )  # fmt: skip
+        self.center = 0.9 * self.center + 0.1 * targets.mean(0)
+        if self.count < self.freeze:
+            v.register_hook(torch.zeros_like)
+        return loss
+
+    def after(self) -> None:
+        follow(self.teacher, self.student(), rising(self.momentum, self.count, self.steps))
+        self.nets.prototypes.weight = nn.Parameter(self.nets.prototypes.weight.detach())
+        self.count += 1

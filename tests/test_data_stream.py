@@ -85,7 +85,7 @@ def test_the_limit_acts_before_anything_is_decoded(folder, monkeypatch):
     assert len(images.train) == len(images.test) == 4 and len(read) <= 4 + 4 + 3
 
 
-@pytest.mark.parametrize("method", ["moco", "cmc", "swav"])
+@pytest.mark.parametrize("method", ["moco", "cmc", "swav", "dino"])
 def test_streamed_views_are_those_of_memory_by_the_same_numbers(folder, tmp_path, method):
     """Of images that are squares already, so that both see the same pixels."""
     kept = load_images(str(folder), size=32, stream="never")

@@ -58,7 +58,7 @@ def _any_loss(rank):
 
 def _split(name, x):
     """The rows of two ranks, a third and the rest; None where both hold all of it."""
-    if x.dim() == 0 or name in ("queue", "bank", "bank_l", "bank_ab", "noise", "weight"):
+    if x.dim() == 0 or name in ("queue", "bank", "bank_l", "bank_ab", "noise", "weight", "center"):
         return None
     x = x.transpose(0, 1) if name == "future" else x
     return x.split([len(x) // 3, len(x) - len(x) // 3])
@@ -89,7 +89,7 @@ def _gradients_of_case(case, rank, finish):
 
 
 ROW_BY_ROW = (
-    "moco", "byol", "simsiam", "soft_cross_entropy", "inst_disc", "nce", "nce_noise", "cmc",
+    "moco", "byol", "simsiam", "dino", "soft_cross_entropy", "inst_disc", "nce", "nce_noise", "cmc",
 )  # fmt: skip
 
 

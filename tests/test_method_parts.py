@@ -99,6 +99,15 @@ def test_state_of_schedules_and_normalizers_is_saved():
         (lambda n: methods.NNCLR(n, width=8, temperature=0.0), "temperature must be finite"),
         (lambda n: methods.BarlowTwins(n, width=8, off_diagonal=-1.0), "off_diagonal must be 0"),
         (lambda n: methods.SwAV(n, width=8, prototypes=0), "prototypes must be 1 or more"),
+        (lambda n: methods.DINO(n, width=8, prototypes=0), "prototypes must be 1 or more"),
+        (lambda n: methods.DINO(n, width=8, momentum=-0.1), "momentum must be from 0 to 1"),
+        (lambda n: methods.DINO(n, width=8, warmup=1.5), "warmup must be from 0 to 1, got 1.5"),
+        (lambda n: methods.DINO(n, width=8, layers=0), "layers must be 1 or more"),
+        (lambda n: methods.DINO(n, width=8, assignment="mean"), "assignment must be one of center"),
+        (
+            lambda n: methods.DINO(n, width=8, first_teacher_temperature=0.0),
+            "first_teacher_temperature must be finite and above 0",
+        ),
         (lambda n: methods.CMC([n], width=8, samples=9), "backbones must be 2 at least"),
         (lambda n: methods.CPC(n, width=8, steps=0), "steps must be 1 or more"),
         (lambda n: methods.MoCo(n, width=8, groups=0), "groups must be 1 or more"),
@@ -124,6 +133,8 @@ def test_bad_inputs():
         methods.SimCLR(network(), width=8, loss="sup_con")(x, x)
     with pytest.raises(ValueError, match="crops must be 2 at least, got 1"):
         methods.SwAV(network(), width=8)(x)
+    with pytest.raises(ValueError, match="crops must be 2 at least, got 1"):
+        methods.DINO(network(), width=8, prototypes=5)(x)
     with pytest.raises(ValueError, match="views must be 2, one for each backbone, got 1"):
         methods.CMC([network(), network()], width=8, samples=9)([x], torch.arange(4))
     with pytest.raises(ValueError, match="hard must be given together with positives"):

@@ -75,6 +75,14 @@ METHODS = {
         lambda: methods.SwAV(network(), **HEAD, prototypes=5, queue_size=4, freeze=1),
         lambda step: views(step, 3),
     ),
+    "dino": (
+        lambda: methods.DINO(network(), **HEAD, prototypes=5, freeze=1, steps=4),
+        lambda step: views(step, 3),
+    ),
+    "dino_sinkhorn": (
+        lambda: methods.DINO(network(), **HEAD, prototypes=5, freeze=1, assignment="sinkhorn"),
+        lambda step: views(step, 3),
+    ),
     "simclr": (lambda: methods.SimCLR(network(), width=8, dim=4), views),
     "supcon": (
         lambda: methods.SimCLR(network(), width=8, dim=4, loss="sup_con"),

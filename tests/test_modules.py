@@ -84,6 +84,26 @@ def test_swav_with_a_queue():
     assert torch.equal(module(views, queue), want)
 
 
+def test_the_center_of_dino_follows_the_teacher():
+    student, teacher = torch.rand(3, 4, 5), torch.rand(2, 4, 5)
+    module, center = losses.DINOLoss(5, 0.2, momentum=0.7), torch.zeros(5)
+    for temperature in (None, 0.06):
+        want = F.dino(student, teacher, center=center, temperature=0.2,
+                      teacher_temperature=temperature or 0.04)  # fmt: skip
+        assert torch.equal(module(student, teacher, temperature), want)
+        center = 0.7 * center + 0.3 * teacher.mean((0, 1))
+        torch.testing.assert_close(module.center, center)
+    module.eval()(student, teacher)
+    torch.testing.assert_close(module.center, center)
+    twin = losses.DINOLoss(5)
+    twin.load_state_dict(module.state_dict())
+    assert torch.equal(twin.center, module.center)
+    balanced = losses.DINOLoss(5, assignment="sinkhorn", iterations=2)
+    want = F.dino(student, teacher, assignment="sinkhorn", iterations=2)
+    assert torch.equal(balanced(student, teacher), want) and not balanced.state_dict()
+    assert "momentum=0.7" in repr(module)
+
+
 def test_cpc_learns_its_predictions():
     module = losses.CPCLoss(2, 4, 3)
     future, context = torch.randn(2, 6, 4), torch.randn(6, 3)
@@ -162,6 +182,9 @@ def test_bad_hyper_parameters():
         (lambda: losses.DCLWLoss(sigma=-1), "sigma must be"),
         (lambda: losses.NCELoss(normalizer=0.0), "normalizer must be"),
         (lambda: losses.SwAVLoss(assign=0), "assign must be"),
+        (lambda: losses.DINOLoss(0), "prototypes must be 1 or more, got 0"),
+        (lambda: losses.DINOLoss(5, momentum=2.0), "momentum must be from 0 to 1, got 2"),
+        (lambda: losses.DINOLoss(5, assignment="mean"), "assignment must be one of center, sink"),
         (lambda: losses.CPCLoss(0, 3, 3), "steps must be"),
         (lambda: losses.ContrastLoss(positives="all"), "positives must be"),
         (lambda: losses.ContrastLoss(label_smoothing=2), "label_smoothing must be from 0 to 1"),

@@ -135,6 +135,54 @@ def test_swav(steps, rows, seed, crops, size, start, freeze):
 
 
 @FEW
+@given(
+    STEPS, ROWS, SEEDS, st.integers(0, 3), st.sampled_from([None, 3, 20]), st.integers(0, 3),
+    st.booleans(), st.sampled_from(["center", "sinkhorn"]),
+)  # fmt: skip
+def test_dino(steps, rows, seed, crops, total, freeze, norm, assignment):
+    torch.manual_seed(seed)
+    ours = methods.DINO(
+        Mean(), width=8, hidden=7, dim=4, prototypes=5, batch_norm=norm, temperature=0.2,
+        warmup=0.5, momentum=0.9, steps=total, freeze=freeze, assignment=assignment,
+    )  # fmt: skip
+    with torch.no_grad():  # the gradient of a row of length 0 has no scale
+        for head in (ours.head, ours.target.module[1]):
+            head[-1].bias.copy_(torch.linspace(-1, 2, 4))
+    batches = [
+        (*v, *torch.randn(crops, rows, 3, dtype=torch.float64).unbind())
+        for v in views(steps, rows, seed)
+    ]
+    before = ours.prototypes.weight.detach().double().clone()
+    twin = check(
+        ours, plain_methods.DINO, batches, steps=total, freeze=freeze, momentum=0.9, warmup=0.5,
+        iterations=3 if assignment == "sinkhorn" else 0,
+    )  # fmt: skip
+    if assignment == "center":
+        torch.testing.assert_close(ours.loss.center, twin.center, rtol=1e-7, atol=1e-8)
+    assert freeze < steps or torch.equal(ours.prototypes.weight.detach(), before)
+    for p, q in zip(ours.target.module.parameters(), twin.teacher.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-7, atol=1e-8)
+
+
+def test_the_teacher_of_dino_warms_up():
+    ours = methods.DINO(Mean(), width=8, hidden=7, dim=4, prototypes=5, steps=20, warmup=0.25)
+    seen = []
+    for _ in range(8):
+        seen.append(ours.teacher_temperature)
+        ours.update()
+    assert seen[:6] == pytest.approx([0.04, 0.046, 0.052, 0.058, 0.064, 0.07])
+    assert seen[5:] == [0.07] * 3
+    still = methods.DINO(Mean(), width=8, hidden=7, dim=4, prototypes=5)
+    assert still.teacher_temperature == 0.07, "without the number of steps there is no schedule"
+
+
+def test_the_center_of_dino_stays_in_evaluation():
+    ours = methods.DINO(Mean(), width=8, hidden=7, dim=4, prototypes=5).eval()
+    ours(*torch.randn(2, 6, 4))
+    assert not ours.loss.center.any()
+
+
+@FEW
 @given(STEPS, ROWS, SEEDS)
 def test_cpc_of_sequences(steps, rows, seed):
     torch.manual_seed(seed)

@@ -219,6 +219,7 @@ DISTRIBUTED = (
     "nnclr",
     "instdisc",
     "swav",
+    "dino",
     "byol",
     "barlowtwins",
     "dim",

@@ -197,7 +197,30 @@ BAD = {
     "rows": (lambda: F.swav([S, S[:2]]), ValueError, r"scores\[1\] must have as many rows"),
     "queue": (lambda: F.swav([S, S], queue=[S]), ValueError, "queue must hold 2 tensors.* got 1"),
     "width": (lambda: F.swav([S, S], queue=[S, S[:, :2]]), ValueError, r"queue\[1\] .* 3, got 2"),
-}
+    "student": (lambda: F.dino([S], [S]), ValueError, "student must hold 2 views at least, got 1"),
+    "no teacher": (lambda: F.dino([S, S], []), ValueError, "teacher must hold 1 to 2 .* got 0"),
+    "teachers": (lambda: F.dino([S, S], [S] * 3), ValueError, "teacher must hold 1 to 2.* got 3"),
+    "student rows": (
+        lambda: F.dino([S, S[:2]], [S]), ValueError, r"student\[1\] must have as many rows"
+    ),
+    "teacher dtype": (
+        lambda: F.dino([S, S], [S.float()]), TypeError, r"teacher\[0\] must have the dtype"
+    ),
+    "center": (
+        lambda: F.dino([S, S], [S], center=S[0, :2]), ValueError, r"center must have shape \[3\]"
+    ),
+    "center of balanced ones": (
+        lambda: F.dino([S, S], [S], center=S[0], assignment="sinkhorn"), ValueError,
+        "center must be None with assignment 'sinkhorn'"
+    ),
+    "assignment": (
+        lambda: F.dino([S, S], [S], assignment="max"), ValueError, "assignment must be one of"
+    ),
+    "teacher temperature": (
+        lambda: F.dino([S, S], [S], teacher_temperature=0.0), ValueError,
+        "teacher_temperature must be finite and above 0, got 0.0"
+    ),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", BAD)

@@ -85,9 +85,9 @@ def test_parts_must_be_equal_and_of_two_images(tmp_path, choices, message):
         small_run(tmp_path, **choices)
 
 
-@pytest.mark.parametrize("method", ["moco", "instdisc", "supcon", "swav", "byol"])
+@pytest.mark.parametrize("method", ["moco", "instdisc", "supcon", "swav", "dino", "byol"])
 def test_accumulated_runs_train_and_resume(tmp_path, method):
-    images = some_photographs() if method == "swav" else None
+    images = some_photographs() if method in ("swav", "dino") else None
     choices = {"images": images, "backbone": "small", "accumulate": 2, "epochs": 2}
     whole = small_run(tmp_path / "whole", method, **choices)
     whole.train()

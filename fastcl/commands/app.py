@@ -80,7 +80,7 @@ def pretrain(
     optimizer: Annotated[
         choices.Optimizer | None, typer.Option(help="Default: the recipe's, as for what follows.")
     ] = None,
-    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of the optimiser.")] = None,
+    weight_decay: Annotated[float | None, typer.Option(min=0, help="Of every step.")] = None,
     warmup: Annotated[
         float | None, typer.Option(min=0, max=1, help="Share of the steps in which lr rises.")
     ] = None,

@@ -63,8 +63,9 @@ def initial_backbone(config: Config, channels: int) -> tuple[nn.Module, int]:
     """The backbone as the run of this configuration starts it, and its width."""
     torch.manual_seed(config.seed)
     return build_backbone(
-        config.backbone, channels=channels, size=config.image_size, stem=config.stem
-    )
+        config.backbone, channels=channels, size=config.image_size, stem=config.stem,
+        small_crops=config.crops > 0,
+    )  # fmt: skip
 
 
 def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]:

@@ -18,6 +18,7 @@ from .cpc import cpc
 from .dclw import dclw
 from .debiased import debiased, hcl
 from .dim import dim_dv, dim_jsd, dim_nce
+from .dino import dino
 from .info_nce import info_nce
 from .inst_disc import inst_disc
 from .inva_spread import inva_spread
@@ -43,9 +44,9 @@ from .unit_rows import unit_rows
 
 __all__ = [
     "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl", "dclw",
-    "debiased", "dim_dv", "dim_jsd", "dim_nce", "false_negatives", "flat_nce", "hcl", "info_nce",
-    "inst_disc", "inva_spread", "matryoshka", "mil_nce", "moco", "moco_v3", "momentum_update_",
-    "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent", "queue_push_",
-    "random_views", "retrieval", "rince", "row_products", "siglip", "sim_cse", "simsiam",
-    "sinkhorn", "sup_con", "swav", "unit_rows",
+    "debiased", "dim_dv", "dim_jsd", "dim_nce", "dino", "false_negatives", "flat_nce", "hcl",
+    "info_nce", "inst_disc", "inva_spread", "matryoshka", "mil_nce", "moco", "moco_v3",
+    "momentum_update_", "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent",
+    "queue_push_", "random_views", "retrieval", "rince", "row_products", "siglip", "sim_cse",
+    "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
 ]  # fmt: skip

@@ -47,7 +47,7 @@ def swav(
     Assignments", equations 1 and 2.
     """
     views = _checked(scores, assign, queue)
-    scale = _check.inverse("temperature", temperature, views[0].device)
+    predictions, scale = divided(views, temperature)
     inverse = 1 / _check.positive("epsilon", epsilon)
     _check.count("iterations", iterations)
     everywhere = _ranks.world_size() > 1
@@ -55,25 +55,36 @@ def swav(
         assignments(s, older, scale=inverse, iterations=iterations, everywhere=everywhere)
         for s, older in zip(views, [None] * assign if queue is None else queue, strict=False)
     ]
-    if isinstance(scale, Tensor):  # in the dtype of the scores, as these are
-        scale, predictions = 1.0, [(s * scale).to(s.dtype) for s in views]
-    else:
-        predictions = views
     weight = 1 / (assign * (len(views) - 1))
     loss = views[0].new_zeros((), dtype=targets[0].dtype)
-    for v, target in predicted(targets, len(views)):
+    for v, target in predicted(targets, len(views), reuse=True):
         loss = loss + soft_cross_entropy(predictions[v], target, scale=scale, weight=weight)
     return loss
+
+
+def divided(
+    views: list[Tensor],  # [n, m] each
+    temperature: float | Tensor,  # []
+) -> tuple[list[Tensor], float]:
+    """Scores and a scale whose product are the scores over the temperature, which receives a
+    gradient where it is a tensor."""
+    scale = _check.inverse("temperature", temperature, views[0].device)
+    if isinstance(scale, Tensor):  # in the dtype of the scores, as these are
+        return [(s * scale).to(s.dtype) for s in views], 1.0
+    return views, scale
 
 
 def predicted(
     targets: list[Tensor],  # [n, m] each
     views: int,
+    *,
+    reuse: bool = False,
 ) -> Iterator[tuple[int, Tensor]]:
     """The sum of the targets that every view predicts, those of all others; the first views have
     one each, a single view predicts nothing.
 
-    Takes out of the list what serves no view any more, so that its memory is free.
+    Takes out of the list what serves no view any more, so that its memory is free; with reuse, the
+    first target becomes their sum in the end.
     """
     assigned = len(targets)
     for v in range(min(assigned, views)):
@@ -83,7 +94,7 @@ def predicted(
         if others:
             yield v, reduce(torch.add, others)
     if views > assigned:
-        total = reduce(torch.add, targets)
+        total = reduce(Tensor.add_ if reuse else torch.add, targets)
         targets.clear()
         for v in range(assigned, views):
             yield v, total

@@ -1,6 +1,7 @@
 """The losses as modules: hyper-parameters and one call into `functional`."""
 
 from .bank import CMCLoss, InstDiscLoss, NCELoss
+from .dino import DINOLoss
 from .features import BarlowTwinsLoss, CPCLoss, DIMDVLoss, DIMJSDLoss, DIMNCELoss, SwAVLoss
 from .modalities import CLIPLoss, SigLIPLoss
 from .momentum import BYOLLoss, MoCoLoss, MoCoV3Loss, SimSiamLoss
@@ -19,8 +20,8 @@ from .views import (
 
 __all__ = [
     "BYOLLoss", "BarlowTwinsLoss", "CLIPLoss", "CMCLoss", "CPCLoss", "ContrastLoss", "DCLLoss",
-    "DCLWLoss", "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "DebiasedLoss", "FlatNCELoss", "HCLLoss",
-    "InfoNCELoss", "InstDiscLoss", "InvaSpreadLoss", "MILNCELoss", "MatryoshkaLoss", "MoCoLoss",
-    "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss", "SigLIPLoss", "SimCSELoss",
-    "SimSiamLoss", "SupConLoss", "SwAVLoss",
+    "DCLWLoss", "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "DINOLoss", "DebiasedLoss", "FlatNCELoss",
+    "HCLLoss", "InfoNCELoss", "InstDiscLoss", "InvaSpreadLoss", "MILNCELoss", "MatryoshkaLoss",
+    "MoCoLoss", "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss", "SigLIPLoss",
+    "SimCSELoss", "SimSiamLoss", "SupConLoss", "SwAVLoss",
 ]  # fmt: skip

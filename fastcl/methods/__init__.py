@@ -2,8 +2,8 @@
 
 `method(view1, view2)` returns the loss; `method.update()` follows the optimiser step and moves
 whatever the optimiser does not; all state is in `state_dict`. Some methods take other inputs: the
-images' numbers (InstDisc, CMC), any number of crops (SwAV), one image (CPC, Deep InfoMax), labels
-(SimCLR with SupCon), texts (CLIP, SigLIP, SimCSE, ConSERT).
+images' numbers (InstDisc, CMC), any number of crops (SwAV, DINO), one image (CPC, Deep InfoMax),
+labels (SimCLR with SupCon), texts (CLIP, SigLIP, SimCSE, ConSERT).
 """
 
 from .barlow_twins import BarlowTwins
@@ -13,6 +13,7 @@ from .cmc import CMC
 from .consert import ConSERT
 from .cpc import CPC, ImageCPC
 from .dim import DeepInfoMax
+from .dino import DINO
 from .inst_disc import InstDisc
 from .inva_spread import InvaSpread
 from .moco import MoCo
@@ -24,6 +25,7 @@ from .simsiam import SimSiam
 from .swav import SwAV
 
 __all__ = [
-    "BYOL", "CLIP", "CMC", "CPC", "NNCLR", "BarlowTwins", "ConSERT", "DeepInfoMax", "ImageCPC",
-    "InstDisc", "InvaSpread", "MoCo", "MoCoV3", "SigLIP", "SimCLR", "SimCSE", "SimSiam", "SwAV",
+    "BYOL", "CLIP", "CMC", "CPC", "DINO", "NNCLR", "BarlowTwins", "ConSERT", "DeepInfoMax",
+    "ImageCPC", "InstDisc", "InvaSpread", "MoCo", "MoCoV3", "SigLIP", "SimCLR", "SimCSE", "SimSiam",
+    "SwAV",
 ]  # fmt: skip

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check
+from ..functional.unit_rows import unit_rows
 
 
 def linear_head(width: int, dim: int) -> nn.Module:
@@ -45,6 +46,58 @@ def batch_norm_head(
             norm.register_parameter("bias", None)
         body.append(norm)
     return nn.Sequential(*body)
+
+
+def gelu_head(
+    width: int, hidden: int, dim: int, *, layers: int, batch_norm: bool = False
+) -> nn.Sequential:
+    """DINO: linear layers with GELU between them, and batch normalisation before it if wanted.
+
+    Args:
+        width: Of the input.
+        hidden: Of all layers but the last.
+        dim: Of the last layer.
+        layers: Linear layers.
+        batch_norm: For convolutional backbones.
+    """
+    _check.count("layers", layers)
+    body: list[nn.Module] = []
+    for inner in [hidden] * (layers - 1):
+        body += [nn.Linear(width, inner), *[nn.BatchNorm1d(inner)] * batch_norm, nn.GELU()]
+        width = inner
+    body.append(nn.Linear(width, dim))
+    for layer in body:
+        if isinstance(layer, nn.Linear):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)
+    return nn.Sequential(*body)
+
+
+class Prototypes(nn.Module):
+    """DINO's last layer: cosines of embeddings with prototypes, `[n, dim]` to `[n, count]`.
+
+    A linear layer without bias under weight normalisation whose norms stay one: lengths of the
+    weight mean nothing.
+
+    Args:
+        dim: Of the embeddings.
+        count: Of the prototypes.
+    """
+
+    def __init__(self, dim: int, count: int) -> None:
+        super().__init__()
+        _check.count("prototypes", count)
+        bound = dim**-0.5  # as a linear layer starts
+        self.weight = nn.Parameter(torch.empty(count, dim).uniform_(-bound, bound))
+
+    def unit(self, *, frozen: bool = False) -> Tensor:
+        """The prototypes, `[count, dim]`. Frozen ones get a gradient of zero: data parallelism
+        waits for one."""
+        weight = self.weight
+        return unit_rows(weight.detach() + 0.0 * weight if frozen else weight)
+
+    def forward(self, z: Tensor) -> Tensor:
+        return unit_rows(z) @ self.unit().T
 
 
 class InformationHead(nn.Module):

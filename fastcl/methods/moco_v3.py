@@ -19,6 +19,8 @@ class MoCoV3(nn.Module):
         width: Features of the backbone.
         architecture: "resnet": heads of two layers, the predictor's last without norm; "vit": a
             projector of three layers and norms without parameters at the end of both.
+        freeze_patches: Whether the patch projection of a vision transformer keeps its weights, as
+            the paper's stop-gradient behind it does.
         hidden: Width inside the heads.
         dim: Width of the embedding.
         momentum: Share of its own weights that the twin keeps at the first update.
@@ -36,6 +38,7 @@ class MoCoV3(nn.Module):
         *,
         width: int,
         architecture: str = "resnet",
+        freeze_patches: bool = False,
         hidden: int = 4096,
         dim: int = 256,
         momentum: float = 0.99,
@@ -49,6 +52,8 @@ class MoCoV3(nn.Module):
         self.temperature = _check.positive("temperature", temperature)
         check_schedule(momentum, steps)
         self.momentum, self.total_steps = momentum, steps
+        if freeze_patches:
+            _patch_projection(backbone).requires_grad_(False)
         self.backbone = backbone
         self.head = batch_norm_head(width, hidden, dim, layers=3 if vit else 2, last="unit")
         self.predictor = batch_norm_head(dim, hidden, dim, layers=2, last="unit" if vit else "none")
@@ -72,3 +77,18 @@ class MoCoV3(nn.Module):
             share = rising_momentum(self.momentum, self.steps.count, self.total_steps)
             move(self.target, self.backbone, self.head, momentum=share)
         self.steps.count += 1
+
+
+def _patch_projection(backbone: nn.Module) -> nn.Conv2d:
+    """The convolution whose stride is its kernel.
+
+    Raises:
+        ValueError: There is none.
+    """
+    for module in backbone.modules():
+        if isinstance(module, nn.Conv2d) and module.kernel_size == module.stride > (1, 1):
+            return module
+    raise ValueError(
+        f"freeze_patches must be False for {type(backbone).__name__}, which has no convolution "
+        f"whose stride is its kernel, got True"
+    )

@@ -1,6 +1,5 @@
 """SwAV: unsupervised learning of visual features by contrasting cluster assignments."""
 
-from itertools import groupby
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from .._ranks import row_counts
 from ..distributed import gather, mean, rank
 from ..functional import unit_rows
 from ..queue import Queue
+from .crops import features
 from .heads import batch_norm_head
 from .state import Steps, remember
 
@@ -79,9 +79,7 @@ class SwAV(nn.Module):
         Raises:
             ValueError: Fewer than two crops.
         """
-        if len(crops) < 2:
-            raise ValueError(f"crops must be 2 at least, got {len(crops)}")
-        z = unit_rows(self.head(self._features(crops)))
+        z = unit_rows(self.head(features(self.backbone, crops)))
         # While frozen the prototypes get a gradient of zero: data parallelism waits for one.
         moving = float(self.steps.count >= self.freeze)
         c: Tensor = self.prototypes
@@ -97,11 +95,6 @@ class SwAV(nn.Module):
             own = [x.detach() for x in z.chunk(len(crops))[:2]]
             remember(self._keys, (sum(counts), own))
         return loss
-
-    def _features(self, crops: tuple[Tensor, ...]) -> Tensor:
-        """Of all crops below each other; crops of one size pass through the backbone together."""
-        sizes = groupby(crops, key=lambda crop: crop.shape[1:])
-        return torch.cat([self.backbone(torch.cat(list(group))) for _, group in sizes])
 
     @torch.no_grad()
     def _others(self, scores: list[Tensor], counts: list[int]) -> list[Tensor] | None:

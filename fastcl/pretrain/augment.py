@@ -2,6 +2,7 @@
 
 from copy import deepcopy
 from dataclasses import replace
+from itertools import cycle, islice
 from typing import NamedTuple
 
 import torch
@@ -9,19 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..pretext.base import crop
-from ..views import Digits, MoCoV2, Recipe
+from ..views import Digits, MoCoV2, MultiCrop, Recipe
 from ..views.module import LEAST_BLURRED, Drawn
+from .backbone import small_side
 
 STRONGEST = 2.0  # beyond, brightness would turn negative
 SMALLEST_CROP = 0.05  # part of the area
 SMALL_CROPS = 0.05, 0.2
+CHANCES = "grey", "blur", "solarise"
 
 
-def photograph(strength: float, scale: tuple[float, float], side: int) -> Recipe:
-    """MoCo v2's view with its jitter and the chances of grey and of blur times a strength."""
-    recipe = MoCoV2.RECIPES[0].jittered(strength)
-    blur = recipe.blur * strength if side >= LEAST_BLURRED else 0.0
-    return replace(recipe, scale=scale, grey=recipe.grey * strength, blur=blur)
+def photograph(recipe: Recipe, strength: float, side: int) -> Recipe:
+    """A method's view with its jitter and its chances of grey, blur and solarising times a
+    strength; crops up to the whole image start nearer to it or further away by the strength."""
+    least, most = recipe.scale
+    if most == 1:
+        least = max(SMALLEST_CROP, round(1 - (1 - least) * strength, 6))
+    chances = {name: min(1.0, getattr(recipe, name) * strength) for name in CHANCES}
+    if side < LEAST_BLURRED:
+        chances["blur"] = 0.0
+    return replace(recipe.jittered(strength), scale=(least, most), **chances)
 
 
 def digits(strength: float) -> Digits:
@@ -53,6 +61,8 @@ class Views(nn.Module):
         size: Side of the images in pixels.
         statistics: Mean and standard deviation of each channel, in [0, 1].
         crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
+        multiple: Of which this side is one: the patches of a transformer.
+        preset: Whose recipes photographs have in place of MoCo v2's: a class of `fastcl.views`.
         strength: Of the views, from 0 to 2; 1 is the recipes', 0 of photographs the whole image,
             mirrored or not.
         channels_last: Whether views are so in memory. The layout that convolutions on tensor
@@ -70,6 +80,8 @@ class Views(nn.Module):
         crops: int = 0,
         strength: float = 1.0,
         channels_last: bool = True,
+        multiple: int = 1,
+        preset: type[MultiCrop] | None = None,
     ) -> None:
         super().__init__()
         mean, deviation = statistics
@@ -80,10 +92,12 @@ class Views(nn.Module):
         self.photographs = Drawn(
             mean=mean, deviation=deviation, memory_format=self.memory_format
         )  # fmt: skip
-        self.size, self.crops, self.small_size = size, crops, round(size * 3 / 7)
-        least = max(SMALLEST_CROP, round(1 - 0.8 * strength, 6))
-        self.large = photograph(strength, (least, 1.0), size)
-        self.small = photograph(strength, SMALL_CROPS, self.small_size)
+        self.size, self.crops, self.small_size = size, crops, small_side(size, multiple)
+        large, small = MoCoV2.RECIPES[:1], replace(MoCoV2.RECIPES[0], scale=SMALL_CROPS)
+        if preset is not None:
+            large, small = preset.LARGE, preset.SMALL
+        self.large = tuple(photograph(recipe, strength, size) for recipe in large)
+        self.small = photograph(small, strength, self.small_size)
 
     @torch.no_grad()
     def forward(self, images: Tensor | Made, count: int = 1) -> Tensor:  # uint8 [b, c, h, w]
@@ -91,7 +105,7 @@ class Views(nn.Module):
         if isinstance(images, Made):
             return images.groups[0]
         if self.digits is None:
-            return self.photographs.make(images, count * (self.large,), self.size)
+            return self.photographs.make(images, self._large(count), self.size)
         views = torch.cat([self.digits(images) for _ in range(count)])
         return (views - self.mean) / self.deviation
 
@@ -120,13 +134,17 @@ class Views(nn.Module):
         recipes = self.crops * (self.small,)
         return list(self.photographs.make(images, recipes, self.small_size)) if recipes else []
 
+    def _large(self, count: int) -> tuple[Recipe, ...]:
+        """As many recipes of full views, in turns."""
+        return tuple(islice(cycle(self.large), count))
+
     def ahead(self, count: int) -> "Ahead | None":
         """What makes `count` views and the small crops of images of any sizes while they are read;
         None where views are made of squares: of digits, and light ones, of which count is 0."""
         if self.digits is not None or count == 0:
             return None
         views = deepcopy(self.photographs)
-        views.groups = [(count * (self.large,), self.size)]
+        views.groups = [(self._large(count), self.size)]
         if self.crops:
             views.groups.append((self.crops * (self.small,), self.small_size))
         return Ahead(views)

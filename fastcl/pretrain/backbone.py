@@ -14,6 +14,9 @@ IMAGENET_STEM_FROM = 96
 # What torchvision calls the last layer, depending on the family.
 CLASSIFIERS = "fc", "classifier", "heads", "head"
 
+# Vision transformers, by how timm and torchvision name them: patches of one size, one projection.
+TRANSFORMERS = "vit_", "deit"
+
 CHOICES = (
     "small, resnet18, resnet50, timm:NAME or torchvision:NAME, or lab: or lightness: before one"
 )
@@ -65,8 +68,24 @@ def stem_of(stem: str, size: int) -> str:
     return automatic if stem == "auto" else stem
 
 
+def is_transformer(name: str) -> bool:
+    """Whether a backbone is a vision transformer."""
+    return name.partition(":")[2].startswith(TRANSFORMERS)
+
+
+def patch_side(network: nn.Module) -> int:
+    """Pixels along the patches of a transformer of timm; 1 for other networks."""
+    sides = getattr(getattr(network, "patch_embed", None), "patch_size", (1,))
+    return int(sides[0])
+
+
+def small_side(size: int, multiple: int = 1) -> int:
+    """Side of small crops, 3/7 of the full views', in whole patches."""
+    return max(1, round(size * 3 / 7 / multiple)) * multiple
+
+
 def build_backbone(
-    name: str, *, channels: int, size: int, stem: str = "auto"
+    name: str, *, channels: int, size: int, stem: str = "auto", small_crops: bool = False
 ) -> tuple[nn.Module, int]:
     """The network of that name with random weights, and the width of its features.
 
@@ -78,12 +97,15 @@ def build_backbone(
         size: Side of the images in pixels.
         stem: Of the ResNets: "cifar" (3x3, stride 1), "imagenet" (7x7 and pooling, stride 4), or
             "auto", which takes "imagenet" from 96 pixels on.
+        small_crops: Whether images of `small_side` pass through it too, for which transformers of
+            timm interpolate their positions.
 
     Returns:
         A module that maps `[b, channels, size, size]` to `[b, width]`, and the width.
 
     Raises:
-        ValueError: Unknown name or stem.
+        ValueError: Unknown name or stem, or a network of another library that takes no image of
+            this size, or not its small crops.
         ImportError: The library that has the network is not installed.
     """
     stem = stem_of(stem, size)
@@ -92,15 +114,18 @@ def build_backbone(
         if channels != 3:
             raise ValueError(f"backbone {name} needs images of 3 channels, got {channels}")
         if library == "lightness":
-            one, width = build_backbone(model, channels=1, size=size, stem=stem)
+            one, width = build_backbone(
+                model, channels=1, size=size, stem=stem, small_crops=small_crops
+            )
             return Lightness(one, width), width
         (one, width), (two, _) = (
-            build_backbone(model, channels=c, size=size, stem=stem) for c in (1, 2)
+            build_backbone(model, channels=c, size=size, stem=stem, small_crops=small_crops)
+            for c in (1, 2)
         )
         pair = LabPair(one, two, width)
         return pair, pair.width
     if model:
-        return _from_library(library, model, channels, size)
+        return _from_library(library, model, channels, size, small_crops)
     builders = {
         "small": lambda: SmallConvNet(channels),
         "resnet18": lambda: resnet18(channels, stem),
@@ -112,7 +137,9 @@ def build_backbone(
     return network, network.width
 
 
-def _from_library(library: str, model: str, channels: int, size: int) -> tuple[nn.Module, int]:
+def _from_library(
+    library: str, model: str, channels: int, size: int, small_crops: bool
+) -> tuple[nn.Module, int]:
     if library not in ("timm", "torchvision"):
         raise ValueError(f"backbone must be {CHOICES}, got {library + ':' + model!r}")
     try:
@@ -125,9 +152,11 @@ def _from_library(library: str, model: str, channels: int, size: int) -> tuple[n
     if library == "timm":
         if model not in module.list_models():
             raise ValueError(f"timm has no model {model!r}; see timm.list_models()")
+        several = small_crops and model.startswith(TRANSFORMERS)
+        sizes = {"dynamic_img_size": True} if several else {}
         network = _of_size(
             "img_size", size, module.create_model, model, pretrained=False, num_classes=0,
-            in_chans=channels,
+            in_chans=channels, **sizes,
         )  # fmt: skip
     else:
         if model not in module.list_models():
@@ -136,12 +165,15 @@ def _from_library(library: str, model: str, channels: int, size: int) -> tuple[n
             raise ValueError(f"torchvision:{model} takes images of 3 channels, got {channels}")
         network = _of_size("image_size", size, module.get_model, model, weights=None)
         _drop_classifier(network, model)
-    try:
-        return network, _feature_width(network, channels, size)
-    except (AssertionError, RuntimeError) as error:  # whatever a network says of a size it refuses
-        raise ValueError(
-            f"{library}:{model} does not take images of {size} x {size}: {error}"
-        ) from error
+    sides = [small_side(size, patch_side(network))] * small_crops + [size]
+    for side in sides:
+        try:
+            width = _feature_width(network, channels, side)
+        except (AssertionError, RuntimeError) as error:  # what networks say of a size they refuse
+            raise ValueError(
+                f"{library}:{model} does not take images of {side} x {side}: {error}"
+            ) from error
+    return network, width
 
 
 def _of_size(name: str, size: int, create, *given, **options) -> nn.Module:

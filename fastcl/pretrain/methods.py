@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import nn
 
 from .. import methods, pretext
+from ..views import DINO, MultiCrop
 from . import inputs
 
 
@@ -16,6 +17,7 @@ class Entry(NamedTuple):
     build: Callable[..., nn.Module]  # (backbone, *, width, **options of the recipe)
     inputs: Callable[..., tuple] = inputs.two_views  # (views, batch), the arguments of its forward
     views: int = 2  # of full size, with colours and crops; 0 where it takes light ones
+    preset: type[MultiCrop] | None = None  # whose recipes they have
 
 
 def _deep_info_max(backbone: nn.Module, *, width: int, **options) -> nn.Module:
@@ -55,6 +57,7 @@ ENTRIES = {
     "cmc": Entry(_cmc, inputs.lab_views_and_index, views=1),
     "dim": Entry(_deep_info_max, inputs.one_view, views=1),
     "swav": Entry(methods.SwAV, inputs.crops),
+    "dino": Entry(methods.DINO, inputs.crops, preset=DINO),
     "byol": Entry(methods.BYOL),
     "simsiam": Entry(methods.SimSiam),
     "barlowtwins": Entry(methods.BarlowTwins),

@@ -1,4 +1,4 @@
-"""Optimisers and the learning rate of a step."""
+"""Optimisers, and learning rate and weight decay of a step."""
 
 import math
 
@@ -58,14 +58,32 @@ class LARS(Optimizer):
 
 
 def build_optimizer(
-    name: str, method: nn.Module, learning_rate: float, weight_decay: float
+    name: str,
+    method: nn.Module,
+    learning_rate: float,
+    weight_decay: float,
+    *,
+    matrices_alone: bool = False,
 ) -> Optimizer:
     """SGD, LARS or AdamW over the parameters that receive gradients.
+
+    Args:
+        name: "sgd", "lars" or "adamw".
+        method: Whose parameters.
+        learning_rate, weight_decay: Of the first step.
+        matrices_alone: Whether vectors (biases, norms) have no weight decay: they are the second
+            group then.
 
     Raises:
         ValueError: Unknown name.
     """
-    parameters = [p for p in method.parameters() if p.requires_grad]
+    parameters: list = [p for p in method.parameters() if p.requires_grad]
+    if matrices_alone:
+        vectors = [p for p in parameters if p.dim() < 2]
+        parameters = [
+            {"params": [p for p in parameters if p.dim() > 1]},
+            {"params": vectors, "weight_decay": 0.0},
+        ]
     if name == "sgd":
         return torch.optim.SGD(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
     if name == "lars":
@@ -81,3 +99,12 @@ def learning_rate_at(step: int, steps: int, peak: float, warmup: float) -> float
     if step < rising:
         return peak * (step + 1) / rising
     return peak * 0.5 * (1 + math.cos(math.pi * (step - rising) / max(1, steps - rising)))
+
+
+def weight_decay_at(step: int, steps: int, start: float, end: float) -> float:
+    """Half a cosine from the start to the end.
+
+    Source: Caron et al. 2021, "Emerging Properties in Self-Supervised Vision Transformers",
+    section 3.2.
+    """
+    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * step / steps))

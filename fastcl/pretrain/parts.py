@@ -12,6 +12,7 @@ from ..data.parts import PartViews
 from ..evaluate.report import initial_backbone
 from ..pretext import Colorization
 from .augment import Views
+from .backbone import patch_side
 from .images import Images
 from .inputs import Batch
 from .methods import ENTRIES
@@ -36,11 +37,11 @@ def build_parts(config: Config, images: Images, device: torch.device) -> Parts:
     method, backbone = build_method(config, images.channels, start=True)
     if isinstance(method, Colorization):
         method.rebalance(images.train[:REBALANCE_WITH].float() / 255)
+    entry = ENTRIES[config.method]
     views = Views(
         images.kind, images.size, images.statistics(), config.crops, config.augmentation,
-        channels_last=config.channels_last,
+        channels_last=config.channels_last, multiple=patch_side(backbone), preset=entry.preset,
     )  # fmt: skip
-    entry = ENTRIES[config.method]
     return Parts(
         method, backbone, partial(entry.inputs, views.to(device)), views.ahead(entry.views)
     )

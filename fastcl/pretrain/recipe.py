@@ -1,6 +1,7 @@
 """The settings of a run: what each method and kind of data starts from, in one place.
 
-"thumbnails" are photographs below 96 pixels. The numbers themselves are in `recipes`.
+"thumbnails" are photographs below 96 pixels; "transformers" go before both where the backbone is
+one and the method has such a recipe. The numbers themselves are in `recipes`.
 """
 
 import dataclasses
@@ -11,7 +12,7 @@ from pathlib import Path
 
 from .._files import replace_file
 from .augment import STRONGEST
-from .backbone import IMAGENET_STEM_FROM
+from .backbone import IMAGENET_STEM_FROM, is_transformer
 from .recipes import METHODS, RECIPES, Recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
@@ -50,6 +51,7 @@ class Config:
     accumulate: int = 1  # parts of a batch
     compile: bool = False  # the networks
     channels_last: bool = True
+    weight_decay_end: float | None = None  # to which it rises; None: it stays
     changes: list = field(default_factory=list)  # what other values held until which epoch
 
     def save(self, path: Path) -> None:
@@ -159,6 +161,8 @@ def resolve(
     if (method, kind) not in RECIPES:
         raise ValueError(f"{method} has no recipe for {kind}")
     recipe = RECIPES[method, kind]
+    if backbone is not None and is_transformer(backbone):
+        recipe = RECIPES.get((method, "transformers"), recipe)
     n = len(images.train)
     epochs = recipe.epochs if epochs is None else epochs
     if compile and method == "dim":
@@ -211,11 +215,12 @@ def resolve(
         optimizer=optimizer or recipe.optimizer,
         learning_rate=learning_rate,
         weight_decay=recipe.weight_decay if weight_decay is None else weight_decay,
+        weight_decay_end=recipe.weight_decay_end if weight_decay is None else None,
         warmup=recipe.warmup if warmup is None else warmup,
         precision=precision,
         devices=devices,
         seed=seed,
-        options=_options(recipe, images, epochs * (n // batch_size), options),
+        options=_options(recipe, images, epochs, n // batch_size, options),
         limit=limit,
         crops=recipe.crops,
         augmentation=augmentation,
@@ -230,7 +235,7 @@ def resolve(
     )
 
 
-def _options(recipe: Recipe, images, steps: int, given: dict) -> dict:
+def _options(recipe: Recipe, images, epochs: int, steps: int, given: dict) -> dict:
     """The method's arguments. A queue longer than the data would hold a query's own image."""
     asked = {name: value for name, value in given.items() if value is not None}
     unknown = sorted(asked.keys() - recipe.options.keys())
@@ -239,7 +244,10 @@ def _options(recipe: Recipe, images, steps: int, given: dict) -> dict:
     options, n = dict(recipe.options), len(images.train)
     if "queue_size" in options:
         options["queue_size"] = min(options["queue_size"], n)
-    known = {"steps": steps, "samples": n, "size": images.size, "channels": images.channels}
+    known = {
+        "steps": epochs * steps, "freeze": steps, "samples": n, "size": images.size,
+        "channels": images.channels,
+    }  # fmt: skip
     open_ones = [name for name, value in options.items() if value is None and name in known]
     options |= {name: known[name] for name in open_ones}
     return options | asked

@@ -3,7 +3,8 @@
 "photographs" are the papers' ImageNet settings for ResNet-50, some with fewer epochs. "thumbnails"
 are CIFAR-10 with ResNet-18: the SGD of lightly's benchmark (0.06 per 128 images, weight decay
 5e-4), MoCo's from its CIFAR-10 demonstration, InstDisc's and InvaSpread's from the authors' CIFAR
-code, MoCo v3, BYOL and NNCLR with smaller heads. "digits" are small enough for a CPU and our own.
+code, MoCo v3, BYOL, NNCLR and DINO with smaller heads. "digits" are small enough for a CPU and our
+own. "transformers" are the papers' settings for ViT-S on ImageNet.
 """
 
 from dataclasses import dataclass, field
@@ -17,9 +18,11 @@ class Recipe:
         learning_rate: Per 256 images of a batch; grows with the batch in proportion.
         warmup: Share of the steps in which the learning rate rises from zero.
         options: Arguments of the method's class. `samples`, `steps`, `size` and `channels`, where
-            it has them, are those of the run.
+            it has them, are those of the run, and `freeze` is its first epoch.
         crops: Small ones beside two full views.
         space: "lab": two backbones, of lightness and of colour; "lightness": one of lightness.
+        weight_decay_end: Where the weight decay of matrices ends, along half a cosine; vectors have
+            none then.
     """
 
     epochs: int
@@ -31,6 +34,7 @@ class Recipe:
     options: dict = field(default_factory=dict)
     crops: int = 0
     space: str = ""
+    weight_decay_end: float | None = None
 
 
 def _digits(crops: int = 0, learning_rate: float = 0.2, **options) -> Recipe:
@@ -49,6 +53,7 @@ def _thumbnails(
 SMALL = {"hidden": 256, "dim": 64}  # heads for the digits
 OWN = {"samples": None}  # filled in by the run
 RISING = {"steps": None}
+FROZEN = {"freeze": None} | RISING
 HOLES = {"size": None, "channels": None}
 
 DIGITS = {
@@ -67,6 +72,9 @@ DIGITS = {
     "cpc": _digits(learning_rate=0.05, patch=4, steps=2, layers=2),
     "dim": _digits(learning_rate=0.05, units=256),
     "swav": _digits(temperature=0.1, prototypes=64, freeze=10, queue_size=0, epsilon=0.05, **SMALL),
+    "dino": _digits(
+        temperature=0.1, prototypes=256, momentum=0.97, batch_norm=True, **SMALL, **FROZEN
+    ),
     "byol": _digits(momentum=0.97, **SMALL, **RISING),
     "simsiam": _digits(hidden=256, dim=256, prediction=64, layers=2),
     "barlowtwins": _digits(learning_rate=0.05, hidden=256, dim=256, off_diagonal=0.0051),
@@ -96,6 +104,9 @@ THUMBNAILS = {
     "dim": _thumbnails(0.03, 128, units=1024),
     "swav": _thumbnails(
         crops=4, temperature=0.1, prototypes=512, freeze=100, queue_size=0, epsilon=0.05, hidden=512
+    ),
+    "dino": _thumbnails(
+        crops=4, temperature=0.1, prototypes=2048, momentum=0.99, batch_norm=True, **FROZEN
     ),
     "byol": _thumbnails(momentum=0.99, hidden=1024, dim=256, **RISING),
     "simsiam": _thumbnails(0.03, dim=2048, hidden=2048, prediction=512, layers=2),
@@ -152,6 +163,11 @@ PHOTOGRAPHS = {
         {"temperature": 0.1, "prototypes": 3000, "queue_size": 3840, "queue_from": 75000,
          "freeze": 5005, "epsilon": 0.03}, crops=6,
     ),
+    # The authors' command for ResNet-50.
+    "dino": Recipe(
+        100, 512, "sgd", 0.03, 1e-4, 0.1, {"temperature": 0.1, "momentum": 0.996, **FROZEN},
+        crops=8,
+    ),
     # Grill et al. 2020, appendix, for 100 epochs.
     "byol": Recipe(100, 4096, "lars", 0.45, 1e-6, 0.1, {"momentum": 0.99, **RISING}),
     # Chen and He 2021, section 3.
@@ -166,10 +182,24 @@ PHOTOGRAPHS = {
     "split_brain": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, space="lab"),
     "inpainting": Recipe(100, 128, "sgd", 0.05, 1e-4, 0.05, HOLES),
 }  # fmt: skip
+TRANSFORMERS = {
+    # Chen et al. 2021, section 4.1 and the authors' CONFIG for ViT-S and 300 epochs.
+    "mocov3": Recipe(
+        300, 4096, "adamw", 1.5e-4, 0.1, 40 / 300,
+        {"architecture": "vit", "freeze_patches": True, "temperature": 0.2, "momentum": 0.99,
+         **RISING},
+    ),
+    # The authors' command for ViT-S and 100 epochs.
+    "dino": Recipe(
+        100, 1024, "adamw", 5e-4, 0.04, 0.1,
+        {"temperature": 0.1, "momentum": 0.996, **FROZEN}, crops=8, weight_decay_end=0.4,
+    ),
+}  # fmt: skip
 RECIPES = {
     (method, kind): recipe
     for kind, recipes in (
-        ("digits", DIGITS), ("thumbnails", THUMBNAILS), ("photographs", PHOTOGRAPHS)
+        ("digits", DIGITS), ("thumbnails", THUMBNAILS), ("photographs", PHOTOGRAPHS),
+        ("transformers", TRANSFORMERS),
     )
     for method, recipe in recipes.items()
 }  # fmt: skip

@@ -19,7 +19,7 @@ from .divergence import is_finite
 from .feed import feed_of
 from .images import Images
 from .loggers import log_row
-from .optimizer import build_optimizer, learning_rate_at
+from .optimizer import build_optimizer, learning_rate_at, weight_decay_at
 from .parts import Parts, build_parts
 from .recipe import PRECISIONS, Config
 from .shares import StepShares
@@ -85,8 +85,9 @@ class Run:
         if config.channels_last:
             self.method.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(
-            config.optimizer, self.method, config.learning_rate, config.weight_decay
-        )
+            config.optimizer, self.method, config.learning_rate, config.weight_decay,
+            matrices_alone=config.weight_decay_end is not None,
+        )  # fmt: skip
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
         self._step = Step(
             fabric, self.method, self.model, self.optimizer, parts.inputs, config.accumulate
@@ -158,15 +159,16 @@ class Run:
         """The rest of an epoch; None where it was asked to stop before the end."""
         self.model.train()
         self.feed.mark()
-        batch, ranks = self.config.batch_size, self.fabric.world_size
+        size, ranks = self.config.batch_size, self.fabric.world_size
         first, started = self.step, time.perf_counter()
         for step in range(first, self.steps):
             self.shares.begin_step()
             number = self.epoch * self.steps + step
-            self.sums += self._step(self.feed.batch(self.epoch, step), self._rate(number))
+            batch = self.feed.batch(self.epoch, step)
+            self.sums += self._step(batch, self._rate(number), self._decay(number))
             self.step = step + 1
             self.shares.end_step()
-            self.speed = batch * (self.step - first) / (time.perf_counter() - started)
+            self.speed = size * (self.step - first) / (time.perf_counter() - started)
             if self.watch.due(number):
                 self._look(display)
             if display is not None and display.due():
@@ -236,6 +238,13 @@ class Run:
         config = self.config
         steps = config.epochs * self.steps
         return learning_rate_at(step, steps, config.learning_rate, config.warmup)
+
+    def _decay(self, step: int) -> float | None:
+        """The weight decay of a step, where it does not stay."""
+        first, last = self.config.weight_decay, self.config.weight_decay_end
+        if last is None:
+            return None
+        return weight_decay_at(step, self.config.epochs * self.steps, first, last)
 
     def _average_statistics(self) -> None:
         """Make the running statistics, which each rank took of its own images, one."""

@@ -33,10 +33,15 @@ class Step:
         self.fabric, self.method, self.model = fabric, method, model
         self.optimizer, self.inputs, self.accumulate = optimizer, inputs, accumulate
 
-    def __call__(self, batch: Batch, learning_rate: float) -> Tensor:
-        """Train on a batch; loss and contrastive top-1 as a tensor, unread."""
+    def __call__(
+        self, batch: Batch, learning_rate: float, weight_decay: float | None = None
+    ) -> Tensor:
+        """Train on a batch; loss and contrastive top-1 as a tensor, unread. A weight decay is that
+        of the first group of parameters from now on."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
+        if weight_decay is not None:
+            self.optimizer.param_groups[0]["weight_decay"] = weight_decay
         self.optimizer.zero_grad(set_to_none=True)
         parts = _parts(batch, self.accumulate)
         found = [self._backward(part, last=i + 1 == len(parts)) for i, part in enumerate(parts)]
