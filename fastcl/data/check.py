@@ -43,7 +43,7 @@ def check(source: Source, tell: Tell = lambda text: None) -> dict[int, str]:
         for k, found in enumerate((pool.map if slow else map)(look, starts), 2):
             bad.update(found)
             if k % TOLD_EVERY == 0:
-                tell(f"{k * AT_ONCE:,} of {len(source):,} images checked")
+                tell(f"{min(k * AT_ONCE, len(source)):,} of {len(source):,} images checked")
     return bad
 
 
