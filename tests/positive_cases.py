@@ -181,21 +181,30 @@ def _concepts(d: int) -> Tensor:
     return torch.eye(max(3, d), dtype=torch.float64)[:3, :d] + 1e-3
 
 
-def _tokens(concepts: Tensor, *items: int) -> Tensor:
-    """Per item a token near each of the concepts, in any order: none but the own one is near
-    another's, so that rounding does not decide which token is the best."""
-    order, d = torch.rand(*items, 3).argsort(-1), concepts.shape[1]
-    near = concepts[order] + 0.6 / d**0.5 * torch.randn(*items, 3, d, dtype=torch.float64)
-    return (0.5 + torch.rand(*items, 3, 1, dtype=torch.float64)) * near
+def _longer(x: Tensor, noise: float) -> Tensor:
+    """Tokens near those, in any order, of lengths from 0.5 to 2."""
+    *items, _, d = x.shape
+    order = torch.rand(*items, 3).argsort(-1)[..., None].expand(*items, 3, d)
+    near = F.unit_rows(x.gather(-2, order).flatten(0, -2)).view(x.shape)
+    near = near + noise / d**0.5 * torch.randn(x.shape, dtype=torch.float64)
+    lengths = 0.5 + 1.5 * torch.rand(*items, 3, 1, dtype=torch.float64)
+    return lengths * F.unit_rows(near.flatten(0, -2)).view(x.shape)
+
+
+def _tokens(d: int, *items: int) -> Tensor:
+    """Per item a token near each of the concepts: none but the own one is near another's, so that
+    rounding does not decide which token is the best."""
+    return _longer(_concepts(d).expand(*items, 3, d), 1.0)
 
 
 def _late(n: int, d: int) -> dict[str, Tensor]:
-    concepts = _concepts(d)
-    return {"query": _tokens(concepts, n), "document": _tokens(concepts, n + 2)}
+    """Documents that agree with their queries about as well as in training, and two more."""
+    query = _tokens(d, n)
+    return {"query": query, "document": torch.cat([_longer(query, 0.7), _tokens(d, 2)])}
 
 
 def _late_hard(n: int, d: int) -> dict[str, Tensor]:
-    return {**_late(n, d), "hard": _tokens(_concepts(d), n, 2)}
+    return {**_late(n, d), "hard": _tokens(d, n, 2)}
 
 
 def _among_others(tokens: Tensor) -> tuple[Tensor, Tensor]:

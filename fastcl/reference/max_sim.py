@@ -103,6 +103,7 @@ def _weights(scores: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor, Ten
     Summed relative to the own document, as in `contrast`: its p - 1 is e^-loss - 1.
     """
     own = scores.diagonal()[:, None]
+    own = own.masked_fill(own == torch.inf, torch.nan)  # no finite loss comes of it
     away = (scores - own) * scale
     others = away.clone()
     others.diagonal().fill_(-torch.inf)
