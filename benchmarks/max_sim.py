@@ -121,9 +121,10 @@ def apart(variant: str, n: int) -> float:
     return float(done.stdout)
 
 
-def measure(n: int, budget: float) -> list[dict]:
-    """A row per variant."""
+def measure(n: int, budget: float, chosen: list[str] | None = None) -> list[dict]:
+    """A row per variant, or of those chosen."""
     found, tokens = variants(), inputs(n)
+    found = {key: loss for key, loss in found.items() if chosen is None or key in chosen}
     differences = {key: difference(loss) for key, loss in found.items()}
     for key, value in differences.items():
         if not value <= LIMIT:
@@ -167,6 +168,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.max_sim", description=__doc__)
     parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing per variant")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="queries")
+    parser.add_argument("--variants", nargs="*", help="these alone")
     parser.add_argument("--memory", nargs=2, help="a variant's alone, and of how many queries")
     arguments = parser.parse_args()
     if arguments.memory:
@@ -175,7 +177,7 @@ def main() -> None:
         return
     where, path = report.circumstances("cpu"), report.RESULTS / "max_sim.csv"
     for n in arguments.sizes:
-        new = [where | row for row in measure(n, arguments.budget)]
+        new = [where | row for row in measure(n, arguments.budget, arguments.variants)]
         before = report.read(path) if path.exists() else []
         report.save(report.renew(new, before), path, COLUMNS)
     text = table(report.read(path))
