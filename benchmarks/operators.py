@@ -71,6 +71,7 @@ def calls() -> Iterator[tuple[str, Callable[[], object]]]:
     yield "info_nce", lambda: F.info_nce(*two)
     yield "inst_disc", lambda: F.inst_disc(z0, fixed, ids)
     yield "matryoshka", lambda: F.matryoshka(*two, widths=(2, 4))
+    yield "max_sim", lambda: F.max_sim(_rows(3, 2, d), _rows(3, 4, d))
     yield "mil_nce", lambda: F.mil_nce(z0, _rows(n, 2, d), temperature=0.1)
     yield "moco", lambda: F.moco(*two, fixed)
     yield "moco_v3", lambda: F.moco_v3(*four)

@@ -135,6 +135,31 @@ struct NestedContrast {
   bool has_gradient() const { return dq != nullptr || dk != nullptr || slope != nullptr; }
 };
 
+// Tokens of several items, [items, length, d].
+struct Tokens {
+  const void* data;
+  const bool* mask;  // [items, length] where there are tokens, or null: everywhere
+  int64_t items, length;
+};
+
+// The contrast of queries against documents that score the sum over a query's tokens of the best
+// token; gradients are those of the tokens before they were divided, and null where not needed.
+template <typename T>
+struct MaxSim {
+  Dtype dtype;
+  Tokens query;     // n items
+  Tokens document;  // n or more
+  Tokens hard;      // a multiple of n, query by query, or none
+  int64_t d;
+  double scale;
+  bool normalize;
+  double* loss;
+  T* dq;
+  T* dd;
+  T* d_hard;
+  double* slope;  // the derivative to the logarithm of the scale, or null
+};
+
 namespace cpu {
 
 template <typename T>
@@ -154,6 +179,9 @@ void product(const Product<T>& x);
 
 template <typename T>
 void nested_contrast_mean(const NestedContrast<T>& x);
+
+template <typename T>
+void max_sim_mean(const MaxSim<T>& x);
 
 // y = x / |x| row by row, in the dtype of x; lengths [n] are kept for the gradient.
 template <typename T>

@@ -71,6 +71,18 @@ def _nested_contrast_mean_fake(
     return tuple(q.new_empty(shape, dtype=dtype) for shape in shapes)
 
 
+def _max_sim_mean_fake(
+    query, document, hard, query_mask, document_mask, hard_mask, logit_scale, scale, normalize,
+    *needs,
+):  # fmt: skip
+    dtype = reference.accumulate_dtype(query.dtype)
+    shapes = [query.shape, document.shape]
+    shapes.append(torch.Size([0, 0, 0, query.shape[2]]) if hard is None else hard.shape)
+    found = [(x[0] if need else 0, *x[1:]) for x, need in zip(shapes, needs, strict=False)]
+    last = (1 if needs[-1] else 0,)
+    return tuple(query.new_empty(shape, dtype=dtype) for shape in ((), *found, last))
+
+
 def _unit_rows_forward_fake(parts):
     n = sum(x.shape[0] for x in parts)
     dtype = reference.accumulate_dtype(parts[0].dtype)
@@ -142,6 +154,13 @@ _define(
     "float[] weights, bool need_q, bool need_k, bool need_scale) "
     "-> (Tensor, Tensor, Tensor, Tensor)",
     _nested_contrast_mean_fake,
+)
+_define(
+    "max_sim_mean(Tensor query, Tensor document, Tensor? hard, Tensor? query_mask, "
+    "Tensor? document_mask, Tensor? hard_mask, Tensor? logit_scale, float scale, bool normalize, "
+    "bool need_q, bool need_d, bool need_hard, bool need_scale) "
+    "-> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+    _max_sim_mean_fake,
 )
 _define(
     "contrast_sums_(Tensor q, Tensor k, float scale, Tensor? logit_scale, Tensor? row_ids, "

@@ -152,3 +152,20 @@ def matryoshka(query, key, *, widths, weights=None, temperature):
         weight * plain.info_nce(query[:, :w], key[:, :w], temperature=temperature)
         for w, weight in zip(widths, weights, strict=True)
     )
+
+
+def max_sim(
+    query, document, query_mask=None, document_mask=None, hard=None, hard_mask=None, *, temperature
+):  # fmt: skip
+    q, k = (plain.F.normalize(x, dim=2) for x in (query, document))
+    s = [torch.einsum("ntd,mud->nmtu", q, k)]
+    masks = [None if document_mask is None else document_mask[None, :, None]]
+    if hard is not None:
+        s.append(torch.einsum("ntd,nhud->nhtu", q, plain.F.normalize(hard, dim=3)))
+        masks.append(None if hard_mask is None else hard_mask[:, :, None])
+    scores = []
+    for x, mask in zip(s, masks, strict=True):
+        x = x if mask is None else x.masked_fill(~mask, -torch.inf)
+        best = x.gather(3, x.argmax(3, keepdim=True))[..., 0]  # the first of equals
+        scores.append((best if query_mask is None else best * query_mask[:, None]).sum(2))
+    return plain.F.cross_entropy(torch.cat(scores, 1) / temperature, torch.arange(len(query)))

@@ -176,6 +176,55 @@ def _hard_guided(n: int, d: int) -> dict[str, Tensor]:
     return {**_hard(n, d), **guides}
 
 
+def _concepts(d: int) -> Tensor:
+    """Three directions as far apart as the width allows, [3, d]."""
+    return torch.eye(max(3, d), dtype=torch.float64)[:3, :d] + 1e-3
+
+
+def _longer(x: Tensor, noise: float) -> Tensor:
+    """Tokens near those, in any order, of lengths from 0.5 to 2."""
+    *items, _, d = x.shape
+    order = torch.rand(*items, 3).argsort(-1)[..., None].expand(*items, 3, d)
+    near = F.unit_rows(x.gather(-2, order).flatten(0, -2)).view(x.shape)
+    near = near + noise / d**0.5 * torch.randn(x.shape, dtype=torch.float64)
+    lengths = 0.5 + 1.5 * torch.rand(*items, 3, 1, dtype=torch.float64)
+    return lengths * F.unit_rows(near.flatten(0, -2)).view(x.shape)
+
+
+def _tokens(d: int, *items: int) -> Tensor:
+    """Per item a token near each of the concepts: none but the own one is near another's, so that
+    rounding does not decide which token is the best."""
+    return _longer(_concepts(d).expand(*items, 3, d), 1.0)
+
+
+def _late(n: int, d: int) -> dict[str, Tensor]:
+    """Documents that agree with their queries about as well as in training, and two more."""
+    query = _tokens(d, n)
+    return {"query": query, "document": torch.cat([_longer(query, 0.7), _tokens(d, 2)])}
+
+
+def _late_hard(n: int, d: int) -> dict[str, Tensor]:
+    return {**_late(n, d), "hard": _tokens(d, n, 2)}
+
+
+def _among_others(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Tokens [..., 3, d] in places of five, the third always, and where: the rest is anything."""
+    *items, _, d = tokens.shape
+    order = torch.rand(*items, 5)
+    order[..., 2] = -1
+    there = order.argsort(-1).argsort(-1) < 3
+    x = torch.randn(*items, 5, d, dtype=torch.float64)
+    x[there] = tokens.flatten(0, -2)
+    return x, there
+
+
+def _late_masked(n: int, d: int) -> dict[str, Tensor]:
+    tensors = {}
+    for name, x in _late_hard(n, d).items():
+        tensors[name], tensors[f"{name}_mask"] = _among_others(x)
+    return tensors
+
+
 SUM, BOTH, MARGIN = {"positives": "sum"}, {"both": True}, {"margin": 0.2}
 GUIDES = "guide0", "guide1", "guide2"
 
@@ -217,4 +266,7 @@ POSITIVES = (
     Case("matryoshka", _in_steps(F.matryoshka), _in_steps(plain_contrast.matryoshka), _two),
     Case("matryoshka_any_order", _in_any_order(F.matryoshka),
          _in_any_order(plain_contrast.matryoshka), _two),
+    Case("max_sim", F.max_sim, plain_contrast.max_sim, _late),
+    Case("max_sim_hard", F.max_sim, plain_contrast.max_sim, _late_hard),
+    Case("max_sim_masked", F.max_sim, plain_contrast.max_sim, _late_masked),
 )  # fmt: skip

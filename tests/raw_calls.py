@@ -88,6 +88,7 @@ def calls_that_fit():
                 a, b = rows(N, dtype), rows(D, dtype, M)
                 a, b = (x.T.contiguous() if t else x for x, t in zip((a, b), turned, strict=True))
                 yield ops.product, [a, b, *turned]
+    yield from tokens_that_fit()
     index = torch.tensor([[0, 1, 2], [3, 4, 0], [6, 6, 6]])
     yield ops.nce, [rows(B), k, index, 1.0, 0.5, scale, torch.randn(M), True]
     scores = rows(N)
@@ -105,6 +106,17 @@ def calls_that_fit():
         yield ops.momentum_update_, [target, online, 0.9, torch.tensor(0.5), torch.tensor(3)]
     yield from views_that_fit()
     yield ops.use_processor, [-1, -1]
+
+
+def tokens_that_fit():
+    query, document = torch.randn(B, N, D), torch.randn(B + 1, M, D)
+    hard, nothing = torch.randn(B, 2, 4, D), [None] * 4
+    masks = [torch.ones(x.shape[:-1], dtype=torch.bool) for x in (query, document, hard)]
+    end = [3.0, True, True, True, True, True]
+    yield ops.max_sim_mean, [query, document, hard, *masks, torch.tensor(2.0), *end]
+    for dtype in (torch.bfloat16, torch.float64):
+        few = [query.to(dtype), document.to(dtype), *nothing, None]
+        yield ops.max_sim_mean, [*few, 3.0, False, True, True, False, False]
 
 
 def views_that_fit():
@@ -134,8 +146,11 @@ def misfits(x):
     yield x.new_empty(0)
     yield x.new_ones(10**6).as_strided(x.shape, [1000] * x.dim())  # not contiguous
     yield x.new_ones(()).expand(x.shape)
-    yield from (x - 2**40, x * 0 - 1, x * 0 + 99, x * 0 + 2**40)
-    if not x.is_floating_point():
+    if x.dtype == torch.bool:
+        yield from (~x, x & False)
+    else:
+        yield from (x - 2**40, x * 0 - 1, x * 0 + 99, x * 0 + 2**40)
+    if not x.is_floating_point() and x.dtype != torch.bool:
         yield from (x * 0 + 2**62, x * 0 - 2**63)
     for dim in range(x.dim()):
         yield x.narrow(dim, 0, x.shape[dim] - 1) if x.shape[dim] else x

@@ -79,6 +79,13 @@ def test_opcheck_other_operators(dtype):
     for scale, needs in ((torch.tensor(1.5), (True, True, True)), (None, (False, True, False))):
         arguments = q, k, scale, 2.0, [2, 5], [0.5, 1.0], *needs
         torch.library.opcheck(ops.nested_contrast_mean, arguments)
+    tokens = torch.randn(3, 2, 6, 5, dtype=dtype)
+    query, document, hard = tokens[:2, 0].clone(), tokens[:, 1].clone(), tokens[:2]
+    masks = [torch.rand(x.shape[:-1]) < 0.9 for x in (query, document, hard)]
+    options = scale, 2.0, True
+    torch.library.opcheck(ops.max_sim_mean, (query, document, hard, *masks, *options, *[True] * 4))
+    needs = True, False, False, False
+    torch.library.opcheck(ops.max_sim_mean, (query, document, *[None] * 4, *options, *needs))
     torch.library.opcheck(ops.unit_rows_forward, ([q, k[:4]],))
     lengths = ops.unit_rows_forward([q, k[:4]])[1]
     grad = torch.randn(13, 5, dtype=dtype)
@@ -114,7 +121,8 @@ def test_compiles_to_one_graph(case, fresh_graphs):
 # Every operator of ours once, with its options: generated code asserts the sizes and strides that
 # the fake kernels promise. Each takes some 10 s.
 GENERATED = (
-    "nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "swav", "matryoshka"
+    "nt_xent", "info_nce_unpaired", "moco", "clip", "siglip", "nce", "swav", "matryoshka",
+    "max_sim_masked",
 )  # fmt: skip
 
 

@@ -1,32 +1,9 @@
 // Tiles of bfloat16 rows on processors that multiply them. Rows go in as they are; what divides
 // them by their length is a factor of the sums (of similarities) or goes into the gradient before
 // its one rounding, positives already subtracted.
-#include <cstring>
-
 #include "cpu/contrast.h"
 
 namespace fastcl::cpu {
-namespace {
-
-// Pairs from .. from + pairs of the rows, in the squares of a.
-void pack_squares(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
-                  uint32_t* to) {
-  const int64_t depth = whole_squares(pairs);
-  for (int64_t i = 0; i < size; ++i) {
-    const uint32_t* row = static_cast<const uint32_t*>(rows[i]) + from;
-    uint32_t* line = to + i / kSide * kSide * depth + i % kSide * kSide;
-    int64_t k = 0;
-    for (; k + kSide <= pairs; k += kSide, line += kSquare) {
-      std::memcpy(line, row + k, kSide * sizeof(*line));
-    }
-    if (k == pairs) continue;
-    std::memset(line, 0, kSide * sizeof(*line));
-    std::memcpy(line, row + k, (pairs - k) * sizeof(*line));
-  }
-}
-
-}  // namespace
-
 template <typename T>
 void Tiles<T>::pair_multiply(const Tile<float>& tile, const Pair& pair, Scratch& scratch,
                              Features of, bool accumulate) {

@@ -2,6 +2,7 @@
 #include "cpu/pairs.h"
 
 #include <atomic>
+#include <cstring>
 
 #include "cpu/instruction_set.h"
 
@@ -86,6 +87,22 @@ PairProducts best_pair_products() {
 PairProducts pair_products() { return current().load(std::memory_order_relaxed); }
 
 void use_pair_products(PairProducts products) { current() = products; }
+
+void pack_squares(const void* const* rows, int64_t size, int64_t from, int64_t pairs,
+                  uint32_t* to) {
+  const int64_t depth = whole_squares(pairs);
+  for (int64_t i = 0; i < size; ++i) {
+    const uint32_t* row = static_cast<const uint32_t*>(rows[i]) + from;
+    uint32_t* line = to + i / kSide * kSide * depth + i % kSide * kSide;
+    int64_t k = 0;
+    for (; k + kSide <= pairs; k += kSide, line += kSquare) {
+      std::memcpy(line, row + k, kSide * sizeof(*line));
+    }
+    if (k == pairs) continue;
+    std::memset(line, 0, kSide * sizeof(*line));
+    std::memcpy(line, row + k, (pairs - k) * sizeof(*line));
+  }
+}
 
 PairKernel pair_kernel() {
   switch (pair_products()) {

@@ -31,6 +31,9 @@ struct PairProduct {
   int64_t stride;
   bool accumulate;
 };
+// Pairs from .. from + pairs of the rows, in the squares of a.
+void pack_squares(const void* const* rows, int64_t size, int64_t from, int64_t pairs, uint32_t* to);
+
 using PairKernel = void (*)(const PairProduct&);
 
 // kWidened multiplies no pairs: rows become floats. The emulated ones are the same two forms in

@@ -47,6 +47,14 @@ struct Block {
   int64_t size;
 };
 
+// Rows of width d that lie end to end.
+template <typename T>
+struct Lines {
+  Dtype dtype;
+  const void* data;
+  const T* factors;  // what each row is multiplied with, or null
+};
+
 // What a similarity is multiplied with to be a logit in units of log 2, as the sum of two: rounded
 // to one, it would be another temperature.
 template <typename T>
@@ -127,6 +135,12 @@ struct Simd {
                       Sums<T> rows, T* to);
   // The gradient of a tile of cosines over it, plus that of the wider ones, where not null.
   void (*nested_gradient)(Tile<T>, const T* wider, NestedWeights<T>, Scale<T>, int64_t self);
+  // Of each row of a tile whose first column is number `first`: the largest entry and where it is,
+  // where above best [rows]; the first of equals, and a NaN for good. Needs no padding.
+  void (*best_columns)(Tile<T>, int32_t first, T* best, int32_t* at);
+  // to[to_at[l]] += weight from[from_at[l]], rows of width d, for l < count; no numbers: l itself.
+  void (*add_rows)(const Lines<T>& from, const int32_t* from_at, int64_t count, int64_t d, T weight,
+                   T* to, const int32_t* to_at);
   // out [rows, width] (+)= a b, element i, j times factor[i] * col_factor[j] where not null: a
   // [rows, depth] has its elements `row` and `step` apart, b [depth, width] is packed. Where
   // padded, whole vectors of out may be written.

@@ -23,6 +23,7 @@ from .info_nce import info_nce
 from .inst_disc import inst_disc
 from .inva_spread import inva_spread
 from .matryoshka import matryoshka
+from .max_sim import max_sim
 from .mil_nce import mil_nce
 from .moco import moco
 from .moco_v3 import moco_v3
@@ -45,7 +46,7 @@ from .unit_rows import unit_rows
 __all__ = [
     "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl", "dclw",
     "debiased", "dim_dv", "dim_jsd", "dim_nce", "dino", "false_negatives", "flat_nce", "hcl",
-    "info_nce", "inst_disc", "inva_spread", "matryoshka", "mil_nce", "moco", "moco_v3",
+    "info_nce", "inst_disc", "inva_spread", "matryoshka", "max_sim", "mil_nce", "moco", "moco_v3",
     "momentum_update_", "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent",
     "queue_push_", "random_views", "retrieval", "rince", "row_products", "siglip", "sim_cse",
     "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",

@@ -6,7 +6,7 @@ from .features import BarlowTwinsLoss, CPCLoss, DIMDVLoss, DIMJSDLoss, DIMNCELos
 from .modalities import CLIPLoss, SigLIPLoss
 from .momentum import BYOLLoss, MoCoLoss, MoCoV3Loss, SimSiamLoss
 from .noisy_views import DebiasedLoss, HCLLoss, RINCELoss
-from .positives import ContrastLoss, MatryoshkaLoss, MILNCELoss, RetrievalLoss
+from .positives import ContrastLoss, MatryoshkaLoss, MaxSim, MILNCELoss, RetrievalLoss
 from .views import (
     DCLLoss,
     DCLWLoss,
@@ -22,6 +22,6 @@ __all__ = [
     "BYOLLoss", "BarlowTwinsLoss", "CLIPLoss", "CMCLoss", "CPCLoss", "ContrastLoss", "DCLLoss",
     "DCLWLoss", "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "DINOLoss", "DebiasedLoss", "FlatNCELoss",
     "HCLLoss", "InfoNCELoss", "InstDiscLoss", "InvaSpreadLoss", "MILNCELoss", "MatryoshkaLoss",
-    "MoCoLoss", "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss", "SigLIPLoss",
-    "SimCSELoss", "SimSiamLoss", "SupConLoss", "SwAVLoss",
+    "MaxSim", "MoCoLoss", "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss",
+    "SigLIPLoss", "SimCSELoss", "SimSiamLoss", "SupConLoss", "SwAVLoss",
 ]  # fmt: skip

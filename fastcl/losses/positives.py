@@ -170,6 +170,32 @@ class RetrievalLoss(LearnedTemperatureLoss):
         )
 
 
+class MaxSim(LearnedTemperatureLoss):
+    """`functional.max_sim`: queries and documents of many tokens each, by late interaction."""
+
+    def __init__(self, temperature: float = 0.02, *, learned: bool = False) -> None:
+        super().__init__(temperature, learned)
+
+    def forward(
+        self,
+        query: Tensor,  # [n, Lq, d]
+        document: Tensor,  # [m, Ld, d]
+        query_mask: Tensor | None = None,  # [n, Lq]
+        document_mask: Tensor | None = None,  # [m, Ld]
+        hard: Tensor | None = None,  # [n, h, Lh, d]
+        hard_mask: Tensor | None = None,  # [n, h, Lh]
+    ) -> Tensor:
+        return F.max_sim(
+            query,
+            document,
+            query_mask,
+            document_mask,
+            hard,
+            hard_mask,
+            temperature=self.current_temperature(),
+        )
+
+
 class MatryoshkaLoss(LearnedTemperatureLoss):
     """`functional.matryoshka`: embeddings that can be cut short to any of the widths."""
 

@@ -9,6 +9,7 @@ from .bank import bank_update_
 from .common import accumulate_dtype, no_autocast
 from .contrast import contrast_backward, contrast_forward, contrast_mean
 from .contrast_sums import contrast_sums_
+from .max_sim import max_sim_mean
 from .momentum import momentum_update_, stochastic_round
 from .nce import nce
 from .nested_contrast import nested_contrast_mean
@@ -22,8 +23,8 @@ from .unit_rows import unit_rows_backward, unit_rows_forward
 
 __all__ = [
     "accumulate_dtype", "bank_update_", "contrast_backward", "contrast_forward", "contrast_mean",
-    "contrast_sums_", "momentum_update_", "nce", "nested_contrast_mean", "no_autocast", "product",
-    "queue_push_", "random_views", "sigmoid_contrast", "sinkhorn", "sinkhorn_assign",
-    "sinkhorn_columns", "sinkhorn_masses", "soft_cross_entropy", "stochastic_round",
-    "unit_rows_backward", "unit_rows_forward",
+    "contrast_sums_", "max_sim_mean", "momentum_update_", "nce", "nested_contrast_mean",
+    "no_autocast", "product", "queue_push_", "random_views", "sigmoid_contrast", "sinkhorn",
+    "sinkhorn_assign", "sinkhorn_columns", "sinkhorn_masses", "soft_cross_entropy",
+    "stochastic_round", "unit_rows_backward", "unit_rows_forward",
 ]  # fmt: skip

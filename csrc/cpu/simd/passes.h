@@ -8,6 +8,7 @@ namespace fastcl::FASTCL_SIMD {
 
 using cpu::Block;
 using cpu::kPadding;
+using cpu::Lines;
 using cpu::Match;
 using cpu::NestedWeights;
 using cpu::Scale;
@@ -90,6 +91,11 @@ void nested_fold(Tile<T> products, const T* row, const T* col, Scale<T>, int64_t
                  T* to);
 template <typename T>
 void nested_gradient(Tile<T>, const T* wider, NestedWeights<T>, Scale<T>, int64_t self);
+template <typename T>
+void best_columns(Tile<T>, int32_t first, T* best, int32_t* at);
+template <typename T>
+void add_rows(const Lines<T>& from, const int32_t* from_at, int64_t count, int64_t d, T weight,
+              T* to, const int32_t* to_at);
 template <typename T>
 void product(const T* a, int64_t row, int64_t step, int64_t rows, const T* b, int64_t depth,
              int64_t width, const T* factor, const T* col_factor, T* out, int64_t stride,
