@@ -69,6 +69,14 @@ fuzz-files: build $(ATHERIS)/.installed
 	cd tests && PYTHONPATH=..:../$(ATHERIS) ../$(RUN)/python -m fuzz.guided \
 		-max_total_time=$(SECONDS) $(ARGS)
 
+# Address, undefined behaviour, threads: needs GCC and its sanitizers; ten minutes on two cores.
+sanitize: build
+	SECONDS_OF_FUZZ=$(SECONDS) bash tests/sanitize.sh
+
+# Every operator a thousand times under changing numbers of threads: once per release.
+race: build
+	cd tests && PYTHONPATH=.. ../$(RUN)/python race.py $(ARGS)
+
 lint: build
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .

@@ -49,8 +49,8 @@ def fault(monkeypatch):
 
 
 def test_a_fault_is_found_and_told_with_its_seed(fault, capsys):
-    assert fuzz(60, 0, "no fault", False, most=20) == 0
-    assert fuzz(60, 0, "fault", False, most=40) == 1
+    assert fuzz(60, 0, ["no fault"], most=20) == 0
+    assert fuzz(60, 0, ["fault"], most=40) == 1
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("FAILED fault:"))
     seed, message = line.removeprefix("FAILED fault:").split(" ", 1)
     assert failure("fault", int(seed)) == message
@@ -71,7 +71,7 @@ def test_what_is_known_is_passed_over_until_it_is_larger(fault, tmp_path):
 def test_a_known_case_that_is_cured_is_reported(fault, monkeypatch, capsys):
     ledger = Ledger(Path("ledger.txt"), [Line("no fault", 1, "error", 1.0)])
     monkeypatch.setattr(Ledger, "read", lambda: ledger)
-    assert fuzz(60, 0, "no fault", False, most=1) == 1
+    assert fuzz(60, 0, ["no fault"], most=1) == 1
     assert "CURED no fault:1" in capsys.readouterr().out
 
 

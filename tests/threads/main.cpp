@@ -1,5 +1,5 @@
 // Every kernel of csrc/cpu by several threads, without torch, for ThreadSanitizer: `make sanitize`.
-// With an argument a race is planted, which must be reported.
+// With an argument a fault is planted, which the sanitizers must report.
 #include <algorithm>
 #include <array>
 #include <cstdlib>
@@ -120,17 +120,22 @@ void views() {
   });
 }
 
-void planted() {
+int64_t planted(const std::string& fault, int64_t most) {
+  std::vector<int64_t> numbers(3, most);
   use(3);
-  int64_t sum = 0;
+  if (fault == "beyond") return numbers.data()[most % 5 + 3];  // most is 2 modulo 5
+  if (fault == "overflow") return numbers[0] + numbers[1];
   cpu::parallel(3, [&](int64_t i) {
-    for (int64_t k = 0; k < 100000; ++k) sum += i;
+    for (int64_t k = 0; k < 100000; ++k) numbers[0] ^= i;
   });
-  std::printf("planted %lld\n", static_cast<long long>(sum));
+  return numbers[0];
 }
 
-int run(int count) {
-  if (count > 1) return planted(), 0;
+int run(int count, char** words) {
+  if (count > 1) {
+    const int64_t found = planted(words[1], INT64_MAX);
+    return std::printf("%s went unseen: %lld\n", words[1], static_cast<long long>(found)), 0;
+  }
   for (Dtype dtype : kAll) {
     bank_and_queue(dtype);
     nce(dtype);
@@ -147,4 +152,4 @@ int run(int count) {
 }  // namespace
 }  // namespace threads
 
-int main(int count, char**) { return threads::run(count); }
+int main(int count, char** words) { return threads::run(count, words); }
