@@ -7,7 +7,8 @@ RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
 .PHONY: build pretrain test test-fast test-docs docs test-peers test-oldest test-emulated test-wheel lint \
-	types workflows wheel wheel-any wheels bench bench-scaling bench-peers bench-migration bench-guard clean
+	types workflows fuzz fuzz-files sanitize race wheel wheel-any wheels bench bench-scaling bench-peers \
+	bench-migration bench-guard clean
 
 build: .venv/installed
 
@@ -49,6 +50,32 @@ docs: .venv/documenting
 		['project']['optional-dependencies']['docs'], sep='\n')" > .venv/docs.txt
 	$(RUN)/python -m pip install --quiet -r .venv/docs.txt
 	@touch $@
+
+# Random problems against float64, damaged files for every reader: tests/fuzz. SEED repeats a run
+# as far as its seconds go, CASE=NAME:SEED one case; ONLY is part of a target's name.
+SECONDS ?= 60
+fuzz: build
+	cd tests && PYTHONPATH=.. ../$(RUN)/python -W ignore -m fuzz --seconds $(SECONDS) \
+		$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE)) $(ARGS)
+
+# The readers by atheris, beside the environment: it has wheels for x86-64 Linux alone.
+ATHERIS := build/atheris
+
+$(ATHERIS)/.installed: Makefile
+	$(RUN)/python -m pip install --quiet --no-deps --upgrade --target $(ATHERIS) "atheris==3.0.0"
+	touch $@
+
+fuzz-files: build $(ATHERIS)/.installed
+	cd tests && PYTHONPATH=..:../$(ATHERIS) ../$(RUN)/python -m fuzz.guided \
+		-max_total_time=$(SECONDS) $(ARGS)
+
+# Address, undefined behaviour, threads: needs GCC and its sanitizers; ten minutes on two cores.
+sanitize: build
+	SECONDS_OF_FUZZ=$(SECONDS) bash tests/sanitize.sh
+
+# Every operator a thousand times under changing numbers of threads: once per release.
+race: build
+	cd tests && PYTHONPATH=.. ../$(RUN)/python race.py $(ARGS)
 
 lint: build
 	$(RUN)/ruff check .

@@ -21,14 +21,14 @@ def _some(n: int, c: int) -> Tensor:
     return torch.where(uniform(n, c) > 0.5, uniform(n, c), 0)
 
 
-def _positives(draw, kind: str, n: int, m: int, itself: bool) -> dict:
+def _positives(pick, kind: str, n: int, m: int, itself: bool) -> dict:
     def sides(of):
         return of(n) if itself else (of(n), of(m))
 
     if kind == "labels":
         return {"labels": sides(lambda size: torch.randint(0, max(2, n // 3), (size,)))}
     if kind == "levels":
-        weights = uniform(2) if draw(st.booleans()) else None
+        weights = uniform(2) if pick((False, True)) else None
         return {
             "labels": sides(lambda size: torch.randint(0, 3, (size, 2))), "level_weights": weights
         }  # fmt: skip
@@ -38,13 +38,13 @@ def _positives(draw, kind: str, n: int, m: int, itself: bool) -> dict:
             x[:2] += 0.1  # an error, where no row shares anything with a column
         return {"targets": targets}
     if kind == "pairs":
-        p = draw(st.sampled_from((1, 5, 3 * n)))
-        weight = uniform(p) if draw(st.booleans()) else None
+        p = pick((1, 5, 3 * n))
+        weight = uniform(p) if pick((False, True)) else None
         return {"pairs": (torch.randint(0, n, (p,)), torch.randint(0, m, (p,)), weight)}
     return {}
 
 
-def _one_positive(draw, kind: str, n: int, m: int, itself: bool) -> dict:
+def _one_positive(pick, kind: str, n: int, m: int, itself: bool) -> dict:
     """Of every row, as a margin takes it."""
     if kind == "labels":
         order = torch.randperm(m)
@@ -55,47 +55,52 @@ def _one_positive(draw, kind: str, n: int, m: int, itself: bool) -> dict:
     return {}
 
 
-def _judged(draw, n: int, m: int, itself: bool) -> dict:
-    if draw(st.booleans()):
-        return {"margin": draw(st.sampled_from((0.0, 0.1, 0.5)))}
+def _judged(pick, n: int, m: int, itself: bool) -> dict:
+    if pick((False, True)):
+        return {"margin": pick((0.0, 0.1, 0.5))}
     guide = normal(n, 4) if itself else (normal(n, 4), normal(m, 4))
-    return {"guide": guide, "margin": draw(st.sampled_from((None, 0.1)))}
+    return {"guide": guide, "margin": pick((None, 0.1))}
 
 
-def _temperature(draw, n: int) -> float | Tensor:
-    way = draw(st.sampled_from(("number", "one element", "one per row")))
+def _temperature(pick, n: int) -> float | Tensor:
+    way = pick(("number", "one element", "one per row"))
     if way == "number":
         return 0.2
     return torch.tensor(0.3, dtype=torch.float64) if way == "one element" else uniform(n) + 0.1
 
 
-@st.composite
-def arguments(draw) -> tuple[Tensor, Tensor | None, dict]:
-    """Rows, columns and options that do not exclude each other."""
-    torch.manual_seed(draw(SEEDS))
-    n, itself = draw(st.sampled_from((2, 4, 6, 12, 40))), draw(st.booleans())
-    limited = draw(st.integers(0, 3)) == 0
-    kind = draw(st.sampled_from(KINDS[1:] if itself else KINDS))
+def drawn(pick, sizes=(2, 4, 6, 12, 40), widths=(3, 8, 24)) -> tuple[Tensor, Tensor | None, dict]:
+    """Rows, columns and options that do not exclude each other; pick chooses one of several."""
+    n, itself = pick(sizes), pick((False, True))
+    limited = pick((True, False, False, False))
+    kind = pick(KINDS[1:] if itself else KINDS)
     if limited and kind in ("levels", "targets"):
         kind = "pairs"
-    m = n if itself or kind == "own" else n + draw(st.sampled_from((0, 0, 1, 5)))
-    both = not itself and not (limited and (kind == "pairs" or n != m)) and draw(st.booleans())
-    d = draw(st.sampled_from((3, 8, 24)))
+    m = n if itself or kind == "own" else n + pick((0, 0, 1, 5))
+    both = not itself and not (limited and (kind == "pairs" or n != m)) and pick((False, True))
+    d = pick(widths)
     query, key = normal(n, d), None if itself else normal(m, d)
-    options = (_one_positive if limited else _positives)(draw, kind, n, m, itself)
-    options |= {"temperature": _temperature(draw, n), "both": both}
-    options["positives"] = draw(st.sampled_from(("mean", "mean", "sum")))
+    options = (_one_positive if limited else _positives)(pick, kind, n, m, itself)
+    options |= {"temperature": _temperature(pick, n), "both": both}
+    options["positives"] = pick(("mean", "mean", "sum"))
     if limited:
-        options |= _judged(draw, n, m, itself)
+        options |= _judged(pick, n, m, itself)
     elif options["positives"] == "mean":
-        options["label_smoothing"] = draw(st.sampled_from((0.0, 0.2)))
-    if draw(st.booleans()):
+        options["label_smoothing"] = pick((0.0, 0.2))
+    if pick((False, True)):
         options["column_bias"] = normal(m)
     if not (both and n != m):
-        options["reduction"] = draw(st.sampled_from(("mean", "sum", "none")))
-        if draw(st.booleans()):
+        options["reduction"] = pick(("mean", "sum", "none"))
+        if pick((False, True)):
             options["row_weight"] = uniform(n) * (uniform(n) > 0.2)
     return query, key, options
+
+
+@st.composite
+def arguments(draw) -> tuple[Tensor, Tensor | None, dict]:
+    """The same for hypothesis."""
+    torch.manual_seed(draw(SEEDS))
+    return drawn(lambda options: draw(st.sampled_from(options)))
 
 
 def leaves(draw_gradient, query, key, options) -> list[Tensor]:

@@ -113,3 +113,27 @@ def test_arrays_are_copied_out():
     pixels = np.zeros((2, 1, 4, 4), np.uint8)
     Arrays(pixels, None).read(0)[:] = 9
     assert pixels.max() == 0
+
+
+def test_a_damaged_header_is_an_error_with_the_name_of_the_file(tmp_path):
+    """Where NumPy's own parser of it fails, and what it then says."""
+    pixels = np.zeros((2, 3, 8, 8), np.uint8)
+    np.save(tmp_path / "a.npy", pixels)
+    np.savez(tmp_path / "a.npz", images=pixels, labels=np.array([None, 1], dtype=object))
+    for name in ("a.npy", "a.npz"):
+        content = (tmp_path / name).read_bytes()
+        (tmp_path / name).write_bytes(content.replace(b"'descr'", b"((((((("))
+        with pytest.raises(ValueError, match=f"{name}'"):
+            open_images(tmp_path / name)
+    np.savez(tmp_path / "b.npz", images=pixels, labels=np.array([None, 1], dtype=object))
+    with pytest.raises(ValueError, match="b.npz' is damaged: labels: Object arrays"):
+        open_images(tmp_path / "b.npz")
+
+
+def test_files_end_to_end_and_their_offsets_are_vectors_of_numbers(tmp_path):
+    file = np.frombuffer(png(3), np.uint8)
+    for jpeg, offsets in ((file[None], [0, len(file)]), (file.astype(int), [0, len(file)]),
+                          (file, [[0], [len(file)]]), (file, [0.5, 9.0])):  # fmt: skip
+        np.savez(tmp_path / "c.npz", train_jpeg=jpeg, train_offsets=np.array(offsets))
+        with pytest.raises(ValueError, match="must be uint8 .bytes. and train_offsets in .*c.npz"):
+            open_images(tmp_path / "c.npz")

@@ -10,9 +10,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 import torch.nn.functional as nnf
+from budget import assert_within_budget
 from cases import CASES, run
 from processors import PAIR_PRODUCTS, running
-from test_losses import assert_within_budget
 
 import fastcl.functional as F
 from fastcl._library import ops

@@ -5,9 +5,9 @@ The same lines run on the CPU at a few sizes.
 
 import pytest
 import torch
+from budget import assert_within_budget
 from test_gpu import DEVICES
 from test_limits import NAMES, by_operators, by_reference, drawn
-from test_losses import assert_within_budget
 
 # Rows and columns around tiles, width; features and dtype of the guide, or the similarities.
 SIZES = {

@@ -6,8 +6,8 @@ rounding decides.
 
 import pytest
 import torch
+from budget import assert_within_budget
 from processors import built
-from test_losses import assert_within_budget
 
 from fastcl import reference
 from fastcl.contrast.node import mean_loss, row_losses

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+from budget import assert_within_budget
 from cases import CASES, rounded, run
 from contrasts import call, fields
 from processors import PAIR_PRODUCTS, built, running
-from test_losses import assert_within_budget
 
 from fastcl._library import ops
 

@@ -165,7 +165,7 @@ def bad_sources(folder):
         ("real.npz", "labels must be a vector of integers"),
         ("one.npz", "at least 2 images"),
         ("offsets.npz", "train_offsets.*must rise"),
-        ("broken.npz", "image 0 of train is no readable image"),
+        ("broken.npz", r"image 0 of train in '.*broken.npz' is no readable image"),
         ("empty", "holds no image"),
         ("both", "not both"),
         ("fake", "no readable image"),

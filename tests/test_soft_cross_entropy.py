@@ -3,10 +3,10 @@
 import plain
 import pytest
 import torch
+from budget import assert_within_budget
 from hypothesis import given
 from hypothesis import strategies as st
 from processors import built
-from test_losses import assert_within_budget
 
 from fastcl import reference
 from fastcl._library import ops

@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from test_losses import assert_within_budget
+from budget import assert_within_budget
 
 from fastcl.functional import unit_rows
 

@@ -200,8 +200,15 @@ def test_damaged_and_foreign_weights_are_named(tmp_path):
     path.write_bytes(whole[:-9] + b"flip" + whole[-5:])
     with pytest.raises(ValueError, match="is damaged"):
         fastcl.load_backbone(path)
-    from safetensors.torch import save_file
+    from safetensors import safe_open
+    from safetensors.torch import load, save_file
 
+    path.write_bytes(whole)
+    with safe_open(path, "pt") as file:
+        metadata = file.metadata()
+    save_file(load(whole), path, metadata | {"size": "[8"})
+    with pytest.raises(ValueError, match="w.safetensors' is damaged: its metadata: Expecting"):
+        fastcl.load_backbone(path)
     save_file({"a": torch.zeros(3)}, path)
     with pytest.raises(ValueError, match="does not say what network it is of"):
         fastcl.load_backbone(path)

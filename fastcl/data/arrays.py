@@ -1,13 +1,12 @@
 """Arrays of pixels in .npz and .npy files, and JPEG files end to end in an .npz."""
 
 import math
-import zlib
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 
 from . import jpeg
+from .archive import entry, reason
 from .memory import amount, available
 from .source import Source, choose, digest, held_out
 
@@ -69,8 +68,8 @@ def read_npy(path: Path) -> dict[str, Source]:
     """One array, mapped: the system reads what is asked for."""
     try:
         pixels = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{str(path)!r} must be an .npy file: {error}") from error
+    except Exception as error:  # on damaged bytes NumPy raises whatever it trips over
+        raise ValueError(f"{str(path)!r} must be an .npy file: {reason(error)}") from error
     where = repr(str(path))
     return {"train": Arrays(_as_images(pixels, f"the array in {where}"), None, (), where)}
 
@@ -79,12 +78,9 @@ def read_npz(path: Path) -> dict[str, Source]:
     """Arrays of pixels, or JPEG files end to end."""
     try:
         archive = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError, BadZipFile) as error:
-        raise ValueError(f"{str(path)!r} must be an .npz file: {error}") from error
-    try:
-        found, classes = _read_archive(path, archive)
-    except (BadZipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{str(path)!r} is damaged: {error}") from error
+    except Exception as error:
+        raise ValueError(f"{str(path)!r} must be an .npz file: {reason(error)}") from error
+    found, classes = _read_archive(path, archive)
     where = repr(str(path))
     return choose({name: Arrays(*split, classes, where) for name, split in found.items()})
 
@@ -94,7 +90,7 @@ def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...
         raise ValueError(f"{str(path)!r} must be an .npz file with {NPZ_CONTENTS}, got one array")
     with archive:
         keys = set(archive.files)
-        classes = _class_names(archive["class_names"]) if "class_names" in keys else ()
+        classes = _class_names(path, archive) if "class_names" in keys else ()
         if "train_jpeg" in keys:
             return jpeg.read(path, archive), classes
         _check_fits(path, archive)
@@ -113,15 +109,10 @@ def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...
 
 def _check_fits(path: Path, archive: np.lib.npyio.NpzFile) -> None:
     """An archive is unpacked as a whole; what its arrays take is in their headers."""
-    size = 0
-    for name in archive.zip.namelist():
-        with archive.zip.open(name) as file:
-            version = np.lib.format.read_magic(file)
-            header = np.lib.format.read_array_header_1_0
-            if version[0] > 1:
-                header = np.lib.format.read_array_header_2_0
-            shape, _, dtype = header(file)
-        size += math.prod(shape) * dtype.itemsize
+    try:
+        size = sum(_size(archive, name) for name in archive.zip.namelist())
+    except Exception as error:  # as above
+        raise ValueError(f"{str(path)!r} is damaged: {reason(error)}") from error
     free = available()
     if size > free:
         raise ValueError(
@@ -131,20 +122,29 @@ def _check_fits(path: Path, archive: np.lib.npyio.NpzFile) -> None:
         )
 
 
-def _class_names(names: np.ndarray) -> tuple[str, ...]:
+def _size(archive: np.lib.npyio.NpzFile, name: str) -> int:
+    """Bytes of an array that is not read yet."""
+    with archive.zip.open(name) as file:
+        version = np.lib.format.read_magic(file)
+        header = np.lib.format.read_array_header_1_0
+        if version[0] > 1:
+            header = np.lib.format.read_array_header_2_0
+        shape, _, dtype = header(file)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _class_names(path: Path, archive) -> tuple[str, ...]:
+    names = entry(path, archive, "class_names")
     if names.ndim != 1:
-        raise ValueError(f"class_names must be a vector, got shape {list(names.shape)}")
+        raise ValueError(
+            f"class_names must be a vector, got shape {list(names.shape)}, in {str(path)!r}"
+        )
     return tuple(str(name) for name in names)
 
 
 def _arrays(path: Path, archive, name: str, labels_name: str) -> Split:
-    images = _as_images(archive[name], f"{name} in {str(path)!r}")
-    images = eight_bits(images)
-    labels = archive[labels_name] if labels_name in archive.files else None
-    if labels is not None and labels.shape[:1] != images.shape[:1]:
-        count = len(labels) if labels.ndim else "one number"
-        raise ValueError(f"{labels_name} must have {len(images)} entries, got {count}")
-    return images, labels
+    images = eight_bits(_as_images(entry(path, archive, name), f"{name} in {str(path)!r}"))
+    return images, jpeg.labels_of(path, archive, labels_name, len(images))
 
 
 def _as_images(images: np.ndarray, where: str) -> np.ndarray:

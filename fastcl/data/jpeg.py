@@ -8,6 +8,7 @@ from zipfile import BadZipFile
 import numpy as np
 
 from .._files import cache_folder, replace_file
+from .archive import entry
 from .decoding import decode_pixels
 from .memory import amount, available
 
@@ -38,15 +39,21 @@ def read(path: Path, archive) -> dict[str, Split]:
         images = {split: _decode_split(path, archive, split) for split in splits}
         cached.parent.mkdir(parents=True, exist_ok=True)
         replace_file(cached, lambda file: np.savez(file, **images))
-    found = {}
-    for split in splits:
-        name = f"{split}_labels"
-        labels = archive[name] if name in archive.files else None
-        if labels is not None and labels.shape[:1] != images[split].shape[:1]:
-            count = len(labels) if labels.ndim else "one number"
-            raise ValueError(f"{name} must have {len(images[split])} entries, got {count}")
-        found[split] = images[split], labels
-    return found
+    return {
+        split: (images[split], labels_of(path, archive, f"{split}_labels", len(images[split])))
+        for split in splits
+    }
+
+
+def labels_of(path: Path, archive, name: str, count: int) -> np.ndarray | None:
+    """Labels [count] of an open archive, or None where it has none."""
+    if name not in archive.files:
+        return None
+    labels = entry(path, archive, name)
+    if labels.shape[:1] != (count,):
+        found = len(labels) if labels.ndim else "one number"
+        raise ValueError(f"{name} must have {count} entries, got {found}, in {str(path)!r}")
+    return labels
 
 
 def _read_cache(path: Path, splits: list[str]) -> dict[str, np.ndarray] | None:
@@ -63,12 +70,23 @@ def _decode_split(path: Path, archive, split: str) -> np.ndarray:
     where = f"{name} in {str(path)!r}"
     if name not in archive.files:
         raise ValueError(f"{where} is missing: image i must be jpeg[offsets[i]:offsets[i + 1]]")
-    data, offsets = archive[f"{split}_jpeg"], archive[name].astype(np.int64)
+    data, offsets = (entry(path, archive, key) for key in (f"{split}_jpeg", name))
+    if (
+        data.dtype != np.uint8
+        or data.ndim != 1
+        or offsets.ndim != 1
+        or offsets.dtype.kind not in "iu"
+    ):
+        raise ValueError(
+            f"{split}_jpeg must be uint8 [bytes] and {where} whole numbers [n + 1], got "
+            f"{data.dtype} {list(data.shape)} and {offsets.dtype} {list(offsets.shape)}"
+        )
+    offsets = offsets.astype(np.int64)
     bounds = len(offsets) > 1 and offsets[0] >= 0 and offsets[-1] <= len(data)
     if not bounds or (np.diff(offsets) <= 0).any():
         raise ValueError(f"{where} must rise from 0 to at most {len(data)}, with two at least")
     pieces = [data[a:b].tobytes() for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
-    first = _decode(0, pieces[0], split)
+    first = _decode(path, 0, pieces[0], split)
     size, free = len(pieces) * first.nbytes, available()
     if size > free:
         raise ValueError(
@@ -79,11 +97,11 @@ def _decode_split(path: Path, archive, split: str) -> np.ndarray:
     images = np.empty((len(pieces), *first.shape), dtype=np.uint8)
 
     def fill(i: int) -> None:
-        image = _decode(i, pieces[i], split)
+        image = _decode(path, i, pieces[i], split)
         if image.shape != first.shape:
             raise ValueError(
                 f"image {i} of {split} must have shape {list(first.shape)} like the first, "
-                f"got {list(image.shape)}"
+                f"got {list(image.shape)}, in {str(path)!r}"
             )
         images[i] = image
 
@@ -93,5 +111,5 @@ def _decode_split(path: Path, archive, split: str) -> np.ndarray:
     return images
 
 
-def _decode(index: int, data: bytes, split: str) -> np.ndarray:
-    return decode_pixels(data, f"image {index} of {split}").transpose(2, 0, 1)
+def _decode(path: Path, index: int, data: bytes, split: str) -> np.ndarray:
+    return decode_pixels(data, f"image {index} of {split} in {str(path)!r}").transpose(2, 0, 1)

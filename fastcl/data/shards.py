@@ -175,7 +175,7 @@ def _label(kind: str, data: bytes) -> str:
     if kind == "json":
         try:
             found = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             return ""
         value = found.get("label") if isinstance(found, dict) else None
         return str(value) if isinstance(value, str | int) and value != -1 else ""

@@ -111,4 +111,5 @@ def _paired(q, k, negatives, scale, normalize):
     with torch.autocast(q.device.type, enabled=False):
         s = torch.einsum("nd,nmd->nm", q.to(dtype), rows)
     s = torch.cat([row_products(q, k)[:, None], s], dim=1) * scale
-    return s.logsumexp(1) - s[:, 0]
+    # logsumexp less the positive would lose near convergence what either of them is rounded by.
+    return -s.log_softmax(1)[:, 0]

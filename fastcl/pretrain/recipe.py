@@ -65,7 +65,7 @@ class Config:
             raise FileNotFoundError(f"{str(path.parent)!r} is no run folder: it has no {path.name}")
         try:
             return cls(**json.loads(path.read_text()))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RecursionError) as error:
             raise ValueError(f"{str(path)!r} is not the configuration of a run: {error}") from error
 
     def differences(self, other: "Config") -> list[str]:

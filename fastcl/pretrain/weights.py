@@ -175,8 +175,11 @@ def read_weights(path: Path) -> tuple[Facts, dict[str, Tensor]]:
     if metadata.get("sha256") != _digest(state):
         raise ValueError(f"{str(path)!r} is damaged: its tensors do not have their checksum")
     texts = ("backbone", "stem")
-    fields = {name: metadata[name] if name in texts else json.loads(metadata[name])
-              for name in Facts.__dataclass_fields__}  # fmt: skip
+    try:
+        fields = {name: metadata[name] if name in texts else json.loads(metadata[name])
+                  for name in Facts.__dataclass_fields__}  # fmt: skip
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"{str(path)!r} is damaged: its metadata: {error}") from error
     return Facts(**fields), state
 
 
