@@ -36,7 +36,8 @@ test-fast: build
 # Every example of the documentation is executed, and the generated pages are up to date.
 test-docs: build
 	$(PYTEST) tests/test_docs.py tests/test_examples.py tests/test_operators_page.py \
-		tests/test_doc_commands.py tests/test_guarantees.py tests/test_result_pages.py tests/test_site.py tests/test_walkthrough.py $(ARGS)
+		tests/test_doc_commands.py tests/test_guarantees.py tests/test_result_pages.py \
+		tests/test_site.py tests/test_walkthrough.py $(ARGS)
 
 # build/site, without a network once its tools are there: warnings are errors, and every link, anchor
 # and public name is looked up in what came out.
