@@ -49,11 +49,12 @@ def max_sim_mean(
     Returns:
         A scalar, float32 (float64 for float64 tokens).
     """
-    learned = isinstance(scale, Tensor)
-    logit_scale, factor = (scale, 1.0) if learned else (None, float(scale))
+    logit_scale = scale if isinstance(scale, Tensor) else None
+    factor = 1.0 if isinstance(scale, Tensor) else float(scale)
     query, document = query.contiguous(), document.contiguous()
     hard = None if hard is None else hard.contiguous()
-    masks = tuple(None if x is None else x.contiguous() for x in masks)
+    of_query, of_document, of_hard = (None if x is None else x.contiguous() for x in masks)
+    masks = of_query, of_document, of_hard
     if needs_gradient(query, document, hard, logit_scale):
         return _MaxSim.apply(query, document, hard, logit_scale, masks, factor, normalize)
     needs = (False,) * 4

@@ -1,5 +1,7 @@
 """Late interaction in plain PyTorch: documents scored token by token."""
 
+from functools import reduce
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -87,7 +89,7 @@ def max_sim_mean(
         loss, ds, slope = _weights(torch.cat([x.total for x in scores], 1), total)
         sizes = [x.total.shape[1] for x in scores]
         found = [x.gradients(g) for x, g in zip(scores, ds.split(sizes, 1), strict=True)]
-        dq = q.gradient(sum(dq for dq, _ in found))
+        dq = q.gradient(reduce(torch.add, (dq for dq, _ in found)))
         dk = [x.document.gradient(dk) for x, (_, dk) in zip(scores, found, strict=True)]
     d_hard = dk[1] if hard is not None else query.new_zeros(0, 0, 0, query.shape[2], dtype=dtype)
     return (
