@@ -22,7 +22,8 @@ import fastcl
 
 from . import report, summary
 from .memory import extra_memory
-from .migration_cases import CASES, Replaced, step
+from .migration_case import Replaced, step
+from .migration_cases import CASES
 from .timing import interleaved, quantiles
 
 SIDES = ("original", "fastcl")
