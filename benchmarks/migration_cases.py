@@ -74,6 +74,27 @@ def _momentum(module, n):
     return function
 
 
+def _regions(module, n):
+    """8 regions of every image, of 20 masks."""
+    loss = module.DetConSLoss(TEMPERATURE, gather_distributed=False)
+    masks = [torch.arange(8 * n).view(n, 8) * (i + 3) % 20 for i in (0, 1)]
+    return lambda out0, out1: loss(*(x.view(n, 8, -1) for x in (out0, out1)), *masks)
+
+
+def _two_branches(module, n):
+    loss = module.DetConBLoss(TEMPERATURE, gather_distributed=False)
+    masks = [torch.arange(8 * n).view(n, 8) * (i + 3) % 20 for i in (0, 1)]
+    return lambda out0, out1, *, x, y: loss(*(z.view(n, 8, -1) for z in (out0, out1, x, y)), *masks)
+
+
+def _direct(module, n):
+    return module.DirectCLRLoss(64, TEMPERATURE)
+
+
+def _metric_pairs(name: str) -> Callable:
+    return lambda module, n: getattr(module, name)()
+
+
 def _cross_batch(module, n):
     loss = module.SupConLoss(temperature=TEMPERATURE)
     memory = module.CrossBatchMemory(loss, 128, memory_size=32 * n)
@@ -143,6 +164,12 @@ def _two_views(module, n):
 
 
 _TWO, _VIEWS = "2 x 2,048 x 128", views(128, "out0", "out1")
+
+
+def _of_regions(n: int) -> Inputs:
+    return _VIEWS(8 * n)
+
+
 _QUEUE = {"queue": lambda n: rows(KEYS * n, 128).T.contiguous()}
 _CAPTIONS = {
     "logits": lambda n: torch.randn(n, 4, 64),
@@ -160,6 +187,13 @@ CASES = (
     ),
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
+    _lightly("DirectCLRLoss", 2048, "2 x 2,048 x 64 of 128", _direct, _VIEWS),
+    _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), _VIEWS),
+    _lightly("DetConSLoss", 128, "2 x 128 images x 8 regions x 128", _regions, _of_regions),
+    _lightly(
+        "DetConBLoss", 128, "2 x 128 images x 8 regions x 128", _two_branches,
+        with_more(_of_regions, **{k: lambda n: rows(8 * n, 128) for k in "xy"}),
+    ),
     _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",
@@ -180,6 +214,8 @@ CASES = (
         cannot="a matrix of its positive pairs by its negative pairs",
     ),
     _metric("SupConLoss", 2048, "2,048 x 128", _loss("SupConLoss")),
+    _metric("MultiSimilarityLoss", 2048, "2,048 x 128", _metric_pairs("MultiSimilarityLoss")),
+    _metric("TupletMarginLoss", 256, "256 x 128", _metric_pairs("TupletMarginLoss")),
     _metric("CrossBatchMemory", 128, "128 against 4,096 x 128, SupConLoss", _cross_batch),
     _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", views(512, "query", "positive_key")),
     _info_nce(

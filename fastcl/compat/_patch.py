@@ -31,6 +31,10 @@ LIBRARIES = {
             "loss.dcl_loss.DCLLoss": "DCLLoss",
             "loss.dcl_loss.DCLWLoss": "DCLWLoss",
             "loss.dcl_loss.negative_mises_fisher_weights": "negative_mises_fisher_weights",
+            "loss.detcon_loss.DetConBLoss": "DetConBLoss",
+            "loss.detcon_loss.DetConSLoss": "DetConSLoss",
+            "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
+            "loss.macl_loss.MACLLoss": "MACLLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",
             "loss.swav_loss.sinkhorn": "sinkhorn",
             "models.utils.update_momentum": "update_momentum",
@@ -50,7 +54,16 @@ LIBRARIES = {
         "pytorch-metric-learning",
         ("2.9.0",),
         "pytorch_metric_learning.losses",
-        {f"losses.{name}": name for name in ("NTXentLoss", "SupConLoss", "CrossBatchMemory")},
+        {
+            f"losses.{name}": name
+            for name in (
+                "NTXentLoss",
+                "SupConLoss",
+                "CrossBatchMemory",
+                "MultiSimilarityLoss",
+                "TupletMarginLoss",
+            )
+        },
     ),
     "info_nce": _Library("info-nce-pytorch", ("0.1.4",), "info_nce", _same("InfoNCE", "info_nce")),
     "sentence_transformers": _Library(

@@ -13,6 +13,7 @@ from ._lightly_crops import (
 )
 from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
 from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
+from ._lightly_more import DetConBLoss, DetConSLoss, DirectCLRLoss, MACLLoss
 from ._lightly_swav import SwaVLoss, sinkhorn
 from ._lightly_transforms import (
     BYOLTransform,
@@ -42,7 +43,11 @@ __all__ = [
     "DINOTransform",
     "DINOViewTransform",
     "DenseCLTransform",
+    "DetConBLoss",
+    "DetConSLoss",
+    "DirectCLRLoss",
     "FastSiamTransform",
+    "MACLLoss",
     "MMCRTransform",
     "MemoryBankModule",
     "MoCoV1Transform",

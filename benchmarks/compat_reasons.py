@@ -1,0 +1,95 @@
+"""Why a public loss of a library is not replaced: one reason each, for `compat_table`."""
+
+_WRAPS = "wraps another loss, replaced or not, and calls it as before"
+_INHERITS = "inherits from a replaced class"
+_PAIRS = "one number per pair of rows: no matrix to save"
+_LABELS = "regression or classification of single rows: nothing is contrasted"
+_TEACHER = "a teacher's scores for few candidates: no matrix to save"
+_FEATURES = "statistics of features, d x d: no matrix of rows against rows"
+_HARDEST = (
+    "the hardest or best distances of a batch: a minimum of a matrix, not a sum of exponentials"
+)
+_MINED = "sums over mined pairs or triplets, which the library lists; no sum of exponentials"
+_PROXIES = "weights per class that are learned: rows against few classes, a classifier"
+_RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
+_QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
+_TOKENS = "scores of token matrices, or of a cross-encoder: no products of single rows"
+_SOFT = "soft targets over prototypes whose logits are given: no product to fuse"
+_PAIR = "pairs in their own rows: a small matrix, or none"
+
+AS_IT_IS = {
+    "lightly": {"DirectCLRLoss": _INHERITS},
+    "pytorch_metric_learning": dict.fromkeys(("SelfSupervisedLoss", "MultipleLosses"), _WRAPS),
+    "sentence_transformers": dict.fromkeys(
+        ("AdaptiveLayerLoss", "CachedSpladeLoss", "CSRLoss", "Matryoshka2dLoss", "MatryoshkaLoss",
+         "SpladeLoss"), _WRAPS,
+    ),
+}  # fmt: skip
+
+NOT: dict[str, dict[str, str]] = {
+    "lightly": {
+        **dict.fromkeys(
+            ("BarlowTwinsLoss", "EMPSSLLoss", "FroSSLLoss", "LeJEPALoss", "LeWMLoss", "MMCRLoss",
+             "PatchKernelAlignmentLoss", "TiCoLoss", "VICRegLLoss", "VICRegLoss", "VISRegLoss",
+             "VISRegLossComponents", "WMSELoss"), _FEATURES,
+        ),
+        **dict.fromkeys(
+            ("CAPILoss", "DINOLoss", "IBOTPatchLoss", "IBOTPlusPlusPatchLoss"), _SOFT
+        ),
+        **dict.fromkeys(
+            ("MSNLoss", "PMSNLoss", "PMSNCustomLoss"),
+            "the mean of softmaxes over prototypes is regularised: they are formed anyway",
+        ),
+        "KoLeoLoss": _HARDEST,
+    },
+    "pytorch_metric_learning": {
+        **dict.fromkeys(
+            ("AngularLoss", "BaseMetricLossFunction", "ContrastiveLoss", "DynamicSoftMarginLoss",
+             "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss", "MarginLoss",
+             "RankedListLoss", "SignalToNoiseRatioContrastiveLoss", "ThresholdConsistentMarginLoss",
+             "TripletMarginLoss", "GenericPairLoss", "BaseLossWrapper"), _MINED,
+        ),
+        **dict.fromkeys(
+            ("ArcFaceLoss", "CosFaceLoss", "InstanceLoss", "LargeMarginSoftmaxLoss",
+             "NormalizedSoftmaxLoss", "P2SGradLoss", "ProxyAnchorLoss", "ProxyNCALoss",
+             "SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"), _PROXIES,
+        ),
+        **dict.fromkeys(("FastAPLoss", "HistogramLoss", "PNPLoss", "SmoothAPLoss"), _RANKS),
+        **dict.fromkeys(("ManifoldLoss", "VICRegLoss"), _FEATURES),
+        "CircleLoss": _QUADRATIC,
+        "NCALoss": "squared distances of rows that are not normalised: no product of rows",
+        "NPairsLoss": "one pair per class: a matrix of classes by classes",
+    },
+    "sentence_transformers": {
+        **dict.fromkeys(
+            ("AnglELoss", "CoSENTLoss", "SparseAnglELoss", "SparseCoSENTLoss"),
+            "a logarithm of a sum over pairs of scores, one score per row: no products of rows",
+        ),
+        **dict.fromkeys(
+            ("BatchAllTripletLoss", "BatchHardSoftMarginTripletLoss", "BatchHardTripletLoss",
+             "BatchSemiHardTripletLoss", "MegaBatchMarginLoss", "OnlineContrastiveLoss"), _HARDEST,
+        ),
+        **dict.fromkeys(
+            ("ContrastiveLoss", "ContrastiveTensionLoss", "CosineSimilarityLoss", "MSELoss",
+             "SparseCosineSimilarityLoss", "SparseMSELoss", "SparseTripletLoss", "TripletLoss"),
+            _PAIRS,
+        ),
+        **dict.fromkeys(
+            ("BatchHardTripletLossDistanceFunction", "BinaryCrossEntropyLoss", "CrossEntropyLoss",
+             "DenoisingAutoEncoderLoss", "SoftmaxLoss"), _LABELS,
+        ),
+        **dict.fromkeys(
+            ("ADRMSELoss", "DistillKLDivLoss", "EmbedDistillLoss", "LambdaLoss", "ListMLELoss",
+             "ListNetLoss", "MarginMSELoss", "PListMLELoss", "RankNetLoss",
+             "SparseDistillKLDivLoss", "SparseMarginMSELoss"), _TEACHER,
+        ),
+        **dict.fromkeys(
+            ("CSRReconstructionLoss", "FlopsLoss", "GlobalOrthogonalRegularizationLoss"), _FEATURES
+        ),
+    },
+    "solo": {
+        **dict.fromkeys(("barlow_loss_func", "vicreg_loss_func", "wmse_loss_func"), _FEATURES),
+        **dict.fromkeys(("DINOLoss", "deepclusterv2_loss_func"), _SOFT),
+        "manual_simclr_loss_func": "its formula once more, for tests of the library",
+    },
+}  # fmt: skip
