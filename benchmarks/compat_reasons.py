@@ -1,7 +1,6 @@
 """Why a public loss of a library is not replaced: one reason each, for `compat_table`."""
 
 _WRAPS = "wraps another loss, replaced or not, and calls it as before"
-_INHERITS = "inherits from a replaced class"
 _PAIRS = "one number per pair of rows: no matrix to save"
 _LABELS = "regression or classification of single rows: nothing is contrasted"
 _TEACHER = "a teacher's scores for few candidates: no matrix to save"
@@ -13,12 +12,9 @@ _MINED = "sums over mined pairs or triplets, which the library lists; no sum of 
 _PROXIES = "weights per class that are learned: rows against few classes, a classifier"
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
-_TOKENS = "scores of token matrices, or of a cross-encoder: no products of single rows"
 _SOFT = "soft targets over prototypes whose logits are given: no product to fuse"
-_PAIR = "pairs in their own rows: a small matrix, or none"
 
 AS_IT_IS = {
-    "lightly": {"DirectCLRLoss": _INHERITS},
     "pytorch_metric_learning": dict.fromkeys(("SelfSupervisedLoss", "MultipleLosses"), _WRAPS),
     "sentence_transformers": dict.fromkeys(
         ("AdaptiveLayerLoss", "CachedSpladeLoss", "CSRLoss", "Matryoshka2dLoss", "MatryoshkaLoss",
@@ -30,7 +26,7 @@ NOT: dict[str, dict[str, str]] = {
     "lightly": {
         **dict.fromkeys(
             ("BarlowTwinsLoss", "EMPSSLLoss", "FroSSLLoss", "LeJEPALoss", "LeWMLoss", "MMCRLoss",
-             "PatchKernelAlignmentLoss", "TiCoLoss", "VICRegLLoss", "VICRegLoss", "VISRegLoss",
+             "PatchKernelAlignmentLoss", "TiCoLoss", "VICRegLLoss", "VISRegLoss",
              "VISRegLossComponents", "WMSELoss"), _FEATURES,
         ),
         **dict.fromkeys(
@@ -74,21 +70,33 @@ NOT: dict[str, dict[str, str]] = {
              "SparseCosineSimilarityLoss", "SparseMSELoss", "SparseTripletLoss", "TripletLoss"),
             _PAIRS,
         ),
+        **dict.fromkeys(("DenoisingAutoEncoderLoss", "SoftmaxLoss"), _LABELS),
         **dict.fromkeys(
-            ("BatchHardTripletLossDistanceFunction", "BinaryCrossEntropyLoss", "CrossEntropyLoss",
-             "DenoisingAutoEncoderLoss", "SoftmaxLoss"), _LABELS,
+            ("DistillKLDivLoss", "EmbedDistillLoss", "MarginMSELoss", "SparseDistillKLDivLoss",
+             "SparseMarginMSELoss"), _TEACHER,
         ),
+        **dict.fromkeys(("CSRReconstructionLoss", "FlopsLoss"), _FEATURES),
+        "BatchHardTripletLossDistanceFunction": "distances, no loss",
+        "GlobalOrthogonalRegularizationLoss": "means and squares of similarities: no exponential",
+    },
+    "sentence_transformers, cross-encoders": {
         **dict.fromkeys(
-            ("ADRMSELoss", "DistillKLDivLoss", "EmbedDistillLoss", "LambdaLoss", "ListMLELoss",
-             "ListNetLoss", "MarginMSELoss", "PListMLELoss", "RankNetLoss",
-             "SparseDistillKLDivLoss", "SparseMarginMSELoss"), _TEACHER,
-        ),
-        **dict.fromkeys(
-            ("CSRReconstructionLoss", "FlopsLoss", "GlobalOrthogonalRegularizationLoss"), _FEATURES
+            ("ADRMSELoss", "BinaryCrossEntropyLoss", "CachedMultipleNegativesRankingLoss",
+             "CrossEntropyLoss", "LambdaLoss", "ListMLELoss", "ListNetLoss", "MSELoss",
+             "MarginMSELoss", "MultipleNegativesRankingLoss", "PListMLELoss", "RankNetLoss"),
+            "every score is a pass of the network over a pair of texts: no products of rows",
         ),
     },
+    "sentence_transformers, multi-vector": {
+        **dict.fromkeys(
+            ("CachedMultiVectorMultipleNegativesRankingLoss",
+             "MultiVectorMultipleNegativesRankingLoss"),
+            "the scores are of token matrices, each a sum of maxima",
+        ),
+        **dict.fromkeys(("MultiVectorDistillKLDivLoss", "MultiVectorMarginMSELoss"), _TEACHER),
+    },
     "solo": {
-        **dict.fromkeys(("barlow_loss_func", "vicreg_loss_func", "wmse_loss_func"), _FEATURES),
+        **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
         **dict.fromkeys(("DINOLoss", "deepclusterv2_loss_func"), _SOFT),
         "manual_simclr_loss_func": "its formula once more, for tests of the library",
     },

@@ -13,35 +13,49 @@ from . import report, tables
 from .compat_reasons import AS_IT_IS, NOT
 
 Row = dict[str, str]
-LIBRARY = [*LIBRARIES, "supcontrast"]
+ST = "sentence_transformers"
+# A part of the table: the library in fastcl.compat, and the modules whose losses are public.
+PARTS = {
+    "lightly": ("lightly", ("lightly.loss",)),
+    "open_clip": ("open_clip", ("open_clip.loss",)),
+    "pytorch_metric_learning": ("pytorch_metric_learning", ("pytorch_metric_learning.losses",)),
+    "info_nce": ("info_nce", ("info_nce",)),
+    ST: (ST, (f"{ST}.sentence_transformer.losses", f"{ST}.sparse_encoder.losses")),
+    f"{ST}, cross-encoders": (ST, (f"{ST}.cross_encoder.losses",)),
+    f"{ST}, multi-vector": (ST, (f"{ST}.multi_vector_encoder.losses",)),
+    "solo": ("solo", ("solo.losses",)),
+    "supcontrast": ("supcontrast", ()),
+}
 
 
 def offered(library: str) -> list[str]:
     """The names of `fastcl.compat.<library>`, which may need the library to be imported."""
     path = report.ROOT / "fastcl" / "compat" / f"{library}.py"
     for node in ast.parse(path.read_text()).body:
-        if isinstance(node, ast.Assign) and node.targets[0].id == "__all__":
+        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
             return ast.literal_eval(node.value)
     raise ValueError(f"{path} has no __all__")
 
 
 def is_loss(name: str) -> bool:
-    return "loss" in name.lower() or "nce" in name.lower() or name == "CrossBatchMemory"
+    return "loss" in name.lower() or name in ("CrossBatchMemory", "InfoNCE", "info_nce")
 
 
-def patched(library: str) -> set[str]:
+def patched(part: str) -> set[str]:
     """What `fastcl.patch` replaces."""
+    library, homes = PARTS[part]
     if library == "supcontrast":
         return {"SupConLoss"}
-    return {
-        path.split(".")[-1] for path in LIBRARIES[library].names if is_loss(path.split(".")[-1])
-    }
+    paths = (f"{library}.{path}" for path in LIBRARIES[library].names)
+    names = (p.split(".")[-1] for p in paths if p.startswith(tuple(f"{h}." for h in homes)))
+    return {name for name in names if is_loss(name)}
 
 
-def imported_only(library: str) -> set[str]:
-    """What there is by import and not by patch, of the same formula and speed as the library's."""
-    others = set(AS_IT_IS.get(library, {})) | set(NOT.get(library, {}))
-    return {x for x in offered(library) if is_loss(x)} - patched(library) - others
+def imported_only(part: str) -> set[str]:
+    """What there is by import and not by patch."""
+    if part != PARTS[part][0]:
+        return set()
+    return {x for x in offered(part) if is_loss(x)} - patched(part)
 
 
 def figures(library: str, name: str, rows: list[Row]) -> str:
@@ -55,17 +69,17 @@ def figures(library: str, name: str, rows: list[Row]) -> str:
     return "its figures are to be measured"
 
 
-def lines(library: str, rows: list[Row]) -> list[list[str]]:
+def lines(part: str, rows: list[Row]) -> list[list[str]]:
     """Names, standing and reason, names of one reason together."""
-    found = [[f"`{x}`", "replaced", figures(library, x, rows)] for x in sorted(patched(library))]
-    some = sorted(imported_only(library))
+    library = PARTS[part][0]
+    found = [[f"`{x}`", "replaced", figures(library, x, rows)] for x in sorted(patched(part))]
+    some = sorted(imported_only(part))
     if some:
         names = ", ".join(f"`{x}`" for x in some)
-        found.append([names, "by import", "not by `patch`: signatures or versions differ, or "
-                      "nothing is gained"])  # fmt: skip
+        found.append([names, "by import", "another version's signature, or as fast in the library"])
     for standing, reasons in (("works as it is", AS_IT_IS), ("not", NOT)):
         groups: dict[str, list[str]] = {}
-        for name, reason in reasons.get(library, {}).items():
+        for name, reason in reasons.get(part, {}).items():
             groups.setdefault(reason, []).append(name)
         for reason, names in groups.items():
             found.append([", ".join(f"`{x}`" for x in sorted(names)), standing, reason])
@@ -74,5 +88,5 @@ def lines(library: str, rows: list[Row]) -> list[list[str]]:
 
 def text(rows: list[Row]) -> str:
     """The section of docs/migration.md."""
-    body = [[library, *line] for library in LIBRARY for line in lines(library, rows)]
+    body = [[part, *line] for part in PARTS for line in lines(part, rows)]
     return tables.grid(["library", "loss", "fastcl", "why"], body) + "\n"

@@ -20,7 +20,7 @@ import torch
 
 import fastcl
 
-from . import report, summary
+from . import compat_table, report, summary
 from .memory import extra_memory
 from .migration_case import Replaced, step
 from .migration_cases import CASES
@@ -196,7 +196,8 @@ def show(path: Path) -> None:
     print(text)
     if path.parent == report.RESULTS:
         page = report.ROOT / "docs" / "migration.md"
-        page.write_text(report.insert(page.read_text(), "migration", text))
+        whole = report.insert(page.read_text(), "migration", text)
+        page.write_text(report.insert(whole, "losses", compat_table.text(report.read(path))))
         report.write_pages("replaced", summary.replaced(report.read(path)))
 
 

@@ -194,6 +194,10 @@ CASES = (
         "DetConBLoss", 128, "2 x 128 images x 8 regions x 128", _two_branches,
         with_more(_of_regions, **{k: lambda n: rows(8 * n, 128) for k in "xy"}),
     ),
+    _lightly(
+        "VICRegLoss", 256, "2 x 256 x 8,192", lambda module, n: module.VICRegLoss(),
+        views(8192, "z_a", "z_b"),
+    ),
     _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",
@@ -243,6 +247,10 @@ CASES = (
         lambda module, n: lambda query, key, queue: module.ressl_loss_func(query, key, queue),
         with_more(views(128, "query"), key=lambda n: rows(n, 128),
                   queue=lambda n: rows(KEYS * n, 128)),
+    ),
+    _solo(
+        "vicreg_loss_func", 256, "2 x 256 x 8,192",
+        lambda module, n: lambda z1, z2: module.vicreg_loss_func(z1, z2), views(8192, "z1", "z2"),
     ),
     _solo(
         "swav_loss_func", 512, "2 crops, 512 x 3,000 prototypes",

@@ -96,6 +96,12 @@ def _guided_in_parts(module, n):
     return function
 
 
+def _tension(module, n):
+    loss = module.ContrastiveTensionLossInBatchNegatives(_model("anchor"), scale=1 / TEMPERATURE)
+    loss.model1 = _model("positive")
+    return lambda **rows: loss([rows], None)
+
+
 def _sparse(n: int) -> Inputs:
     """One word in 256, with the weight that SPLADE's activation gives."""
     some = {k: torch.rand(n, VOCABULARY) < 1 / 256 for k in ("anchor", "positive")}
@@ -126,6 +132,7 @@ SENTENCES = (
           _PAIRS),
     _case(_SYMMETRIC, _of_embeddings(_SYMMETRIC, **_SCALED), _PAIRS),
     _case(f"Cached{_SYMMETRIC}", _cached(f"Cached{_SYMMETRIC}"), _PAIRS),
+    _case("ContrastiveTensionLossInBatchNegatives", _tension, _PAIRS),
     _case("GISTEmbedLoss", _guided, _JUDGED, 512, "512 x 128, guide 128"),
     _case("CachedGISTEmbedLoss", _guided_in_parts, _JUDGED, 512, "512 x 128, guide 128"),
     _case("SparseMultipleNegativesRankingLoss",

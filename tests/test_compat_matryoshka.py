@@ -89,6 +89,33 @@ def test_symmetric(name):
         budgets(*forms, tensors)
 
 
+def test_contrastive_tension():
+    """Two copies of a model and a learned scale; what a user replaces takes the library's way."""
+    ours, theirs = both("sentence_transformers")
+    dot_score = peer("sentence_transformers.util").dot_score
+    tensors = rows(6, 5, torch.float64, "a", "b")
+
+    def call(loss, **columns):
+        return loss([columns], None)
+
+    for more in ({}, {"similarity_fct": dot_score, "scale": 1.0}):
+        losses = []
+        for module in (ours, theirs):
+            loss = module.ContrastiveTensionLossInBatchNegatives(Rows("b"), **more)
+            loss.model1 = Rows("a")
+            losses.append(loss)
+        budgets(*(lambda f=f, **x: call(f, **x) for f in losses), tensors)
+        for loss in losses:
+            call(loss, **tensors).backward()
+        torch.testing.assert_close(*(x.logit_scale.grad for x in losses), rtol=1e-5, atol=1e-6)
+        plain = call(losses[0], **tensors)
+        for loss in losses:
+            loss.cross_entropy_loss = nn.CrossEntropyLoss(label_smoothing=0.1)
+        values = [call(loss, **tensors) for loss in losses]
+        torch.testing.assert_close(*values)
+        assert abs(values[0] - plain) > 1e-4
+
+
 @pytest.mark.parametrize("mode", [None, "all_negatives"])
 @pytest.mark.parametrize("columns", [2, 3])
 def test_sparse_rows(mode, columns, monkeypatch):

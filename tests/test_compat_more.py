@@ -72,12 +72,38 @@ def _check_ranks(rank: int) -> None:
         loss = module.DetConSLoss()(*inputs, *masks)
         results.append((loss.detach(), *torch.autograd.grad(loss, inputs)))
     torch.testing.assert_close(*results)
+    results = []
+    for module in both("lightly"):
+        inputs = [x.flatten(0, 1).clone().requires_grad_() for x in views]
+        loss = module.VICRegLoss(gather_distributed=True)(*inputs)
+        results.append((loss.detach(), *torch.autograd.grad(loss, inputs)))
+    torch.testing.assert_close(*results)
 
 
 def test_two_ranks(tmp_path):
     if not importlib.util.find_spec("lightly"):
         pytest.skip("lightly is not installed: make test-peers")
     spawn(_check_ranks, 2, tmp_path)
+
+
+@pytest.mark.parametrize("shape", [(), (3,), (2, 2)])
+@given(weights=st.tuples(*[st.floats(0, 30)] * 3), dtype=DTYPES, **SHAPES)
+def test_vicreg(shape, weights, dtype, n, d, seed):
+    """Fewer rows than features and more, places between them as in VICRegL."""
+    torch.manual_seed(seed)
+    tensors = {k: torch.randn(n, *shape, d, dtype=dtype) for k in ("z_a", "z_b")}
+    budgets(*(m.VICRegLoss(*weights, eps=1e-3) for m in both("lightly")), tensors)
+    if not shape:
+        pair = dict(zip(("z1", "z2"), tensors.values(), strict=True))
+        forms = (lambda z1, z2, f=m.vicreg_loss_func: f(z1, z2, *weights) for m in both("solo"))
+        budgets(*forms, pair)
+
+
+def test_vicreg_errors():
+    for module in both("lightly"):
+        for shapes in (((1, 3), (1, 3)), ((4, 3), (4, 2))):
+            with pytest.raises(AssertionError, match="z_a and z_b must have"):
+                module.VICRegLoss()(*(torch.randn(s) for s in shapes))
 
 
 METRIC = {

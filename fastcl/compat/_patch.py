@@ -35,6 +35,7 @@ LIBRARIES = {
             "loss.detcon_loss.DetConSLoss": "DetConSLoss",
             "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
             "loss.macl_loss.MACLLoss": "MACLLoss",
+            "loss.vicreg_loss.VICRegLoss": "VICRegLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",
             "loss.swav_loss.sinkhorn": "sinkhorn",
             "models.utils.update_momentum": "update_momentum",
@@ -71,17 +72,18 @@ LIBRARIES = {
         ("6.2.0",),
         "sentence_transformers.sentence_transformer.losses",
         {
-            f"sentence_transformer.losses.{cached}{name}": f"{cached}{name}"
-            for cached in ("", "Cached")
+            f"{'sparse_encoder' if name.startswith('Sparse') else 'sentence_transformer'}"
+            f".losses.{name}": name
             for name in (
                 "MultipleNegativesRankingLoss",
+                "CachedMultipleNegativesRankingLoss",
                 "MultipleNegativesSymmetricRankingLoss",
+                "CachedMultipleNegativesSymmetricRankingLoss",
+                "ContrastiveTensionLossInBatchNegatives",
                 "GISTEmbedLoss",
+                "CachedGISTEmbedLoss",
+                "SparseMultipleNegativesRankingLoss",
             )
-        }
-        | {
-            f"sparse_encoder.losses.{name}": name
-            for name in ("SparseMultipleNegativesRankingLoss",)
         },
     ),
     "solo": _Library(
@@ -94,6 +96,7 @@ LIBRARIES = {
             "losses.ressl.ressl_loss_func": "ressl_loss_func",
             "losses.simclr.simclr_loss_func": "simclr_two_views_loss_func",
             "losses.swav.swav_loss_func": "swav_loss_func",
+            "losses.vicreg.vicreg_loss_func": "vicreg_loss_func",
         },
     ),
 }

@@ -45,7 +45,7 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         x = embeddings[0]
         if not torch.is_autocast_enabled(x.device.type):
             embeddings = [e.to(accumulate_dtype(e.dtype)) for e in embeddings]
-        return _as_library(x, self._loss_of(embeddings))
+        return as_library(x, self._loss_of(embeddings))
 
     def _streams(self, embeddings) -> bool:
         """Products of dense rows, as many of every kind, or more documents and nothing else."""
@@ -137,7 +137,7 @@ def _with_gradient(x: Tensor, share: float | Tensor) -> Tensor:
     return x.detach() + share * (x - x.detach())
 
 
-def _as_library(x: Tensor, loss: Tensor) -> Tensor:
+def as_library(x: Tensor, loss: Tensor) -> Tensor:
     """The dtype of the library's loss: under autocast its products are lowered, and on the CPU
     logsumexp with them."""
     kind = x.device.type

@@ -32,6 +32,7 @@ from ._lightly_transforms import (
     TiCoView1Transform,
     TiCoView2Transform,
 )
+from ._lightly_vicreg import VICRegLoss
 from ._lightly_views import MultiViewTransform
 
 __all__ = [
@@ -67,6 +68,7 @@ __all__ = [
     "TiCoTransform",
     "TiCoView1Transform",
     "TiCoView2Transform",
+    "VICRegLoss",
     "negative_mises_fisher_weights",
     "sinkhorn",
     "update_momentum",

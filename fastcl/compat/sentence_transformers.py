@@ -12,9 +12,11 @@ from ._sentences_ranking import (
     MultipleNegativesSymmetricRankingLoss,
     SparseMultipleNegativesRankingLoss,
 )
+from ._sentences_tension import ContrastiveTensionLossInBatchNegatives
 
 __all__ = [
     "CachedGISTEmbedLoss", "CachedMultipleNegativesRankingLoss",
-    "CachedMultipleNegativesSymmetricRankingLoss", "GISTEmbedLoss", "MultipleNegativesRankingLoss",
-    "MultipleNegativesSymmetricRankingLoss", "SparseMultipleNegativesRankingLoss",
+    "CachedMultipleNegativesSymmetricRankingLoss", "ContrastiveTensionLossInBatchNegatives",
+    "GISTEmbedLoss", "MultipleNegativesRankingLoss", "MultipleNegativesSymmetricRankingLoss",
+    "SparseMultipleNegativesRankingLoss",
 ]  # fmt: skip

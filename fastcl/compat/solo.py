@@ -17,6 +17,7 @@ from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
 from ..functional.pairs import log_sum_by_row, matching_pairs, pair_products
 from ..functional.swav import predicted
+from ..functional.vicreg import vicreg
 from ..momentum import momentum_update_
 from ..reference import no_autocast
 from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
@@ -36,6 +37,7 @@ __all__ = [
     "simclr_two_views_loss_func",
     "simsiam_loss_func",
     "swav_loss_func",
+    "vicreg_loss_func",
 ]
 
 
@@ -154,6 +156,19 @@ def ressl_loss_func(
     lse = log_sum(rows, queue, scale, unit=False)
     target = _attended(k.detach() / temperature_k, queue).to(lse.dtype)
     return in_dtype_of(q, (lse - scale * row_products(rows, target)).mean())
+
+
+def vicreg_loss_func(
+    z1: Tensor,  # [n, d]
+    z2: Tensor,  # [n, d]
+    sim_loss_weight: float = 25.0,
+    var_loss_weight: float = 25.0,
+    cov_loss_weight: float = 1.0,
+) -> Tensor:
+    """VICReg's distance, hinges and covariances; the hinges are a sum over both views, where
+    `functional.vicreg` has their mean."""
+    weights = {"invariance": sim_loss_weight, "variance": 2 * var_loss_weight}
+    return vicreg(z1, z2, **weights, covariance=cov_loss_weight).to(z1.dtype)
 
 
 def _attended(q: Tensor, rows: Tensor) -> Tensor:  # [n, d], [K, d] -> [n, d]

@@ -54,17 +54,20 @@ def vicreg(
         a, b = (z.to(accumulate_dtype(z.dtype)) for z in (z0, z1))
         loss = invariance * F.mse_loss(a, b)
         for z in (a, b):
-            spread, mixed = _spread_and_mixed(z)
+            spread, mixed = spread_and_mixed(z)
             loss = loss + variance / 2 * spread + covariance * mixed
         return loss
 
 
-def _spread_and_mixed(z: Tensor) -> tuple[Tensor, Tensor]:  # [n, d] -> [], []
+def spread_and_mixed(
+    z: Tensor,  # [n, d]
+    eps: float = VARIANCE_EPS,
+) -> tuple[Tensor, Tensor]:
     """How far features are from a deviation of one, and how much different ones covary."""
     n, d = z.shape
     z = z - z.mean(0)
     own = z.square().sum(0) / (n - 1)  # the diagonal of the covariance
-    spread = F.relu(1 - (own + VARIANCE_EPS).sqrt()).mean()
+    spread = F.relu(1 - (own + eps).sqrt()).mean()
     if n < d:  # rows are too few for a covariance that is nearly diagonal: nothing cancels
         return spread, ((z @ z.T / (n - 1)).square().sum() - own.square().sum()) / d
     c = z.T @ z / (n - 1)
