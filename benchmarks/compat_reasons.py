@@ -4,7 +4,7 @@ _WRAPS = "wraps another loss, replaced or not, and calls it as before"
 _PAIRS = "one number per pair of rows: no matrix to save"
 _LABELS = "regression or classification of single rows: nothing is contrasted"
 _TEACHER = "a teacher's scores for few candidates: no matrix to save"
-_FEATURES = "statistics of features, d x d: no matrix of rows against rows"
+_FEATURES = "statistics of features: no matrix of rows against rows"
 _HARDEST = (
     "the hardest or best distances of a batch: a minimum of a matrix, not a sum of exponentials"
 )
@@ -26,7 +26,7 @@ NOT: dict[str, dict[str, str]] = {
     "lightly": {
         **dict.fromkeys(
             ("BarlowTwinsLoss", "EMPSSLLoss", "FroSSLLoss", "LeJEPALoss", "LeWMLoss", "MMCRLoss",
-             "PatchKernelAlignmentLoss", "TiCoLoss", "VICRegLLoss", "VISRegLoss",
+             "TiCoLoss", "VICRegLLoss", "VISRegLoss",
              "VISRegLossComponents", "WMSELoss"), _FEATURES,
         ),
         **dict.fromkeys(
@@ -37,6 +37,7 @@ NOT: dict[str, dict[str, str]] = {
             "the mean of softmaxes over prototypes is regularised: they are formed anyway",
         ),
         "KoLeoLoss": _HARDEST,
+        "PatchKernelAlignmentLoss": "kernels of the patches of one image: small matrices",
     },
     "pytorch_metric_learning": {
         **dict.fromkeys(
@@ -51,9 +52,10 @@ NOT: dict[str, dict[str, str]] = {
              "SoftTripleLoss", "SphereFaceLoss", "SubCenterArcFaceLoss"), _PROXIES,
         ),
         **dict.fromkeys(("FastAPLoss", "HistogramLoss", "PNPLoss", "SmoothAPLoss"), _RANKS),
-        **dict.fromkeys(("ManifoldLoss", "VICRegLoss"), _FEATURES),
+        "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
+        "VICRegLoss": _FEATURES,
         "CircleLoss": _QUADRATIC,
-        "NCALoss": "squared distances of rows that are not normalised: no product of rows",
+        "NCALoss": "a softmax of squared distances: the operators know products",
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
     },
     "sentence_transformers": {

@@ -76,7 +76,7 @@ def lines(part: str, rows: list[Row]) -> list[list[str]]:
     some = sorted(imported_only(part))
     if some:
         names = ", ".join(f"`{x}`" for x in some)
-        found.append([names, "by import", "another version's signature, or as fast in the library"])
+        found.append([names, "by import", "not in the library's version, or as fast there"])
     for standing, reasons in (("works as it is", AS_IT_IS), ("not", NOT)):
         groups: dict[str, list[str]] = {}
         for name, reason in reasons.get(part, {}).items():
