@@ -12,7 +12,6 @@ _MINED = "sums over mined pairs or triplets, which the library lists; no sum of 
 _PROXIES = "weights per class that are learned: rows against few classes, a classifier"
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
-_SOFT = "soft targets over prototypes whose logits are given: no product to fuse"
 
 AS_IT_IS = {
     "pytorch_metric_learning": dict.fromkeys(("SelfSupervisedLoss", "MultipleLosses"), _WRAPS),
@@ -29,8 +28,10 @@ NOT: dict[str, dict[str, str]] = {
              "TiCoLoss", "VICRegLLoss", "VISRegLoss",
              "VISRegLossComponents", "WMSELoss"), _FEATURES,
         ),
+        "CAPILoss": "its Sinkhorn balances each position of the patches by itself",
         **dict.fromkeys(
-            ("CAPILoss", "DINOLoss", "IBOTPatchLoss", "IBOTPlusPlusPatchLoss"), _SOFT
+            ("IBOTPatchLoss", "IBOTPlusPlusPatchLoss"),
+            "weights per patch, which the fused soft cross-entropy does not take",
         ),
         **dict.fromkeys(
             ("MSNLoss", "PMSNLoss", "PMSNCustomLoss"),
@@ -53,7 +54,7 @@ NOT: dict[str, dict[str, str]] = {
         ),
         **dict.fromkeys(("FastAPLoss", "HistogramLoss", "PNPLoss", "SmoothAPLoss"), _RANKS),
         "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
-        "VICRegLoss": _FEATURES,
+        "VICRegLoss": "the library reduces its parts one by one",
         "CircleLoss": _QUADRATIC,
         "NCALoss": "a softmax of squared distances: the operators know products",
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
@@ -99,7 +100,8 @@ NOT: dict[str, dict[str, str]] = {
     },
     "solo": {
         **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
-        **dict.fromkeys(("DINOLoss", "deepclusterv2_loss_func"), _SOFT),
+        "DINOLoss": "it counts epochs and crops in its own way; `losses.DINOLoss` is over the same kernel",
+        "deepclusterv2_loss_func": "a cross-entropy of given logits: nothing to fuse",
         "manual_simclr_loss_func": "its formula once more, for tests of the library",
     },
 }  # fmt: skip

@@ -37,6 +37,24 @@ def _swav(module, n):
     return lambda scores0, scores1: loss([scores0, scores1], [])
 
 
+def _dino(module, n):
+    loss = module.DINOLoss()
+
+    def function(**views):
+        loss.center.zero_()  # every call begins with the same one
+        return loss(
+            [views[f"teacher{v}"] for v in (0, 1)], [views[f"student{v}"] for v in range(4)]
+        )
+
+    return function
+
+
+def _distilled(n: int) -> Inputs:
+    teacher = {f"teacher{v}": rows(n, 65536) * 10 for v in (0, 1)}
+    student = {f"student{v}": (rows(n, 65536) * 10).requires_grad_() for v in range(4)}
+    return teacher | student
+
+
 def _clip(name: str, *more: float) -> Callable:
     def build(module, n):
         loss, scale = getattr(module, name)(), torch.tensor(1 / TEMPERATURE)
@@ -198,6 +216,7 @@ CASES = (
         "VICRegLoss", 256, "2 x 256 x 8,192", lambda module, n: module.VICRegLoss(),
         views(8192, "z_a", "z_b"),
     ),
+    _lightly("DINOLoss", 64, "2 of 4 crops, 64 x 65,536 prototypes", _dino, _distilled),
     _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",

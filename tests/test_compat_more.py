@@ -21,6 +21,40 @@ def test_direct_clr(n, d, seed, t, part, dtype):
     assert isinstance(banks[0], ours.NTXentLoss) and banks[0].memory_bank.size == (7, min(part, d))
 
 
+@given(t=st.floats(0.05, 2), small=st.floats(0.02, 1), views=st.tuples(st.integers(1, 3),
+       st.integers(2, 3)), trained=st.booleans(), dtype=DTYPES, **SHAPES)  # fmt: skip
+def test_dino(n, d, seed, t, small, views, trained, dtype):
+    """A teacher with a gradient and one without, with fewer views and more; the center's way."""
+    torch.manual_seed(seed)
+    teacher = {f"t{v}": torch.randn(n, d, dtype=dtype) for v in range(views[0])}
+    student = {f"s{v}": torch.randn(n, d, dtype=dtype) for v in range(views[1])}
+    epoch = seed % 4  # of 3 while the temperature moves
+    forms, losses = [], []
+    for module in both("lightly"):
+        loss = module.DINOLoss(d, 2 * small, small, 3, t, 0.7)
+        loss([x.float() for x in teacher.values()], [x.float() for x in student.values()])
+        losses.append(loss)
+
+        def form(loss=loss, **x):
+            kept = loss.center.clone()
+            parts = {**teacher, **x}
+            found = loss([parts[k] for k in teacher], [parts[k] for k in student], epoch=epoch)
+            loss.center.data = kept
+            return found
+
+        forms.append(form)
+    torch.testing.assert_close(losses[0].state_dict(), losses[1].state_dict())
+    budgets(*forms, teacher | student if trained else student, logit=4 / small)
+
+
+def test_dino_errors():
+    for module in both("lightly"):
+        with pytest.raises(ValueError, match="requires at least two views in total"):
+            module.DINOLoss(3)([torch.randn(2, 3)], [torch.randn(2, 3)])
+        with pytest.raises(ValueError, match="Unknown mode 'max'"):
+            module.DINOLoss(3, center_mode="max")
+
+
 @given(t=st.floats(0.05, 2), alpha=st.floats(0, 0.5), start=st.floats(0, 0.5), dtype=DTYPES,
        **SHAPES)  # fmt: skip
 def test_macl(n, d, seed, t, alpha, start, dtype):

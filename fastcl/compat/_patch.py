@@ -33,6 +33,7 @@ LIBRARIES = {
             "loss.dcl_loss.negative_mises_fisher_weights": "negative_mises_fisher_weights",
             "loss.detcon_loss.DetConBLoss": "DetConBLoss",
             "loss.detcon_loss.DetConSLoss": "DetConSLoss",
+            "loss.dino_loss.DINOLoss": "DINOLoss",
             "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
             "loss.macl_loss.MACLLoss": "MACLLoss",
             "loss.vicreg_loss.VICRegLoss": "VICRegLoss",

@@ -12,6 +12,7 @@ from ._lightly_crops import (
     SwaVTransform,
 )
 from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
+from ._lightly_dino import DINOLoss
 from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
 from ._lightly_more import DetConBLoss, DetConSLoss, DirectCLRLoss, MACLLoss
 from ._lightly_swav import SwaVLoss, sinkhorn
@@ -41,6 +42,7 @@ __all__ = [
     "BYOLView2Transform",
     "DCLLoss",
     "DCLWLoss",
+    "DINOLoss",
     "DINOTransform",
     "DINOViewTransform",
     "DenseCLTransform",
