@@ -100,7 +100,7 @@ NOT: dict[str, dict[str, str]] = {
     },
     "solo": {
         **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
-        "DINOLoss": "it counts epochs and crops in its own way; `losses.DINOLoss` is over the same kernel",
+        "DINOLoss": "counts epochs and crops in its own way; `losses.DINOLoss` is fused",
         "deepclusterv2_loss_func": "a cross-entropy of given logits: nothing to fuse",
         "manual_simclr_loss_func": "its formula once more, for tests of the library",
     },

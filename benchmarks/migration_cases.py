@@ -42,9 +42,8 @@ def _dino(module, n):
 
     def function(**views):
         loss.center.zero_()  # every call begins with the same one
-        return loss(
-            [views[f"teacher{v}"] for v in (0, 1)], [views[f"student{v}"] for v in range(4)]
-        )
+        sides = ([x for k, x in views.items() if k.startswith(s)] for s in ("teacher", "student"))
+        return loss(*sides)
 
     return function
 
