@@ -13,7 +13,7 @@ from ._common import in_dtype_of
 class DINOLoss(nn.Module):
     """Student views predict the centred softmax of the teacher's other views.
 
-    Equal to lightly's class of this name. A teacher that is trained, or has more views than the
+    Equal to lightly's class of this name. A teacher that is trained, has one view, or more than the
     student, is compared in plain PyTorch.
 
     Args:
@@ -73,7 +73,8 @@ class DINOLoss(nn.Module):
             )
         temperature = self._temperature(teacher_temp, epoch)
         trained = torch.is_grad_enabled() and any(x.requires_grad for x in teacher)
-        if trained or len(teacher) > len(student):
+        # Of a single teacher view the first of the student has no part, and a gradient of zero.
+        if trained or not 2 <= len(teacher) <= len(student):
             loss = self._plain(teacher, student, temperature) / terms
         else:
             loss = dino(
