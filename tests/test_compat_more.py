@@ -37,7 +37,8 @@ def test_dino(n, d, seed, t, small, views, trained, dtype):
 
         def form(loss=loss, **x):
             kept = loss.center.clone()
-            parts = {**teacher, **x}
+            dtype = next(iter(x.values())).dtype
+            parts = {k: v.to(dtype) for k, v in {**teacher, **x}.items()}
             found = loss([parts[k] for k in teacher], [parts[k] for k in student], epoch=epoch)
             loss.center.data = kept
             return found
@@ -55,13 +56,26 @@ def test_dino_errors():
             module.DINOLoss(3, center_mode="max")
 
 
-@given(t=st.floats(0.05, 2), alpha=st.floats(0, 0.5), start=st.floats(0, 0.5), dtype=DTYPES,
+@given(t=st.floats(0.5, 2), alpha=st.floats(0, 0.5), start=st.floats(0, 0.5), dtype=DTYPES,
        **SHAPES)  # fmt: skip
 def test_macl(n, d, seed, t, alpha, start, dtype):
     ours, theirs = both("lightly")
     torch.manual_seed(seed)
     losses = (m.MACLLoss(t, alpha, start) for m in (ours, theirs))
     budgets(*losses, rows(n, d, dtype, "z0", "z1"), logit=4 / t)
+
+
+def test_macl_of_decided_rows():
+    """The weight divides by what is left of the positive's share: it keeps its digits."""
+    ours, theirs = both("lightly")
+    a = torch.eye(6, dtype=torch.float64)[:4]
+    b = a + 0.1 * torch.randn(4, 6, dtype=torch.float64)
+    results = []
+    for module, dtype in ((ours, torch.float32), (theirs, torch.float64)):
+        inputs = [x.to(dtype).requires_grad_() for x in (a, b)]
+        loss = module.MACLLoss(0.05)(*inputs)
+        results.append([x.double() for x in (loss.detach(), *torch.autograd.grad(loss, inputs))])
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"alpha": 1.5}, {"A_0": -0.1}])

@@ -7,6 +7,7 @@ from .. import distributed
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
+from ..functional.rows import softplus
 from ._common import in_dtype_of, log_sum, need_distributed
 from ._lightly_losses import NTXentLoss
 
@@ -80,8 +81,9 @@ class MACLLoss(nn.Module):
         agreement = row_products(a.detach(), b.detach()).mean()
         scale = 1 / (self.temperature * (1 + self.alpha * (agreement - self.A_0)))
         ids = torch.arange(len(a), device=a.device).repeat(2)
-        loss = row_losses(problem((a, b), scale=scale, ids=ids, normalize=False)).loss
-        weight = 1 / (1 - (-loss.detach()).exp() + self.eps)
+        p = problem((a, b), scale=scale, ids=ids, positives_in=False, normalize=False)
+        loss = softplus(row_losses(p).loss)  # small ones to the last digit: they are divided by
+        weight = 1 / (self.eps - torch.expm1(-loss.detach()))
         return in_dtype_of(z0, (weight * loss).mean())
 
 
