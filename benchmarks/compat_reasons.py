@@ -43,7 +43,8 @@ NOT: dict[str, dict[str, str]] = {
     "pytorch_metric_learning": {
         **dict.fromkeys(
             ("AngularLoss", "BaseMetricLossFunction", "ContrastiveLoss", "DynamicSoftMarginLoss",
-             "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss", "MarginLoss",
+             "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss", "LiftedStructureLoss",
+             "MarginLoss",
              "RankedListLoss", "SignalToNoiseRatioContrastiveLoss", "ThresholdConsistentMarginLoss",
              "TripletMarginLoss", "GenericPairLoss", "BaseLossWrapper"), _MINED,
         ),
@@ -83,6 +84,10 @@ NOT: dict[str, dict[str, str]] = {
         "GlobalOrthogonalRegularizationLoss": "means and squares of similarities: no exponential",
     },
     "sentence_transformers, cross-encoders": {
+        **dict.fromkeys(
+            ("NDCGLoss1Scheme", "NDCGLoss2PPScheme", "NDCGLoss2Scheme"),
+            "weights of `LambdaLoss`, no loss",
+        ),
         **dict.fromkeys(
             ("ADRMSELoss", "BinaryCrossEntropyLoss", "CachedMultipleNegativesRankingLoss",
              "CrossEntropyLoss", "LambdaLoss", "ListMLELoss", "ListNetLoss", "MSELoss",
