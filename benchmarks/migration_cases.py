@@ -205,7 +205,7 @@ CASES = (
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
     _lightly("DirectCLRLoss", 2048, "2 x 2,048 x 64 of 128", _direct, _VIEWS),
-    _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), _VIEWS),
+    _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), views(128, "z0", "z1")),
     _lightly("DetConSLoss", 128, "2 x 128 images x 8 regions x 128", _regions, _of_regions),
     _lightly(
         "DetConBLoss", 128, "2 x 128 images x 8 regions x 128", _two_branches,
