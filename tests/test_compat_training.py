@@ -175,8 +175,8 @@ def test_info_nce():
 )
 def test_sentence_transformers_trainer(name, cached, matryoshka):
     """Its SentenceTransformerTrainer over ten steps of the example; cached in unequal parts."""
-    for name in ("datasets", "accelerate"):
-        peer(name)
+    for needed in ("datasets", "accelerate"):
+        peer(needed)
     module = peer("sentence_transformers.sentence_transformer.losses")
     path = Path(__file__).parents[1] / "examples" / "sentence_transformers_trainer.py"
     with stand_in_for_torchvision():
