@@ -4,6 +4,7 @@ Another similarity, `sim_matrix` or cross-entropy takes the library's way.
 """
 
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from sentence_transformers.base.losses.merged_forward import embed_columns
@@ -81,7 +82,7 @@ class CachedGISTEmbedLoss(losses.CachedGISTEmbedLoss):
         return loss
 
 
-def _streams(loss: nn.Module) -> bool:
+def _streams(loss: Any) -> bool:
     """Cosines and the plain cross-entropy, which nobody watches."""
     cosine, entropy = loss.similarity_fct, loss.cross_entropy_loss
     plain = type(cosine) is nn.CosineSimilarity and type(entropy) is nn.CrossEntropyLoss
@@ -94,7 +95,7 @@ def _streams(loss: nn.Module) -> bool:
 
 
 def guided_loss(
-    loss: nn.Module,  # of the library, whose options count
+    loss: Any,  # of the library, whose options count
     embeddings: list[Tensor],  # anchors, positives and kinds of negatives, [n, d] each
     guides: list[Tensor],  # the guide's, [n, g] each
 ) -> Tensor:
@@ -131,7 +132,7 @@ def guided_loss(
     return in_dtype_of(x, softplus(of_logits(torch.stack(sums), 0) - positive).mean())
 
 
-def _limit(loss: nn.Module, own: Tensor) -> Tensor:
+def _limit(loss: Any, own: Tensor) -> Tensor:
     """The guide's cosine above which a negative of the row is left out, [n]."""
     margin = loss.margin * own.abs() if loss.margin_strategy == "relative" else loss.margin
     return held_to(own - margin, 0.0)
