@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Library examples: what they import.
 NEEDS = {
+    "accelerate_loop": ("accelerate", "sklearn"),
     "lightning_module": ("pytorch_lightning", "sklearn"),
     "open_clip_loop": ("open_clip", "open_clip_train"),
     "sentence_transformers_trainer": ("accelerate", "datasets", "sentence_transformers"),
+    "transformers_trainer": ("accelerate", "sklearn", "transformers"),
 }
 # Some libraries import torchvision, which not every torch has beside it, without a use for it here.
 WITHOUT_TORCHVISION = """

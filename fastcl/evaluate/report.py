@@ -72,9 +72,14 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     """Scores of pixels, untrained and trained backbone; none for data without labels."""
     if not images.labelled:
         return []
+    untrained, _ = initial_backbone(config, images.channels)
+    return score_backbones(untrained, trained, images)
+
+
+def score_backbones(untrained: nn.Module, trained: nn.Module, images: Images) -> list[Score]:
+    """The same of any network from normalised images to features; the data have labels."""
     statistics, images = images.statistics(), images.with_labels()
     scores = [score("raw pixels", pixels(images.train), pixels(images.test), images)]
-    untrained, _ = initial_backbone(config, images.channels)
     for name, backbone in (("untrained backbone", untrained), ("trained backbone", trained)):
         backbone = backbone.to(images.train.device)
         train, test = (extract(backbone, x, statistics) for x in (images.train, images.test))
