@@ -54,6 +54,7 @@ OPTIONS = {
     "byol": {"momentum": 0.97, **SMALL},
     "simsiam": {"hidden": 512, "dim": 512, "prediction": 128, "layers": 2},
     "barlowtwins": {"hidden": 512, "dim": 512},
+    "vicreg": {"hidden": 512, "dim": 512},
     "inpainting": {"size": 32, "channels": 3},
 }
 SCHEDULED = ("mocov3", "dino", "byol")  # their momentum follows the number of steps
@@ -71,7 +72,7 @@ FAMILIES = {
     ),
     "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
     "clustering": ("swav", "dino"),
-    "without negatives": ("byol", "simsiam", "barlowtwins"),
+    "without negatives": ("byol", "simsiam", "barlowtwins", "vicreg"),
     "pretext": (
         "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
     ),

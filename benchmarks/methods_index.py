@@ -101,6 +101,9 @@ LINES = (
     _trained("Barlow Twins", NO_NEGATIVES, "Zbontar et al. 2021", "BarlowTwins", "barlowtwins",
              "head of three layers, correlation over all ranks. One learning rate for all "
              "parameters; the paper has a smaller one for biases and norms"),
+    _trained("VICReg", NO_NEGATIVES, "Bardes et al. 2022", "VICReg", "vicreg",
+             "head of three layers, variance and covariance over all ranks, weights and means of "
+             "the authors' code. One learning rate for all parameters, as Barlow Twins"),
     Line("SimCSE", TEXT, "Gao et al. 2021", "SimCSE", (),
          "one-sided loss, head in training alone, hard negatives with an offset of the logit",
          ("simcse",)),

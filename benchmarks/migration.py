@@ -20,9 +20,10 @@ import torch
 
 import fastcl
 
-from . import report, summary
+from . import compat_table, report, summary
 from .memory import extra_memory
-from .migration_cases import CASES, Replaced, step
+from .migration_case import Replaced, step
+from .migration_cases import CASES
 from .timing import interleaved, quantiles
 
 SIDES = ("original", "fastcl")
@@ -171,11 +172,13 @@ def table(rows: list[dict]) -> str:
         else:
             cells += ["does not run", _time(ours), "-"]
         lines.append("| " + " | ".join([*cells, _memory(original), _memory(ours)]) + " |")
-    first = rows[0]
+    runs = dict.fromkeys(
+        f"{r['machine']}, {r['threads']} threads, torch {r['torch']}, commit {r['commit']}, "
+        f"{r['date']}" for r in rows
+    )  # fmt: skip
     lines += [
         "",
-        f"{first['machine']}, {first['threads']} threads, torch {first['torch']}, commit "
-        f"{first['commit']}, {first['date']}: `python -m benchmarks.migration`, rows in "
+        f"{'; '.join(runs)}: `python -m benchmarks.migration`, rows in "
         "[migration.csv](../benchmarks/results/migration.csv). float32, forward and backward (what "
         "has no gradient: one call), medians of interleaved rounds; memory is the peak above the "
         f"inputs, gradients included. The two agree within {LIMIT:g} at these sizes.",
@@ -190,18 +193,39 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def renewed(new: list[dict], old: list[dict]) -> list[dict]:
+    """The rows of all cases in their order, new ones in the place of the old."""
+
+    def key(row: dict) -> tuple:
+        return row["library"], row["name"], str(row["rows"])
+
+    found: dict[tuple, list[dict]] = {}
+    for row in new:
+        found.setdefault(key(row), []).append(row)
+    kept: dict[tuple, list[dict]] = {}
+    for row in old:
+        kept.setdefault(key(row), []).append(row)
+    order = [(case.library, case.name, str(case.rows)) for case in CASES]
+    return [row for x in order for row in found.get(x, kept.get(x, []))]
+
+
 def show(path: Path) -> None:
     text = table(report.read(path))
     print(text)
     if path.parent == report.RESULTS:
         page = report.ROOT / "docs" / "migration.md"
-        page.write_text(report.insert(page.read_text(), "migration", text))
+        whole = report.insert(page.read_text(), "migration", text)
+        page.write_text(report.insert(whole, "losses", compat_table.text(report.read(path))))
         report.write_pages("replaced", summary.replaced(report.read(path)))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.migration", description=__doc__)
-    parser.add_argument("--cases", default="", help="only those whose name contains this")
+    parser.add_argument(
+        "--cases",
+        default="",
+        help="only those whose library and name contain this: the rows of the others stay",
+    )
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per side and case")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the rows")
     parser.add_argument("--show", action="store_true", help="the table again, from the rows")
@@ -213,6 +237,7 @@ def main() -> None:
     if options.peaks:
         return peaks(options.cases)
     where, rows = report.circumstances("cpu"), []
+    old = report.read(path) if options.cases and path.exists() else []
     memory = peaks_elsewhere(options.cases)
     for index, case in enumerate(CASES):
         if options.cases not in f"{case.library} {case.name}":
@@ -224,7 +249,7 @@ def main() -> None:
             row["extra_mb"] = memory.get((index, row["variant"]), "")
             print(row["library"], row["name"], row["variant"], row.get("median_ms"), flush=True)
             rows.append({**where, **row})
-        report.save(rows, path, COLUMNS)
+        report.save(renewed(rows, old), path, COLUMNS)
     if not rows:
         raise SystemExit("no case was measured")
     show(path)

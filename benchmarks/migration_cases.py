@@ -6,71 +6,17 @@ that a test can run each case tiny.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from .absent import imported
 from .cases import BIAS, CLASSES, MOMENTUM, TEMPERATURE, Update
+from .migration_case import Inputs, Replaced, rows, views, with_more
+from .migration_sentences import SENTENCES
 
 KEYS = 256  # queued rows per row of a batch: 65,536 for 256
 PROTOTYPES = 3000  # of SwAV on ImageNet
-Inputs = dict[str, Tensor]
-
-
-@dataclass(frozen=True)
-class Replaced:
-    """One class or function of a library, at one size."""
-
-    library: str  # in fastcl.compat
-    home: str  # module of the original; "" where only its formula is here
-    package: str  # on PyPI; "" where it is not packaged
-    name: str
-    rows: int
-    size: str  # as the table shows it
-    build: Callable[[ModuleType, int], Callable[..., Tensor]]
-    inputs: Callable[[int], Inputs]
-    cannot: str = ""  # the original does not run at this size: what it would hold
-
-    def module(self, side: str) -> ModuleType:
-        """Where this side has the name."""
-        if side == "original" and not self.home:
-            return FORMULA
-        name = f"fastcl.compat.{self.library}" if side == "fastcl" else self.home
-        return imported(name)
-
-
-def step(function: Callable[..., Tensor], inputs: Inputs) -> list[Tensor]:
-    """Forward and backward: the loss, or what an update wrote, then the gradients."""
-    trained = [x for x in inputs.values() if x.requires_grad]
-    for x in trained:
-        x.grad = None
-    result = function(**inputs)
-    if trained:
-        result.backward()
-    return [result.detach(), *(x.grad for x in trained if x.grad is not None)]
-
-
-def _rows(n: int, d: int) -> Tensor:
-    return F.normalize(torch.randn(n, d), dim=1)
-
-
-def _views(d: int, *names: str) -> Callable[[int], Inputs]:
-    """Unit rows whose pairs agree as in training."""
-
-    def inputs(n: int) -> Inputs:
-        x = _rows(n, d)
-        views = {k: F.normalize(x + 0.7 * _rows(n, d), dim=1) for k in names}
-        return {k: v.requires_grad_() for k, v in views.items()}
-
-    return inputs
-
-
-def _with(make: Callable[[int], Inputs], **more: Callable[[int], Tensor]) -> Callable:
-    return lambda n: {**make(n), **{k: f(n) for k, f in more.items()}}
 
 
 def _labels(n: int) -> Tensor:
@@ -78,7 +24,7 @@ def _labels(n: int) -> Tensor:
 
 
 def _scores(n: int) -> Inputs:
-    return {k: (10 * _rows(n, PROTOTYPES)).requires_grad_() for k in ("scores0", "scores1")}
+    return {k: (10 * rows(n, PROTOTYPES)).requires_grad_() for k in ("scores0", "scores1")}
 
 
 def _loss(name: str) -> Callable:
@@ -89,6 +35,23 @@ def _loss(name: str) -> Callable:
 def _swav(module, n):
     loss = module.SwaVLoss()
     return lambda scores0, scores1: loss([scores0, scores1], [])
+
+
+def _dino(module, n):
+    loss = module.DINOLoss()
+
+    def function(**views):
+        loss.center.zero_()  # every call begins with the same one
+        sides = ([x for k, x in views.items() if k.startswith(s)] for s in ("teacher", "student"))
+        return loss(*sides)
+
+    return function
+
+
+def _distilled(n: int) -> Inputs:
+    teacher = {f"teacher{v}": rows(n, 65536) * 10 for v in (0, 1)}
+    student = {f"student{v}": (rows(n, 65536) * 10).requires_grad_() for v in range(4)}
+    return teacher | student
 
 
 def _clip(name: str, *more: float) -> Callable:
@@ -128,35 +91,34 @@ def _momentum(module, n):
     return function
 
 
+def _regions(module, n):
+    """8 regions of every image, of 20 masks."""
+    loss = module.DetConSLoss(TEMPERATURE, gather_distributed=False)
+    masks = [torch.arange(8 * n).view(n, 8) * (i + 3) % 20 for i in (0, 1)]
+    return lambda out0, out1: loss(*(x.view(n, 8, -1) for x in (out0, out1)), *masks)
+
+
+def _two_branches(module, n):
+    loss = module.DetConBLoss(TEMPERATURE, gather_distributed=False)
+    masks = [torch.arange(8 * n).view(n, 8) * (i + 3) % 20 for i in (0, 1)]
+    return lambda out0, out1, *, x, y: loss(*(z.view(n, 8, -1) for z in (out0, out1, x, y)), *masks)
+
+
+def _direct(module, n):
+    return module.DirectCLRLoss(64, TEMPERATURE)
+
+
+def _metric_pairs(name: str) -> Callable:
+    return lambda module, n: getattr(module, name)()
+
+
 def _cross_batch(module, n):
     loss = module.SupConLoss(temperature=TEMPERATURE)
     memory = module.CrossBatchMemory(loss, 128, memory_size=32 * n)
-    memory.embedding_memory.copy_(_rows(32 * n, 128))
+    memory.embedding_memory.copy_(rows(32 * n, 128))
     memory.label_memory.copy_(_labels(32 * n))
     memory.has_been_filled = True
     return lambda embeddings, labels: memory(embeddings, labels)
-
-
-def _ranking(module, n):
-    loss = module.MultipleNegativesRankingLoss(torch.nn.Identity(), scale=1 / TEMPERATURE)
-    return lambda anchor, positive: loss.compute_loss_from_embeddings([anchor, positive], None)
-
-
-def _cached_ranking(module, n):
-    """The part between the two embedding passes, mini-batches of its default size."""
-    model = torch.nn.Sequential(torch.nn.Identity())
-    loss = module.CachedMultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE)
-
-    def function(anchor, positive):
-        sides = [x.detach().split(loss.mini_batch_size) for x in (anchor, positive)]
-        leaves = [[x.requires_grad_() for x in side] for side in sides]
-        value = loss.calculate_loss(leaves, with_backward=True)
-        grads = [torch.cat([x.grad for x in side]) for side in leaves]
-        # Its hook hands the gradients to the second embedding pass; here the rows are the leaves.
-        handed = (anchor * grads[0]).sum() + (positive * grads[1]).sum()
-        return value + (handed - handed.detach())
-
-    return function
 
 
 def sup_contrast(features: Tensor, labels: Tensor) -> Tensor:
@@ -178,7 +140,7 @@ def _sup_contrast(module, n):
 
 
 def _features(n: int) -> Inputs:
-    pair = _views(128, "z0", "z1")(n).values()
+    pair = views(128, "z0", "z1")(n).values()
     return {"features": torch.stack([x.detach() for x in pair], 1).requires_grad_()}
 
 
@@ -197,7 +159,7 @@ def _open_clip(name: str, build: Callable, inputs: Callable, size: str = "") -> 
 
 def _metric(name: str, rows: int, size: str, build: Callable, **more: str) -> Replaced:
     home, package = "pytorch_metric_learning.losses", "pytorch-metric-learning"
-    inputs = _with(_views(128, "embeddings"), labels=_labels)
+    inputs = with_more(views(128, "embeddings"), labels=_labels)
     library = "pytorch_metric_learning"
     return Replaced(library, home, package, name, rows, size, build, inputs, **more)
 
@@ -205,14 +167,6 @@ def _metric(name: str, rows: int, size: str, build: Callable, **more: str) -> Re
 def _info_nce(name: str, rows: int, size: str, inputs: Callable) -> Replaced:
     package, build = "info-nce-pytorch", _loss("InfoNCE")
     return Replaced("info_nce", "info_nce", package, name, rows, size, build, inputs)
-
-
-def _sentences(name: str, build: Callable) -> Replaced:
-    return Replaced(
-        "sentence_transformers", "sentence_transformers.sentence_transformer.losses",
-        "sentence-transformers", name, 2048, "2,048 x 512", build,
-        _views(512, "anchor", "positive"),
-    )  # fmt: skip
 
 
 def _solo(name: str, rows: int, size: str, build: Callable, inputs: Callable) -> Replaced:
@@ -226,13 +180,19 @@ def _two_views(module, n):
     return lambda z1, z2: module.simclr_loss_func(z1, z2, TEMPERATURE)
 
 
-_TWO, _VIEWS = "2 x 2,048 x 128", _views(128, "out0", "out1")
-_QUEUE = {"queue": lambda n: _rows(KEYS * n, 128).T.contiguous()}
+_TWO, _VIEWS = "2 x 2,048 x 128", views(128, "out0", "out1")
+
+
+def _of_regions(n: int) -> Inputs:
+    return _VIEWS(8 * n)
+
+
+_QUEUE = {"queue": lambda n: rows(KEYS * n, 128).T.contiguous()}
 _CAPTIONS = {
     "logits": lambda n: torch.randn(n, 4, 64),
     "labels": lambda n: torch.randint(1, 64, (n, 4)),
 }
-_TEACHER = {k: lambda n: _rows(n, 512) for k in "xy"}
+_TEACHER = {k: lambda n: rows(n, 512) for k in "xy"}
 _ASSIGNED = {k: lambda n: torch.randn(n, PROTOTYPES).softmax(1) for k in ("assigned0", "assigned1")}
 
 CASES = (
@@ -240,58 +200,81 @@ CASES = (
     _lightly(
         "NTXentLoss, memory bank", 256, "256 x 65,536 x 128",
         lambda module, n: module.NTXentLoss(TEMPERATURE, memory_bank_size=(KEYS * n, 128)),
-        _with(_views(128, "out0"), out1=lambda n: _rows(n, 128)),
+        with_more(views(128, "out0"), out1=lambda n: rows(n, 128)),
     ),
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
+    _lightly("DirectCLRLoss", 2048, "2 x 2,048 x 64 of 128", _direct, _VIEWS),
+    _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), views(128, "z0", "z1")),
+    _lightly("DetConSLoss", 128, "2 x 128 images x 8 regions x 128", _regions, _of_regions),
+    _lightly(
+        "DetConBLoss", 128, "2 x 128 images x 8 regions x 128", _two_branches,
+        with_more(_of_regions, **{k: lambda n: rows(8 * n, 128) for k in "xy"}),
+    ),
+    _lightly(
+        "VICRegLoss", 256, "2 x 256 x 8,192", lambda module, n: module.VICRegLoss(),
+        views(8192, "z_a", "z_b"),
+    ),
+    _lightly("DINOLoss", 64, "2 of 4 crops, 64 x 65,536 prototypes", _dino, _distilled),
     _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",
         lambda module, n: module.sinkhorn,
-        lambda n: {"out": _rows(n, PROTOTYPES)},
+        lambda n: {"out": rows(n, PROTOTYPES)},
     ),
     _lightly("update_momentum", 2048, "ResNet-50", _momentum, _networks),
-    _open_clip("ClipLoss", _clip("ClipLoss"), _views(512, "image", "text")),
-    _open_clip("SigLipLoss", _clip("SigLipLoss", BIAS), _views(512, "image", "text")),
+    _open_clip("ClipLoss", _clip("ClipLoss"), views(512, "image", "text")),
+    _open_clip("SigLipLoss", _clip("SigLipLoss", BIAS), views(512, "image", "text")),
     _open_clip(
-        "CoCaLoss", _coca, _with(_views(512, "image", "text"), **_CAPTIONS),
+        "CoCaLoss", _coca, with_more(views(512, "image", "text"), **_CAPTIONS),
         "2,048 x 512, captions of 4 words of 64",
     ),
-    _open_clip("DistillClipLoss", _distill, _with(_views(512, "image", "text"), **_TEACHER)),
+    _open_clip("DistillClipLoss", _distill, with_more(views(512, "image", "text"), **_TEACHER)),
     _metric("NTXentLoss", 256, "256 x 128", _loss("NTXentLoss")),
     _metric(
         "NTXentLoss", 8192, "8,192 x 128", _loss("NTXentLoss"),
         cannot="a matrix of its positive pairs by its negative pairs",
     ),
     _metric("SupConLoss", 2048, "2,048 x 128", _loss("SupConLoss")),
+    _metric("MultiSimilarityLoss", 2048, "2,048 x 128", _metric_pairs("MultiSimilarityLoss")),
+    _metric("TupletMarginLoss", 256, "256 x 128", _metric_pairs("TupletMarginLoss")),
     _metric("CrossBatchMemory", 128, "128 against 4,096 x 128, SupConLoss", _cross_batch),
-    _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", _views(512, "query", "positive_key")),
+    _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", views(512, "query", "positive_key")),
     _info_nce(
         "InfoNCE, info_nce", 256, "256 x 65,536 x 128",
-        _with(_views(128, "query", "positive_key"), negative_keys=lambda n: _rows(KEYS * n, 128)),
+        with_more(views(128, "query", "positive_key"), negative_keys=lambda n: rows(KEYS * n, 128)),
     ),
     Replaced(
         "supcontrast", "", "", "SupConLoss", 1024,
-        "2 x 1,024 x 128", _sup_contrast, _with(_features, labels=_labels),
+        "2 x 1,024 x 128", _sup_contrast, with_more(_features, labels=_labels), formula=FORMULA,
     ),
-    _sentences("MultipleNegativesRankingLoss", _ranking),
-    _sentences("CachedMultipleNegativesRankingLoss", _cached_ranking),
-    _solo("simclr_loss_func", 2048, "2 x 2,048 x 128", _two_views, _views(128, "z1", "z2")),
+    *SENTENCES,
+    _solo("simclr_loss_func", 2048, "2 x 2,048 x 128", _two_views, views(128, "z1", "z2")),
     _solo(
         "moco_loss_func", 256, "256 x 65,536 x 128",
         lambda module, n: lambda query, key, queue: module.moco_loss_func(query, key, queue),
-        _with(_views(128, "query"), key=lambda n: _rows(n, 128), **_QUEUE),
+        with_more(views(128, "query"), key=lambda n: rows(n, 128), **_QUEUE),
     ),
     _solo(
         "nnclr_loss_func", 2048, "2,048 x 512",
         lambda module, n: lambda nn, p: module.nnclr_loss_func(nn, p, TEMPERATURE),
-        _with(_views(512, "p"), nn=lambda n: _rows(n, 512)),
+        with_more(views(512, "p"), nn=lambda n: rows(n, 512)),
+    ),
+    _solo(
+        "ressl_loss_func", 256, "256 x 65,536 x 128",
+        lambda module, n: lambda query, key, queue: module.ressl_loss_func(query, key, queue),
+        with_more(views(128, "query"), key=lambda n: rows(n, 128),
+                  queue=lambda n: rows(KEYS * n, 128)),
+    ),
+    _solo(
+        "vicreg_loss_func", 256, "2 x 256 x 8,192",
+        lambda module, n: lambda z1, z2: module.vicreg_loss_func(z1, z2), views(8192, "z1", "z2"),
     ),
     _solo(
         "swav_loss_func", 512, "2 crops, 512 x 3,000 prototypes",
         lambda module, n: lambda scores0, scores1, assigned0, assigned1: module.swav_loss_func(
             [scores0, scores1], [assigned0, assigned1]
         ),
-        _with(_scores, **_ASSIGNED),
+        with_more(_scores, **_ASSIGNED),
     ),
 )  # fmt: skip

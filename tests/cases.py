@@ -204,6 +204,8 @@ CASES = (
     Case("moco_v3", F.moco_v3, plain.moco_v3, _queries, ("k1", "k2")),
     Case("byol", F.byol, plain.byol, _four, ("z1", "z2"), temperature=False, fused=False),
     Case("simsiam", F.simsiam, plain.simsiam, _four, ("z1", "z2"), temperature=False, fused=False),
+    Case("vicreg", F.vicreg, plain.vicreg, two("z0", "z1"), smallest=2, temperature=False,
+         any_length=False, fused=False),
     Case("barlow_twins", F.barlow_twins, plain.barlow_twins, two("z0", "z1"), smallest=2,
          temperature=False, any_length=False, fused=False),
     Case("swav", _listed(F.swav), _listed(plain.swav), _scores, derivative=False,

@@ -139,6 +139,15 @@ def barlow_twins(z0, z1, *, off_diagonal=0.0051):
     return ((c - eye).square() * (eye + off_diagonal * (1 - eye))).sum()
 
 
+def vicreg(z0, z1, *, invariance=25.0, variance=25.0, covariance=1.0):
+    loss, off = invariance * F.mse_loss(z0, z1), 1 - torch.eye(z0.shape[1], dtype=z0.dtype)
+    for z in (z0, z1):
+        loss = loss + variance / 2 * (1 - (z.var(0) + 1e-4).sqrt()).relu().mean()
+        c = (z - z.mean(0)).T @ (z - z.mean(0)) / (len(z) - 1)
+        loss = loss + covariance * (c * off).square().sum() / len(c)
+    return loss
+
+
 def sinkhorn(scores, *, epsilon, iterations):
     s = scores / epsilon
     for _ in range(iterations):

@@ -191,6 +191,13 @@ class BarlowTwins(Plain):
         return plain.barlow_twins(z1, z2, off_diagonal=self.weight)
 
 
+class VICReg(Plain):
+    """Bardes et al. 2022, algorithm 1."""
+
+    def loss(self, view1, view2):
+        return plain.vicreg(self.encode(view1), self.encode(view2), **self.weights)
+
+
 class NNCLR(Plain):
     """Dwibedi et al. 2021, algorithm 1, with the queue as a list of rows, oldest first."""
 

@@ -165,6 +165,34 @@ def _check_sentences(rank: int) -> None:
                 torch.testing.assert_close(*results)
 
 
+def _check_guided(rank: int) -> None:
+    """GISTEmbed, whose candidates and their guide's rows are gathered; the symmetric loss."""
+    import test_compat_guided as guided
+
+    tensors, judges = _rows(*"abc"), [x[rank] for x in _rows(*"xyz").values()]
+    wide = {"temperature": 1.0, "gather_across_devices": True}
+    relative = {"contrast_anchors": False, "margin_strategy": "relative", "margin": 0.3}
+    for options in ({}, relative):
+        for name in guided.NAMES:
+            for columns in (2, 3):
+                some = dict(list(tensors.items())[:columns])
+                functions = guided.as_functions(name, judges[:columns], **wide, **options)
+                torch.testing.assert_close(*(_gradients(f, rank, some) for _, f in functions))
+    alone = next(guided.as_functions("GISTEmbedLoss", judges[:2], temperature=1.0))[1]
+    gathered = next(guided.as_functions("GISTEmbedLoss", judges[:2], **wide))[1]
+    a, b = (x[rank] for x in list(tensors.values())[:2])
+    assert abs(alone(a, b) - gathered(a, b)) > 1e-3  # negative control
+    names = "MultipleNegativesSymmetricRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss"
+    for name in names:
+        results = []
+        for module in guided.both("sentence_transformers"):
+            with pytest.warns(DeprecationWarning):
+                loss = getattr(module, name)(guided.Rows(), gather_across_devices=True)
+            some = dict(list(tensors.items())[:2])
+            results.append(_gradients(_of_embeddings(loss), rank, some))
+        torch.testing.assert_close(*results)
+
+
 def _of_embeddings(loss):
     if hasattr(loss, "calculate_loss"):
         return lambda *columns: loss.calculate_loss([x.split(3) for x in columns])
@@ -211,6 +239,47 @@ def _check_libraries(rank: int) -> None:
         torch.testing.assert_close(*results)
 
 
+def _check_exchange(rank: int) -> None:
+    """What open_clip's subclasses import: the parts of its losses, with their gradients."""
+    theirs, other = peer("open_clip.loss"), 1 - rank
+    tensors = _rows("a", "b")
+    weights = _rows("x", "y")
+    weigh = [x[rank] for x in weights.values()]
+
+    def weighed(function, *more):
+        def value(*rows):
+            found = function(*more, *rows)
+            found = found if isinstance(found, tuple) else (found,)
+            sides = [w.repeat(len(x) // N, 1) for w, x in zip(weigh, found, strict=False)]
+            return sum((x * w).sum() for x, w in zip(found, sides, strict=True))
+
+        return value
+
+    for name, ways, count in (
+        ("neighbour_exchange_with_grad", (other, other), 1),
+        ("neighbour_exchange_bidir_with_grad", (other, other), 2),
+    ):
+        some = dict(list(tensors.items())[:count])
+        results = [
+            _gradients(weighed(getattr(m, name), *ways), rank, some) for m in (open_clip, theirs)
+        ]
+        torch.testing.assert_close(*results)
+        plain = name.removesuffix("_with_grad")
+        rows = [x[rank] for x in some.values()]
+        torch.testing.assert_close(*(getattr(m, plain)(*ways, *rows) for m in (open_clip, theirs)))
+    for flags in ((False, False), (False, True), (True, True)):
+        results = []
+        for module in (open_clip, theirs):
+
+            def gathered(a, b, gather=module.gather_features, flags=flags):
+                return gather(a, b, *flags, rank=rank, world_size=WORLD)
+
+            results.append(_gradients(weighed(gathered), rank, tensors))
+        torch.testing.assert_close(*results)
+    with pytest.raises(ValueError, match="use_horovod must be False"):
+        open_clip.gather_features(*(x[rank] for x in tensors.values()), use_horovod=True)
+
+
 @pytest.mark.parametrize("check", [_check_exact, _check_clip, _check_solo])
 def test_two_ranks(check, tmp_path):
     spawn(check, WORLD, tmp_path)
@@ -220,6 +289,7 @@ def test_two_ranks_of_the_libraries(tmp_path):
     if not all(importlib.util.find_spec(x) for x in ("lightly", "open_clip")):
         pytest.skip("lightly or open_clip is not installed: make test-peers")
     spawn(_check_libraries, WORLD, tmp_path)
+    spawn(_check_exchange, WORLD, tmp_path)
     spawn(_check_replaced, WORLD, tmp_path)
 
 
@@ -227,3 +297,4 @@ def test_two_ranks_of_sentence_transformers(tmp_path):
     if not importlib.util.find_spec("sentence_transformers"):
         pytest.skip("sentence_transformers is not installed: make test-peers")
     spawn(_check_sentences, WORLD, tmp_path)
+    spawn(_check_guided, WORLD, tmp_path)

@@ -1,5 +1,6 @@
 """One line swaps the losses inside a library; training goes the same way as before."""
 
+import importlib
 import importlib.metadata
 import sys
 import types
@@ -9,7 +10,7 @@ import torch
 from peers import peer
 
 import fastcl
-from fastcl.compat import lightly
+from fastcl.compat import lightly, supcontrast
 
 HOMES = {
     "lightly": ("lightly.loss", "NTXentLoss"),
@@ -46,10 +47,6 @@ CHILDREN = {
                 ("lightly.loss", "DCLWLoss", "DCLLoss")],
     "open_clip": [("open_clip.loss", "DistillClipLoss", "ClipLoss"),
                   ("open_clip.loss", "CoCaLoss", "ClipLoss")],
-    "sentence_transformers": [
-        (HOMES["sentence_transformers"][0], f"{name}SymmetricRankingLoss", f"{name}RankingLoss")
-        for name in ("MultipleNegatives", "CachedMultipleNegatives")
-    ],
 }  # fmt: skip
 
 
@@ -142,6 +139,60 @@ def test_says_what_is_missing(monkeypatch):
     monkeypatch.setattr(importlib.metadata, "version", missing)
     with pytest.raises(ImportError, match="lightly is not installed"):
         fastcl.patch("lightly")
+
+
+SUPCONTRAST = """
+import torch
+
+class SupConLoss(torch.nn.Module):
+    def __init__(self, temperature=0.07, contrast_mode="all", base_temperature=0.07):
+        super().__init__()
+
+    def forward(self, features, labels=None, mask=None):
+        return features.sum()
+
+class OwnLoss(SupConLoss):
+    pass
+"""
+
+
+@pytest.mark.parametrize("name", ["losses", "package.training.losses"])
+def test_supcontrast_where_the_user_has_it(name, tmp_path, monkeypatch):
+    """A copy of its file, under any name; classes of that package inherit from fastcl's."""
+    path = tmp_path.joinpath(*name.split(".")).with_suffix(".py")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(SUPCONTRAST)
+    monkeypatch.syspath_prepend(tmp_path)
+    home = importlib.import_module(name)
+    original, features = home.SupConLoss, torch.randn(4, 2, 5)
+    try:
+        found = fastcl.patch("supcontrast", module=name)
+        assert found == [f"{name}.SupConLoss"] == fastcl.patch("supcontrast", module=name)
+        assert home.SupConLoss is supcontrast.SupConLoss
+        assert issubclass(home.OwnLoss, supcontrast.SupConLoss)
+        torch.testing.assert_close(home.SupConLoss()(features), supcontrast.SupConLoss()(features))
+    finally:
+        restored = fastcl.unpatch("supcontrast")
+        for part in [m for m in sys.modules if m.split(".")[0] == name.split(".")[0]]:
+            del sys.modules[part]
+    assert restored == found and home.SupConLoss is original
+    assert home.OwnLoss.__bases__ == (original,) and fastcl.unpatch("supcontrast") == []
+
+
+def test_supcontrast_of_other_arguments(monkeypatch):
+    module = types.ModuleType("other_losses")
+    monkeypatch.setitem(sys.modules, "other_losses", module)
+    with pytest.raises(ValueError, match="class SupConLoss, other_losses has none"):
+        fastcl.patch("supcontrast", module="other_losses")
+    module.SupConLoss = torch.nn.CrossEntropyLoss
+    with pytest.raises(ValueError, match="SupConLoss.__init__ must take self, temperature, con"):
+        fastcl.patch("supcontrast", module="other_losses")
+    for options in ({}, {"module": ""}):
+        with pytest.raises(ValueError, match="module must name the home of SupConLoss"):
+            fastcl.patch("supcontrast", **options)
+    with pytest.raises(ValueError, match="module must be None for lightly, got 'losses'"):
+        fastcl.patch("lightly", module="losses")
+    assert fastcl.unpatch("supcontrast") == []
 
 
 def pairs(loss, a, b, _labels):

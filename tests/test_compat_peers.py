@@ -242,6 +242,16 @@ def test_solo(n, d, seed, t, dtype):
             for f in (getattr(ours, name), getattr(theirs, name))
         ]
         budgets(*forms, pair)
+    sharp = t / 2 + 0.05
+    for constant in (True, False):  # a queue, or rows that are trained
+        tensors = pair if constant else pair | {"queue": queue.T.to(dtype)}
+        forms = [
+            lambda z1, z2, queue=queue.T, f=m.ressl_loss_func: (
+                f(z1, z2, queue.to(z1.dtype), t, sharp) + 0 * z2.sum()
+            )
+            for m in (ours, theirs)
+        ]
+        budgets(*forms, tensors, logit=1 / sharp)
     for name in ("byol_loss_func", "simsiam_loss_func"):
         for simplified in (True, False):
             forms = [

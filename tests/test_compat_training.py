@@ -166,11 +166,17 @@ def test_info_nce():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("cached", [False, True])
-def test_sentence_transformers_trainer(cached):
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("matryoshka", [False, True])
+@pytest.mark.parametrize("cached", ["", "Cached"])
+@pytest.mark.parametrize(
+    "name",
+    ["MultipleNegativesRankingLoss", "MultipleNegativesSymmetricRankingLoss", "GISTEmbedLoss"],
+)
+def test_sentence_transformers_trainer(name, cached, matryoshka):
     """Its SentenceTransformerTrainer over ten steps of the example; cached in unequal parts."""
-    for name in ("datasets", "accelerate"):
-        peer(name)
+    for needed in ("datasets", "accelerate"):
+        peer(needed)
     module = peer("sentence_transformers.sentence_transformer.losses")
     path = Path(__file__).parents[1] / "examples" / "sentence_transformers_trainer.py"
     with stand_in_for_torchvision():
@@ -180,10 +186,11 @@ def test_sentence_transformers_trainer(cached):
         losses = []
 
         def make_loss(model):
-            if cached:
-                loss = module.CachedMultipleNegativesRankingLoss(model, mini_batch_size=6)
-            else:
-                loss = module.MultipleNegativesRankingLoss(model)
+            guide = [copy.deepcopy(model)] if name == "GISTEmbedLoss" else []
+            parts = {"mini_batch_size": 6} if cached else {}
+            loss = getattr(module, cached + name)(model, *guide, **parts)
+            if matryoshka:
+                loss = module.MatryoshkaLoss(model, loss, [64, 16])
             loss.register_forward_hook(lambda module, inputs, loss: losses.append(loss.detach()))
             return loss
 

@@ -199,6 +199,21 @@ def test_barlow_twins_of_white_features_is_zero():
     assert F.barlow_twins(5 * white + 2, white) < 1e-6
 
 
+@pytest.mark.parametrize("n", [64, 9])
+def test_vicreg_of_one_view_is_what_its_features_lack(n):
+    """Nothing where they are white; with fewer rows than features the covariance cannot be."""
+    z = torch.linalg.qr(torch.randn(n, 8 if n > 9 else n - 1).double() + 1)[0]
+    z = torch.linalg.qr(z - z.mean(0))[0] * (n - 1) ** 0.5
+    if n > 9:
+        assert F.vicreg(z, z) < 1e-6 and F.vicreg(2 * z, 2 * z) < 1e-6
+        assert F.vicreg(z, z.flip(1), variance=0.0, covariance=0.0) > 1
+    wide = torch.cat([z, z], 1)  # every feature twice: a covariance of 1 for each of them
+    torch.testing.assert_close(F.vicreg(wide, wide), torch.tensor(2.0).double())
+    narrow = z / 2
+    missing = 25 * (1 - (0.25 + 1e-4) ** 0.5)
+    torch.testing.assert_close(F.vicreg(narrow, narrow), torch.tensor(missing).double())
+
+
 @pytest.mark.parametrize("temperature", [0.1, 0.02, 0.005])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
 def test_inva_spread_of_saturated_pairs(temperature, dtype):

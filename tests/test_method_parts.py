@@ -98,6 +98,7 @@ def test_state_of_schedules_and_normalizers_is_saved():
         (lambda n: methods.MoCoV3(n, width=8, architecture="mlp"), "architecture must be one of"),
         (lambda n: methods.NNCLR(n, width=8, temperature=0.0), "temperature must be finite"),
         (lambda n: methods.BarlowTwins(n, width=8, off_diagonal=-1.0), "off_diagonal must be 0"),
+        (lambda n: methods.VICReg(n, width=8, variance=-1.0), "variance must be 0 or more, got"),
         (lambda n: methods.SwAV(n, width=8, prototypes=0), "prototypes must be 1 or more"),
         (lambda n: methods.DINO(n, width=8, prototypes=0), "prototypes must be 1 or more"),
         (lambda n: methods.DINO(n, width=8, momentum=-0.1), "momentum must be from 0 to 1"),

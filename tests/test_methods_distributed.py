@@ -91,6 +91,7 @@ METHODS = {
     "inva_spread": (lambda: methods.InvaSpread(network(), width=8, dim=4), views),
     "nnclr": (lambda: methods.NNCLR(network(), **HEAD, prediction=6, queue_size=9), views),
     "barlow_twins": (lambda: methods.BarlowTwins(network(), **HEAD), views),
+    "vicreg": (lambda: methods.VICReg(network(), **HEAD), views),
     "cpc": (
         lambda: methods.CPC(nn.Conv1d(2, 5, 3, stride=2), width=5, context=4, steps=3),
         lambda step: (torch.randn(N, 2, 17, dtype=torch.float64),),

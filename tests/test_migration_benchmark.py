@@ -60,6 +60,18 @@ def test_table(tmp_path):
     assert "`Large` of lightly on 16 x 8 holds too much: no." in text
 
 
+def test_some_cases_again_leave_the_rows_of_the_others():
+    first, second, third = CASES[:3]
+    rows = [
+        {"library": c.library, "name": c.name, "rows": c.rows, "variant": v, "date": "old"}
+        for c in (first, third) for v in migration.SIDES
+    ]  # fmt: skip
+    new = [{**rows[0], "name": second.name, "rows": str(second.rows), "date": "new"},
+           {**rows[3], "rows": str(third.rows), "date": "new"}]  # fmt: skip
+    found = [(r["name"], r["date"]) for r in migration.renewed(new, rows)]
+    assert found == [(first.name, "old")] * 2 + [(second.name, "new"), (third.name, "new")]
+
+
 def test_page_has_a_place_for_the_table():
     page = (report.ROOT / "docs" / "migration.md").read_text()
     assert "new\n<!-- migration: end -->" in report.insert(page, "migration", "new\n")

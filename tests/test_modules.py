@@ -17,7 +17,8 @@ MODULES = {
     "dclw": losses.DCLWLoss, "flat_nce": losses.FlatNCELoss, "sup_con": losses.SupConLoss,
     "clip": losses.CLIPLoss, "siglip": losses.SigLIPLoss, "moco": losses.MoCoLoss,
     "moco_v3": losses.MoCoV3Loss, "byol": losses.BYOLLoss, "simsiam": losses.SimSiamLoss,
-    "barlow_twins": losses.BarlowTwinsLoss, "inst_disc": losses.InstDiscLoss,
+    "barlow_twins": losses.BarlowTwinsLoss, "vicreg": losses.VICRegLoss,
+    "inst_disc": losses.InstDiscLoss,
     "nce": losses.NCELoss, "inva_spread": losses.InvaSpreadLoss,
     "inva_spread_weighted": losses.InvaSpreadLoss, "dim_jsd": losses.DIMJSDLoss,
     "dim_nce": losses.DIMNCELoss, "dim_dv": losses.DIMDVLoss, "sim_cse": losses.SimCSELoss,
@@ -59,7 +60,7 @@ def test_defaults_are_those_of_the_functions():
         (losses.InfoNCELoss, F.info_nce), (losses.NTXentLoss, F.nt_xent), (losses.DCLLoss, F.dcl),
         (losses.DCLWLoss, F.dclw), (losses.FlatNCELoss, F.flat_nce),
         (losses.InvaSpreadLoss, F.inva_spread), (losses.SimCSELoss, F.sim_cse),
-        (losses.BarlowTwinsLoss, F.barlow_twins),
+        (losses.BarlowTwinsLoss, F.barlow_twins), (losses.VICRegLoss, F.vicreg),
     ):  # fmt: skip
         assert torch.equal(module()(*views), function(*views)), function.__name__
     for module, function in (

@@ -91,6 +91,15 @@ def test_barlow_twins(steps, rows, seed, weight):
 
 
 @FEW
+@given(STEPS, ROWS, SEEDS, st.sampled_from([3, 30]), st.tuples(*[st.floats(0, 30)] * 3))
+def test_vicreg(steps, rows, seed, dim, weights):
+    """With fewer features than rows, and more."""
+    weights = dict(zip(("invariance", "variance", "covariance"), weights, strict=True))
+    ours = methods.VICReg(network(), width=8, hidden=7, dim=dim, **weights)
+    check(ours, plain_methods.VICReg, views(steps, rows, seed), weights=weights)
+
+
+@FEW
 @given(STEPS, ROWS, SEEDS, st.integers(1, 30))
 def test_nnclr(steps, rows, seed, size):
     ours = methods.NNCLR(

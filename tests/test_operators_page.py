@@ -12,7 +12,7 @@ from fastcl import _library
 # These are plain PyTorch, or arithmetic that no operator is for.
 PLAIN = {
     "barlow_twins", "byol", "false_negatives", "inva_spread", "nce_normalizer", "noise_indices",
-    "row_products", "simsiam",
+    "row_products", "simsiam", "vicreg",
 }  # fmt: skip
 
 

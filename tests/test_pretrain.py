@@ -222,6 +222,7 @@ DISTRIBUTED = (
     "dino",
     "byol",
     "barlowtwins",
+    "vicreg",
     "dim",
 )
 TWO = """

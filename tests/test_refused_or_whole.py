@@ -21,13 +21,13 @@ def _leaves(case, n=6, d=4):
 @pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 def test_forward_mode_is_refused_or_right(case, recorded):
-    """Barlow Twins is plain PyTorch, and has a tangent."""
+    """Barlow Twins and VICReg are plain PyTorch, and have a tangent."""
     tensors, learned, kwargs = _leaves(case)
     with forward_ad.dual_level():
         for name in learned:
             x = tensors[name].detach().requires_grad_(recorded)
             tensors[name] = forward_ad.make_dual(x, torch.ones_like(x))
-        if case.name == "barlow_twins":
+        if case.name in ("barlow_twins", "vicreg"):
             assert forward_ad.unpack_dual(case.function(**tensors, **kwargs)).tangent is not None
             return
         with pytest.raises(RuntimeError, match="forward"):

@@ -107,10 +107,13 @@ def log_sum(
     scale: float | Tensor,
     ids: tuple[Tensor, Tensor] | Tensor | None = None,
     unit: bool = True,
+    limit: Tensor | None = None,  # [n]
+    guide: tuple[Tensor, Tensor] | None = None,  # [n, g], [m, g]
 ) -> Tensor:
     """The log of the sum of the exponentials of every row's logits, [n], in which columns with
-    the row's id are left out."""
+    the row's id are left out, and those whose cosine by the guide is above the limit."""
     options: dict[str, Any] = {"scale": scale, "ids": ids, "positives_in": False, "unit": unit}
+    options |= {"limit": limit, "guide": guide}
     result = row_losses(problem(q, k, **options, normalize=False))
     # Where nothing is left in the sum, the loss is -inf, and so is this.
     return result.loss + result.positive

@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.metadata
+import inspect
 import sys
+from types import ModuleType
 from typing import NamedTuple
 
 
@@ -29,6 +31,12 @@ LIBRARIES = {
             "loss.dcl_loss.DCLLoss": "DCLLoss",
             "loss.dcl_loss.DCLWLoss": "DCLWLoss",
             "loss.dcl_loss.negative_mises_fisher_weights": "negative_mises_fisher_weights",
+            "loss.detcon_loss.DetConBLoss": "DetConBLoss",
+            "loss.detcon_loss.DetConSLoss": "DetConSLoss",
+            "loss.dino_loss.DINOLoss": "DINOLoss",
+            "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
+            "loss.macl_loss.MACLLoss": "MACLLoss",
+            "loss.vicreg_loss.VICRegLoss": "VICRegLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",
             "loss.swav_loss.sinkhorn": "sinkhorn",
             "models.utils.update_momentum": "update_momentum",
@@ -48,7 +56,16 @@ LIBRARIES = {
         "pytorch-metric-learning",
         ("2.9.0",),
         "pytorch_metric_learning.losses",
-        {f"losses.{name}": name for name in ("NTXentLoss", "SupConLoss", "CrossBatchMemory")},
+        {
+            f"losses.{name}": name
+            for name in (
+                "NTXentLoss",
+                "SupConLoss",
+                "CrossBatchMemory",
+                "MultiSimilarityLoss",
+                "TupletMarginLoss",
+            )
+        },
     ),
     "info_nce": _Library("info-nce-pytorch", ("0.1.4",), "info_nce", _same("InfoNCE", "info_nce")),
     "sentence_transformers": _Library(
@@ -56,8 +73,18 @@ LIBRARIES = {
         ("6.2.0",),
         "sentence_transformers.sentence_transformer.losses",
         {
-            f"sentence_transformer.losses.{name}": name
-            for name in ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss")
+            f"{'sparse_encoder' if name.startswith('Sparse') else 'sentence_transformer'}"
+            f".losses.{name}": name
+            for name in (
+                "MultipleNegativesRankingLoss",
+                "CachedMultipleNegativesRankingLoss",
+                "MultipleNegativesSymmetricRankingLoss",
+                "CachedMultipleNegativesSymmetricRankingLoss",
+                "ContrastiveTensionLossInBatchNegatives",
+                "GISTEmbedLoss",
+                "CachedGISTEmbedLoss",
+                "SparseMultipleNegativesRankingLoss",
+            )
         },
     ),
     "solo": _Library(
@@ -67,14 +94,19 @@ LIBRARIES = {
         {
             "losses.moco.moco_loss_func": "moco_loss_func",
             "losses.nnclr.nnclr_loss_func": "nnclr_loss_func",
+            "losses.ressl.ressl_loss_func": "ressl_loss_func",
             "losses.simclr.simclr_loss_func": "simclr_two_views_loss_func",
             "losses.swav.swav_loss_func": "swav_loss_func",
+            "losses.vicreg.vicreg_loss_func": "vicreg_loss_func",
         },
     ),
 }
 
+SUPCONTRAST = "supcontrast"  # not packaged: its module is named by the user
+
 
 class _Patch(NamedTuple):
+    top: str  # the package whose modules hold them
     twins: list[tuple[object, object]]  # the library's and fastcl's
     parts: list[tuple[type, str, object]]  # owner, attribute, what was there
 
@@ -82,7 +114,7 @@ class _Patch(NamedTuple):
 _patches: dict[str, _Patch] = {}
 
 
-def patch(library: str) -> list[str]:
+def patch(library: str, *, module: str | None = None) -> list[str]:
     """Put the losses of `fastcl.compat` into an installed library, for this process.
 
     Every module of the library that holds one of them gets the new one, so ``import lightly.loss``
@@ -92,30 +124,37 @@ def patch(library: str) -> list[str]:
 
     Args:
         library: "lightly", "open_clip", "pytorch_metric_learning", "info_nce",
-            "sentence_transformers" or "solo".
+            "sentence_transformers", "solo" or "supcontrast".
+        module: For "supcontrast" alone, which is not packaged: the module that has its
+            `SupConLoss`, such as "losses" in its own repository.
 
     Returns:
         The names of what was replaced, ``["lightly.loss.NTXentLoss", ...]``.
 
     Raises:
-        ValueError: An unknown library.
+        ValueError: An unknown library, a module where none is asked for or none where one is, or a
+            module whose `SupConLoss` is missing or takes other arguments.
         ImportError: It is not installed, or fastcl has not been checked against its version.
     """
-    known = _known(library)
+    known = _known(library, module)
     if library not in _patches:
-        _check_version(library, known)
-        importlib.import_module(known.module)
+        if module is None:
+            _check_version(library, known)
+        home = importlib.import_module(known.module)
+        if module is not None:
+            _check_supcontrast(home)
         ours = importlib.import_module(f"fastcl.compat.{library}")
-        twins = [(_found(library, path), getattr(ours, name)) for path, name in known.names.items()]
+        top = known.module.split(".")[0]
+        twins = [(_found(top, path), getattr(ours, name)) for path, name in known.names.items()]
         parts = []
         for path, original in known.parts.items():
             owner, attribute = path.split(".")
             owner = getattr(ours, owner)
             parts.append((owner, attribute, getattr(owner, attribute)))
-            setattr(owner, attribute, _found(library, original))
-        _patches[library] = _Patch(twins, parts)
-        _exchange(library, twins)
-    return _held(library, [twin for _, twin in _patches[library].twins])
+            setattr(owner, attribute, _found(top, original))
+        _patches[library] = _Patch(top, twins, parts)
+        _exchange(top, twins)
+    return _held(_patches[library].top, [twin for _, twin in _patches[library].twins])
 
 
 def unpatch(library: str) -> list[str]:
@@ -130,21 +169,47 @@ def unpatch(library: str) -> list[str]:
     Raises:
         ValueError: An unknown library.
     """
-    _known(library)
+    if library != SUPCONTRAST:
+        _known(library, None)
     if library not in _patches:
         return []
-    twins, parts = _patches.pop(library)
+    top, twins, parts = _patches.pop(library)
     for owner, attribute, before in parts:
         setattr(owner, attribute, before)
-    names = _held(library, [twin for _, twin in twins])
-    _exchange(library, [(twin, original) for original, twin in twins])
+    names = _held(top, [twin for _, twin in twins])
+    _exchange(top, [(twin, original) for original, twin in twins])
     return names
 
 
-def _known(library: str) -> _Library:
+def _known(library: str, module: str | None) -> _Library:
+    if library == SUPCONTRAST:
+        if not isinstance(module, str) or not module:
+            raise ValueError(f"module must name the home of SupConLoss: 'losses', got {module!r}")
+        inner = module.split(".")[1:]
+        return _Library("", (), module, {".".join([*inner, "SupConLoss"]): "SupConLoss"})
     if library not in LIBRARIES:
-        raise ValueError(f"library must be one of {', '.join(LIBRARIES)}, got {library!r}")
+        every = ", ".join([*LIBRARIES, SUPCONTRAST])
+        raise ValueError(f"library must be one of {every}, got {library!r}")
+    if module is not None:
+        raise ValueError(f"module must be None for {library}, got {module!r}")
     return LIBRARIES[library]
+
+
+def _check_supcontrast(home: ModuleType) -> None:
+    """A copy of SupContrast's file has no version: its class has to take what fastcl's does."""
+    theirs = getattr(home, "SupConLoss", None)
+    ours = _found("fastcl", "compat.supcontrast.SupConLoss")
+    if not isinstance(theirs, type):
+        raise ValueError(f"module must have a class SupConLoss, {home.__name__} has none")
+    for method in ("__init__", "forward"):
+        has, wants = (
+            list(inspect.signature(getattr(x, method)).parameters) for x in (theirs, ours)
+        )
+        if has != wants:
+            raise ValueError(
+                f"{home.__name__}.SupConLoss.{method} must take {', '.join(wants)}, "
+                f"got {', '.join(has)}"
+            )
 
 
 def _check_version(library: str, known: _Library) -> None:

@@ -12,7 +12,9 @@ from ._lightly_crops import (
     SwaVTransform,
 )
 from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
+from ._lightly_dino import DINOLoss
 from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
+from ._lightly_more import DetConBLoss, DetConSLoss, DirectCLRLoss, MACLLoss
 from ._lightly_swav import SwaVLoss, sinkhorn
 from ._lightly_transforms import (
     BYOLTransform,
@@ -31,6 +33,7 @@ from ._lightly_transforms import (
     TiCoView1Transform,
     TiCoView2Transform,
 )
+from ._lightly_vicreg import VICRegLoss
 from ._lightly_views import MultiViewTransform
 
 __all__ = [
@@ -39,10 +42,15 @@ __all__ = [
     "BYOLView2Transform",
     "DCLLoss",
     "DCLWLoss",
+    "DINOLoss",
     "DINOTransform",
     "DINOViewTransform",
     "DenseCLTransform",
+    "DetConBLoss",
+    "DetConSLoss",
+    "DirectCLRLoss",
     "FastSiamTransform",
+    "MACLLoss",
     "MMCRTransform",
     "MemoryBankModule",
     "MoCoV1Transform",
@@ -62,6 +70,7 @@ __all__ = [
     "TiCoTransform",
     "TiCoView1Transform",
     "TiCoView2Transform",
+    "VICRegLoss",
     "negative_mises_fisher_weights",
     "sinkhorn",
     "update_momentum",

@@ -17,7 +17,9 @@ from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
 from ..functional.pairs import log_sum_by_row, matching_pairs, pair_products
 from ..functional.swav import predicted
+from ..functional.vicreg import vicreg
 from ..momentum import momentum_update_
+from ..reference import no_autocast
 from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
 from ._lightly_swav import cross_entropy, sinkhorn
 from .info_nce import info_nce
@@ -30,10 +32,12 @@ __all__ = [
     "mocov2plus_loss_func",
     "mocov3_loss_func",
     "nnclr_loss_func",
+    "ressl_loss_func",
     "simclr_loss_func",
     "simclr_two_views_loss_func",
     "simsiam_loss_func",
     "swav_loss_func",
+    "vicreg_loss_func",
 ]
 
 
@@ -133,6 +137,45 @@ def nnclr_loss_func(
 ) -> Tensor:
     """Every nearest neighbour against all predictions of the batch."""
     return info_nce(nn, p, temperature=temperature)
+
+
+def ressl_loss_func(
+    q: Tensor,  # [n, d]
+    k: Tensor,  # [n, d]
+    queue: Tensor,  # [K, d]
+    temperature_q: float = 0.1,
+    temperature_k: float = 0.04,
+) -> Tensor:
+    """The cross-entropy of a query's similarities to the queue under those of its key, the mean
+    over queries; keys are constants. Nothing is normalised.
+
+    No n x K matrix is formed: of the key's softmax only the mean of the queue's rows counts.
+    """
+    sign, scale = signed_inverse(temperature_q, q.device)
+    rows = times(sign, q)
+    lse = log_sum(rows, queue, scale, unit=False)
+    target = _attended(k.detach() / temperature_k, queue).to(lse.dtype)
+    return in_dtype_of(q, (lse - scale * row_products(rows, target)).mean())
+
+
+def vicreg_loss_func(
+    z1: Tensor,  # [n, d]
+    z2: Tensor,  # [n, d]
+    sim_loss_weight: float = 25.0,
+    var_loss_weight: float = 25.0,
+    cov_loss_weight: float = 1.0,
+) -> Tensor:
+    """VICReg's distance, hinges and covariances; the hinges are a sum over both views, where
+    `functional.vicreg` has their mean."""
+    weights = {"invariance": sim_loss_weight, "variance": 2 * var_loss_weight}
+    return vicreg(z1, z2, **weights, covariance=cov_loss_weight).to(z1.dtype)
+
+
+def _attended(q: Tensor, rows: Tensor) -> Tensor:  # [n, d], [K, d] -> [n, d]
+    """``(q @ rows.T).softmax(1) @ rows``, the softmax a constant."""
+    with no_autocast(q):
+        whole = (x[None, None] for x in (q, rows.detach(), rows))
+        return F.scaled_dot_product_attention(*whole, scale=1.0)[0, 0]
 
 
 def byol_loss_func(

@@ -42,6 +42,7 @@ from .sinkhorn import sinkhorn
 from .sup_con import sup_con
 from .swav import swav
 from .unit_rows import unit_rows
+from .vicreg import vicreg
 
 __all__ = [
     "bank_update_", "barlow_twins", "byol", "clip", "cmc", "contrast", "cpc", "dcl", "dclw",
@@ -49,5 +50,5 @@ __all__ = [
     "info_nce", "inst_disc", "inva_spread", "matryoshka", "max_sim", "mil_nce", "moco", "moco_v3",
     "momentum_update_", "nce", "nce_normalizer", "negative_sampling", "noise_indices", "nt_xent",
     "queue_push_", "random_views", "retrieval", "rince", "row_products", "siglip", "sim_cse",
-    "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows",
+    "simsiam", "sinkhorn", "sup_con", "swav", "unit_rows", "vicreg",
 ]  # fmt: skip

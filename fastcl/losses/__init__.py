@@ -2,7 +2,15 @@
 
 from .bank import CMCLoss, InstDiscLoss, NCELoss
 from .dino import DINOLoss
-from .features import BarlowTwinsLoss, CPCLoss, DIMDVLoss, DIMJSDLoss, DIMNCELoss, SwAVLoss
+from .features import (
+    BarlowTwinsLoss,
+    CPCLoss,
+    DIMDVLoss,
+    DIMJSDLoss,
+    DIMNCELoss,
+    SwAVLoss,
+    VICRegLoss,
+)
 from .modalities import CLIPLoss, SigLIPLoss
 from .momentum import BYOLLoss, MoCoLoss, MoCoV3Loss, SimSiamLoss
 from .noisy_views import DebiasedLoss, HCLLoss, RINCELoss
@@ -23,5 +31,5 @@ __all__ = [
     "DCLWLoss", "DIMDVLoss", "DIMJSDLoss", "DIMNCELoss", "DINOLoss", "DebiasedLoss", "FlatNCELoss",
     "HCLLoss", "InfoNCELoss", "InstDiscLoss", "InvaSpreadLoss", "MILNCELoss", "MatryoshkaLoss",
     "MaxSim", "MoCoLoss", "MoCoV3Loss", "NCELoss", "NTXentLoss", "RINCELoss", "RetrievalLoss",
-    "SigLIPLoss", "SimCSELoss", "SimSiamLoss", "SupConLoss", "SwAVLoss",
+    "SigLIPLoss", "SimCSELoss", "SimSiamLoss", "SupConLoss", "SwAVLoss", "VICRegLoss",
 ]  # fmt: skip

@@ -24,6 +24,35 @@ class BarlowTwinsLoss(nn.Module):
         return f"off_diagonal={self.off_diagonal}"
 
 
+class VICRegLoss(nn.Module):
+    """`functional.vicreg`: views agree, features vary and do not covary."""
+
+    def __init__(
+        self,
+        invariance: float = 25.0,
+        variance: float = 25.0,
+        covariance: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.invariance = _check.finite("invariance", invariance)
+        self.variance = _check.finite("variance", variance)
+        self.covariance = _check.finite("covariance", covariance)
+
+    def forward(self, z0: Tensor, z1: Tensor) -> Tensor:  # [n, d], [n, d]
+        return F.vicreg(
+            z0,
+            z1,
+            invariance=self.invariance,
+            variance=self.variance,
+            covariance=self.covariance,
+        )
+
+    def extra_repr(self) -> str:
+        return (
+            f"invariance={self.invariance}, variance={self.variance}, covariance={self.covariance}"
+        )
+
+
 class SwAVLoss(TemperatureLoss):
     """`functional.swav`: views predict each other's assignments."""
 

@@ -23,9 +23,10 @@ from .sim_cse import SimCSE
 from .simclr import SimCLR
 from .simsiam import SimSiam
 from .swav import SwAV
+from .vicreg import VICReg
 
 __all__ = [
     "BYOL", "CLIP", "CMC", "CPC", "DINO", "NNCLR", "BarlowTwins", "ConSERT", "DeepInfoMax",
     "ImageCPC", "InstDisc", "InvaSpread", "MoCo", "MoCoV3", "SigLIP", "SimCLR", "SimCSE", "SimSiam",
-    "SwAV",
+    "SwAV", "VICReg",
 ]  # fmt: skip

@@ -61,6 +61,7 @@ ENTRIES = {
     "byol": Entry(methods.BYOL),
     "simsiam": Entry(methods.SimSiam),
     "barlowtwins": Entry(methods.BarlowTwins),
+    "vicreg": Entry(methods.VICReg),
     "rotation": Entry(pretext.Rotation, inputs.light_view, views=0),
     "jigsaw": Entry(pretext.Jigsaw, inputs.light_view, views=0),
     "relative_patch": Entry(pretext.RelativePatch, inputs.light_view, views=0),

@@ -78,6 +78,7 @@ DIGITS = {
     "byol": _digits(momentum=0.97, **SMALL, **RISING),
     "simsiam": _digits(hidden=256, dim=256, prediction=64, layers=2),
     "barlowtwins": _digits(learning_rate=0.05, hidden=256, dim=256, off_diagonal=0.0051),
+    "vicreg": _digits(learning_rate=0.05, hidden=256, dim=256),
     "rotation": _digits(learning_rate=0.1),
     "jigsaw": _digits(learning_rate=0.1, grid=2, permutations=24),
     "inpainting": _digits(learning_rate=0.05, **HOLES),
@@ -111,6 +112,7 @@ THUMBNAILS = {
     "byol": _thumbnails(momentum=0.99, hidden=1024, dim=256, **RISING),
     "simsiam": _thumbnails(0.03, dim=2048, hidden=2048, prediction=512, layers=2),
     "barlowtwins": _thumbnails(hidden=2048, dim=2048, off_diagonal=0.0051),
+    "vicreg": _thumbnails(hidden=2048, dim=2048),
     "rotation": _thumbnails(0.1, 128),
     "jigsaw": _thumbnails(0.05, 128),
     "relative_patch": _thumbnails(0.05, 128),
@@ -174,6 +176,8 @@ PHOTOGRAPHS = {
     "simsiam": Recipe(100, 512, "sgd", 0.05, 1e-4, 0.0, {"prediction": 512}),
     # Zbontar et al. 2021, section 2.2.
     "barlowtwins": Recipe(300, 2048, "lars", 0.2, 1e-6, 0.033, {"off_diagonal": 0.0051}),
+    # Bardes et al. 2022, section 4.2.
+    "vicreg": Recipe(1000, 2048, "lars", 0.2, 1e-6, 0.01),
     # Pretext tasks: our own, near the papers' (Gidaris et al. 2018: SGD 0.1, batch 192, 5e-4).
     "rotation": Recipe(100, 192, "sgd", 0.1, 5e-4, 0.05),
     "jigsaw": Recipe(100, 256, "sgd", 0.05, 1e-4, 0.05),
