@@ -125,7 +125,7 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const Colours<A> colours{view, planes, size * size, plane};
   if (c == 3 && colours.any()) colours.run();
   const bool grey = c == 3 && view.grey != 0;
-  const bool streamed = x.b * x.views * c * size * size * size_of(x.dtype) > kCached;
+  const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const Target target{
       x.dtype,        out,     c, size * size, x.channels_last_out, x.mean, x.deviation,
       view.threshold, streamed};
@@ -160,14 +160,15 @@ int64_t random_view_scratch(const RandomViews& x) {
   }
   const int64_t planes = x.channels * plane_stride(x.size) * 4;
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
-  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * (x.size + x.kernel + 64) * 4;
+  const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
+  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * kBlurRows * rows;
   return planes + axes + blur + 32 * 64;
 }
 
 void random_view(const RandomViews& x, int64_t image, int64_t v, char* scratch) {
   const View& view = x.parameters[image * x.views + v];
   const int64_t pixels = x.channels * x.size * x.size;
-  char* out = x.out + (v * x.b + image) * pixels * size_of(x.dtype);
+  char* out = x.out + (v * x.apart + image * pixels) * size_of(x.dtype);
   if (fits_fixed(x, view)) return render<Fixed, uint8_t>(x, image, view, out, scratch);
   if (x.pixel == Pixel::kUint8) return render<Float, uint8_t>(x, image, view, out, scratch);
   if (x.pixel == Pixel::kUint16) return render<Float, uint16_t>(x, image, view, out, scratch);
