@@ -32,7 +32,8 @@ void random_views(const RandomViews& x, int64_t threads) {
   std::atomic<int64_t> next{0};
   // The views of one image, or of a few small ones, but enough turns for all threads.
   const int64_t workers = std::min({threads, parts, views});
-  const int64_t turn = std::clamp<int64_t>(views / (8 * workers), 1, x.views * 16);
+  int64_t turn = std::clamp<int64_t>(views / (8 * workers), 1, x.views * 16);
+  if (turn > x.views) turn -= turn % x.views;
   parallel(workers, [&](int64_t) {
     const std::unique_ptr<char[]> memory(new char[bytes]);
     char* scratch =

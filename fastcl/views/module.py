@@ -78,6 +78,10 @@ class Drawn(nn.Module):
             layout=self.layout,
         )  # fmt: skip
 
+    def joined(self, groups: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
+        """What a call returns, of the views of each group."""
+        raise NotImplementedError
+
     @torch.no_grad()
     def load(
         self,
