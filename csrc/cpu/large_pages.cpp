@@ -16,10 +16,10 @@ namespace {
 void use_large_pages([[maybe_unused]] void* memory, [[maybe_unused]] int64_t bytes) {
 #if defined(MADV_HUGEPAGE)
   if (bytes < kLarge) return;
-  // From the beginning of its page on, where a block of its own begins.
+  // From the beginning of its page on, where a block of its own begins. Where the system refuses,
+  // pages are as before.
   const uintptr_t at = reinterpret_cast<uintptr_t>(memory), within = at % kPage;
-  madvise(reinterpret_cast<void*>(at - within), bytes + within,
-          MADV_HUGEPAGE);  // or else as before
+  madvise(reinterpret_cast<void*>(at - within), bytes + within, MADV_HUGEPAGE);
 #endif
 }
 

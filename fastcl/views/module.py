@@ -104,8 +104,9 @@ class Drawn(nn.Module):
         mean, deviation = (None if x is None else x.cpu() for x in (self.mean, self.deviation))
         normalisation = normal(mean, deviation, 3, torch.device("cpu"))
         last = self.memory_format == torch.channels_last
+        parts: list[Part] = []
         with looked_at(files, threads) as (seen, each):
-            sizes, parts = torch.tensor([image.sides for image in seen]), []
+            sizes = torch.tensor([image.sides for image in seen])
             for recipes, size in self.groups:
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 shape = (size, size, 3) if last else (3, size, size)
