@@ -83,7 +83,9 @@ class _Chunk(NamedTuple):
 
     def score(self, side: Side, column: int, own: bool) -> None:
         """Of all documents, from a column on; own: of those of each query."""
-        tile, q, d = self.plan.sums, self.query, side.rows.shape[1]
+        q, d = self.query, side.rows.shape[1]
+        # The wider tile of rows that do not stay in registers spills where addresses are computed.
+        tile = self.plan.sums if config.whole(self.plan.sums, d) else self.plan.weights
         count, places = self.count, places_of(tile, self.count, q.length)
         grid = triton.cdiv(count, tile.rows // places), side.items
         if own:
@@ -91,7 +93,8 @@ class _Chunk(NamedTuple):
         best_kernel[grid](
             q.rows, side.rows, q.mask, side.mask, q.factors, side.factors, self.scores, self.places,
             self.first, count, column, self.columns, q.length, side.length, d, tile.rows,
-            tile.columns, tile.depth, places, own, self.plan.precision, **common.options(tile),
+            tile.columns, tile.depth, config.whole(tile, d), places, own, self.plan.precision,
+            **common.options(tile),
         )  # fmt: skip
 
     def to_queries(self, document: Side, hard: Side | None, dq: Tensor) -> None:

@@ -18,9 +18,9 @@ from .contrast_tile import other_share, scale_factor, softplus
 @triton.jit
 def row_tokens(mask, row, inside):
     """Whether rows are tokens that are there."""
-    if mask is None:
-        return inside
-    return (tl.load(mask + row, mask=inside, other=0) != 0) & inside
+    if mask is not None:
+        inside = (tl.load(mask + row, mask=inside, other=0) != 0) & inside
+    return inside
 
 
 @triton.jit
@@ -51,6 +51,7 @@ def best_kernel(
     BM: tl.constexpr,
     BN: tl.constexpr,
     DEPTH: tl.constexpr,
+    WHOLE: tl.constexpr,  # d is no more than DEPTH: tokens of queries are loaded once
     PLACES: tl.constexpr,  # tokens of a query in a tile; BM / PLACES queries
     OWN: tl.constexpr,  # documents are those of one query, which fills the tile
     PRECISION: tl.constexpr,
@@ -70,6 +71,8 @@ def best_kernel(
         t = start + r % PLACES
         row = (first + query) * lq + t
         inside = row_tokens(q_mask, row, (query < count) & (t < lq))
+        if WHOLE:
+            q_rows = load_rows(q, row, inside, 0, d, DEPTH)
         if q_factor is not None:
             q_length = tl.load(q_factor + row, mask=inside, other=0.0)
         best = tl.full([BM], float("-inf"), tl.float32)
@@ -79,10 +82,14 @@ def best_kernel(
             u = col + tl.arange(0, BN)
             there = row_tokens(k_mask, item * ld + u, u < ld)
             acc = tl.zeros([BM, BN], tl.float32)
-            for depth in range(0, d, DEPTH):
-                q_tile = load_rows(q, row, inside, depth, d, DEPTH)
-                k_tile = load_rows(k, item * ld + u, there, depth, d, DEPTH)
-                acc = tl.dot(q_tile, tl.trans(k_tile), acc, input_precision=PRECISION)
+            if WHOLE:
+                k_tile = load_rows(k, item * ld + u, there, 0, d, DEPTH)
+                acc = tl.dot(q_rows, tl.trans(k_tile), acc, input_precision=PRECISION)
+            else:
+                for depth in range(0, d, DEPTH):
+                    q_tile = load_rows(q, row, inside, depth, d, DEPTH)
+                    k_tile = load_rows(k, item * ld + u, there, depth, d, DEPTH)
+                    acc = tl.dot(q_tile, tl.trans(k_tile), acc, input_precision=PRECISION)
             if q_factor is not None:
                 k_length = tl.load(k_factor + item * ld + u, mask=there, other=0.0)
                 acc = acc * (q_length[:, None] * k_length[None, :])
@@ -161,9 +168,9 @@ def _away(scores, own, i, start, columns, scale, BLOCK: tl.constexpr):
 def _weighed(x, factor, row, inside, weight, d, WIDTH: tl.constexpr):
     """Rows times their factors and a weight, float32."""
     tile = load_rows(x, row, inside, tl.program_id(2) * WIDTH, d, WIDTH).to(tl.float32)
-    if factor is None:
-        return tile * weight
-    return tile * (weight * tl.load(factor + row, mask=inside, other=0.0))[:, None]
+    if factor is not None:
+        tile = tile * tl.load(factor + row, mask=inside, other=0.0)[:, None]
+    return tile * weight
 
 
 @triton.jit(do_not_specialize=["first"])
