@@ -6,7 +6,7 @@ from peers import peer
 from torch import nn
 
 theirs = peer("sentence_transformers.multi_vector_encoder.losses")
-ours = peer("fastcl.compat._multi_vector")
+ours = peer("fastcl.compat._sentences_multi_vector")
 scoring = peer("sentence_transformers.multi_vector_encoder.scoring")
 
 PLAIN = "MultiVectorMultipleNegativesRankingLoss"
