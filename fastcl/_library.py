@@ -234,6 +234,7 @@ TRITON = {
     "unit_rows_backward": "unit_rows",
     "nce": "nce",
     "nested_contrast_mean": "nested_contrast",
+    "max_sim_mean": "max_sim",
     "bank_update_": "bank",
     "sinkhorn_columns": "sinkhorn",
     "sinkhorn_masses": "sinkhorn",
