@@ -71,6 +71,20 @@ def _contrasts(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
         "nested_contrast_mean",
         lambda: ops.nested_contrast_mean(*pair, None, 20.0, [16, D], [1.0, 0.5], True, True, True),
     )
+    yield from _late(dtype)
+
+
+def _late(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
+    """Items of several tokens, some of them left out."""
+    query, document, hard = (_rows(20 * n, dtype).view(20, n, D) for n in (9, 17, 34))
+    hard = hard.reshape(20, 2, 17, D)
+    masks = [torch.rand(x.shape[:-1]) < 0.8 for x in (query, document, hard)]
+    yield (
+        "max_sim_mean",
+        lambda: ops.max_sim_mean(
+            query, document, hard, *masks, None, 20.0, True, True, True, True, True
+        ),
+    )
 
 
 def _others(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
