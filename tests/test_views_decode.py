@@ -91,7 +91,21 @@ def test_loaded_views_are_those_of_the_record(tmp_path, decoder, module, threads
     pairs = zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]
     for ours, theirs in pairs:
         assert ours.stride() == theirs.stride() and torch.equal(ours, theirs)
-    again = module.load(files, threads=threads, generator=given)
+    again = module.load(files, threads=threads, generator=given.manual_seed(9))
+    written = module.load(files, threads=threads, generator=given.manual_seed(9), out=found)
+    if isinstance(found, list):
+        pairs = list(zip(found, again, written, strict=True))
+    else:
+        pairs = [(found, again, written)]
+    for memory, views_of_it, ours in pairs:
+        assert ours.data_ptr() == memory.data_ptr() and ours.stride() == memory.stride()
+        assert torch.equal(ours, views_of_it)
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_views_are_loaded_by_chance(decoder, module):
+    files, given = list(FILES.values()), torch.Generator().manual_seed(5)
+    found, again = (module.load(files, generator=given) for _ in "12")
     alike = isinstance(found, torch.Tensor) and torch.equal(again, found)
     assert alike == isinstance(module, views.Evaluation)
 
@@ -108,6 +122,16 @@ def test_loading_names_what_is_wrong(tmp_path, decoder):
         module.load([FILES["jpeg"]], threads=0)
     with pytest.raises(ValueError, match=r"mean must have shape \[3\], got \[1\]"):
         views.SimCLR(8, mean=(0.5,)).load([FILES["jpeg"]])
+    for out, error, message in (
+        (torch.empty(2, 2, 3, 8, 8), ValueError, r"on 1 files returned.*384 el.*\[2, 2, 3, 8, 8\]"),
+        (torch.empty(2, 1, 3, 8, 9)[..., :8], ValueError, "elements end to end on the CPU"),
+        (torch.empty(1, 3, 8, 8), ValueError, "out must be what a call on 1 files returned"),
+        (torch.empty(2, 1, 3, 8, 8).half(), TypeError, "out must be torch.float32"),
+        ([torch.empty(2, 1, 3, 8, 8)] * 2, ValueError, "out must hold 1 tensors, got 2"),
+        ([3], TypeError, "out must be a"),
+    ):
+        with pytest.raises(error, match=message):
+            module.load([FILES["jpeg"]], out=out)
     with pytest.raises(ValueError, match="dtype must be one of"):
         views.SimCLR(8, dtype=torch.float64).load([FILES["jpeg"]])
 

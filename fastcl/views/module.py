@@ -14,7 +14,7 @@ from ..functional.random_views import check_form, normal
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
-from .loading import Part, load
+from .loading import Part, load, places
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -89,16 +89,24 @@ class Drawn(nn.Module):
         *,
         threads: int | None = None,
         generator: torch.Generator | None = None,
+        out: Tensor | Sequence[Tensor] | None = None,
     ) -> Tensor | list[Tensor]:
         """The views of image files, on the CPU, each file decoded and viewed while it is in cache.
 
         Equal to ``self(decode(files, threads=threads), generator)``, without a record of all
         pixels.
 
-        Args, Raises: As for `decode`; generator as for `Drawn`.
+        Args:
+            files, threads: As for `decode`.
+            generator: As for `Drawn`.
+            out: What an earlier call on as many files returned, to be written again: memory that
+                is new to a process takes time of its own. After an error it holds some of both.
 
         Returns:
             What a call of the module does.
+
+        Raises:
+            As `decode`; ValueError, TypeError: out is not what will be returned.
         """
         check_form(self.dtype, self.memory_format)
         mean, deviation = (None if x is None else x.cpu() for x in (self.mean, self.deviation))
@@ -107,11 +115,11 @@ class Drawn(nn.Module):
         parts: list[Part] = []
         with looked_at(files, threads) as (seen, each):
             sizes = torch.tensor([image.sides for image in seen])
-            for recipes, size in self.groups:
+            counts = [(len(recipes), len(seen), size) for recipes, size in self.groups]
+            memory = places(out, counts, self.dtype, last)
+            for (recipes, size), views in zip(self.groups, memory, strict=True):
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
-                shape = (size, size, 3) if last else (3, size, size)
-                out = torch.empty(len(recipes), len(seen), *shape, dtype=self.dtype)
-                parts.append(Part(drawn, kernel_of(size), out))
+                parts.append(Part(drawn, kernel_of(size), views))
             load(seen, each, parts, normalisation, last)
         return self.joined(
             tuple(part.out.permute(0, 1, 4, 2, 3) if last else part.out for part in parts)
