@@ -151,6 +151,9 @@ def pretrain(
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder made by fastcl pretrain.")],
+    data: Annotated[
+        str | None, typer.Option(help="Other data than the run's, with labels, as pretrain takes.")
+    ] = None,
     knn_k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the weights of their votes.")] = 0.07,
     fractions: Annotated[
@@ -184,7 +187,8 @@ def evaluate(
         )  # fmt: skip
         with Steps(console) as steps:
             found = evaluate_run(
-                run, wanted, device=device_named(device), out=out, limit=limit, tell=steps.tell
+                run, wanted, device=device_named(device), out=out, limit=limit, data=data,
+                tell=steps.tell,
             )  # fmt: skip
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"
