@@ -122,10 +122,14 @@ class _Stepped:
         return 0.0
 
 
-def peaks(chosen: str) -> None:
+def chosen(case: Replaced, names: list[str]) -> bool:
+    return any(name in f"{case.library} {case.name}" for name in names)
+
+
+def peaks(names: list[str]) -> None:
     """One line per case and side; the gradients count, which are as large on both."""
     for index, case in enumerate(CASES):
-        if chosen not in f"{case.library} {case.name}" or not installed(case):
+        if not chosen(case, names) or not installed(case):
             continue
         for side in SIDES[1:] if case.cannot else SIDES:
             function, inputs = prepare(case, side, case.rows)
@@ -134,9 +138,9 @@ def peaks(chosen: str) -> None:
             del function, inputs
 
 
-def peaks_elsewhere(chosen: str) -> dict[tuple[int, str], float]:
+def peaks_elsewhere(names: list[str]) -> dict[tuple[int, str], float]:
     """Extra memory in MB, from a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.migration", "--peaks", "--cases", chosen]
+    command = [sys.executable, "-m", "benchmarks.migration", "--peaks", "--cases", *names]
     # What is freed goes back to the system at once, so that the peak is what was asked for.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -221,11 +225,8 @@ def show(path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.migration", description=__doc__)
-    parser.add_argument(
-        "--cases",
-        default="",
-        help="only those whose library and name contain this: the rows of the others stay",
-    )
+    only = "those whose library and name contain one of these; the rows of the others stay"
+    parser.add_argument("--cases", nargs="+", default=[""], help=only)
     parser.add_argument("--budget", type=float, default=1.0, help="seconds per side and case")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the rows")
     parser.add_argument("--show", action="store_true", help="the table again, from the rows")
@@ -237,10 +238,10 @@ def main() -> None:
     if options.peaks:
         return peaks(options.cases)
     where, rows = report.circumstances("cpu"), []
-    old = report.read(path) if options.cases and path.exists() else []
+    old = report.read(path) if options.cases != [""] and path.exists() else []
     memory = peaks_elsewhere(options.cases)
     for index, case in enumerate(CASES):
-        if options.cases not in f"{case.library} {case.name}":
+        if not chosen(case, options.cases):
             continue
         if not installed(case):
             print(f"{case.library} is not installed: left out", flush=True)

@@ -212,8 +212,8 @@ CASES = (
         with_more(_of_regions, **{k: lambda n: rows(8 * n, 128) for k in "xy"}),
     ),
     _lightly(
-        "VICRegLoss", 256, "2 x 256 x 8,192", lambda module, n: module.VICRegLoss(),
-        views(8192, "z_a", "z_b"),
+        "VICRegLoss", 256, "2 x 256 x 4,096", lambda module, n: module.VICRegLoss(),
+        views(4096, "z_a", "z_b"),
     ),
     _lightly("DINOLoss", 64, "2 of 4 crops, 64 x 65,536 prototypes", _dino, _distilled),
     _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
@@ -267,8 +267,8 @@ CASES = (
                   queue=lambda n: rows(KEYS * n, 128)),
     ),
     _solo(
-        "vicreg_loss_func", 256, "2 x 256 x 8,192",
-        lambda module, n: lambda z1, z2: module.vicreg_loss_func(z1, z2), views(8192, "z1", "z2"),
+        "vicreg_loss_func", 256, "2 x 256 x 4,096",
+        lambda module, n: lambda z1, z2: module.vicreg_loss_func(z1, z2), views(4096, "z1", "z2"),
     ),
     _solo(
         "swav_loss_func", 512, "2 crops, 512 x 3,000 prototypes",

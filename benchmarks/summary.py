@@ -47,11 +47,11 @@ def replaced(rows: list[Row]) -> str:
         names = dict.fromkeys(x["name"].removesuffix(", memory bank") for x, _ in pairs)
         classes = ", ".join(f"`{name}`" for name in ", ".join(names).split(", "))
         lines.append([library, classes, _span(pairs, "median_ms"), _span(pairs, "extra_mb")])
-    first = rows[0]
+    runs = dict.fromkeys(f"{r['machine']}, torch {r['torch']}, {r['date']}" for r in rows)
     text = tables.grid(["library", "replaced", "time", "memory"], lines)
     return (
-        f"{text}\n\nThe original's, as multiples of fastcl's, least and most: {first['machine']}, "
-        f"torch {first['torch']}, {first['date']}; memory with the gradients.\n"
+        f"{text}\n\nThe original's, as multiples of fastcl's, least and most: {'; '.join(runs)}; "
+        "memory with the gradients.\n"
     )
 
 
