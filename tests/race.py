@@ -118,6 +118,15 @@ def _others(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
         ),
     )
 
+    image = images[:1].permute(0, 2, 3, 1).contiguous()[0]
+
+    def one_image() -> Tensor:
+        out = torch.empty(2, 33, 33, 3)
+        ops.image_views_(image, views[:1], 9, *plain, True, out)
+        return out
+
+    yield "image_views_", one_image
+
 
 def _written(dtype: torch.dtype, x: Tensor, bank: Tensor) -> Iterator[tuple[str, Call]]:
     """In copies of what is there."""

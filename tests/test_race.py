@@ -12,8 +12,8 @@ pytestmark = built
 
 DEFINED = {x.removeprefix("fastcl::") for x in torch._C._dispatch_get_all_op_names()
            if x.startswith("fastcl::")}  # fmt: skip
-# No CPU kernel; which kernels run.
-OPERATORS = DEFINED - {"contrast_sums_", "processor", "use_processor"}
+# No CPU kernel; which kernels run; how memory is laid out.
+OPERATORS = DEFINED - {"contrast_sums_", "processor", "use_processor", "large_pages_"}
 
 
 @pytest.mark.parametrize("dtype", race.DTYPES, ids=str)
