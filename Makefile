@@ -6,7 +6,7 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-fast test-docs docs test-peers test-oldest test-emulated test-wheel lint \
+.PHONY: build pretrain test test-all test-docs docs test-peers test-oldest test-emulated test-wheel lint \
 	types workflows fuzz fuzz-files sanitize race wheel wheel-any wheels bench bench-scaling bench-peers \
 	bench-migration bench-guard clean
 
@@ -27,11 +27,12 @@ pretrain: build
 # A process per core, with one thread each: files are shared out, so that their fixtures serve once.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+# Six minutes on two cores; what is slow and rarely telling is in test-all.
 test: build
-	$(PYTEST) $(ARGS)
-
-test-fast: build
 	$(PYTEST) -m "not slow" $(ARGS)
+
+test-all: build
+	$(PYTEST) $(ARGS)
 
 # Every example of the documentation is executed, and the generated pages are up to date.
 test-docs: build

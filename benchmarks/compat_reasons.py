@@ -96,11 +96,6 @@ NOT: dict[str, dict[str, str]] = {
         ),
     },
     "sentence_transformers, multi-vector": {
-        **dict.fromkeys(
-            ("CachedMultiVectorMultipleNegativesRankingLoss",
-             "MultiVectorMultipleNegativesRankingLoss"),
-            "the scores are of token matrices, each a sum of maxima",
-        ),
         **dict.fromkeys(("MultiVectorDistillKLDivLoss", "MultiVectorMarginMSELoss"), _TEACHER),
     },
     "solo": {

@@ -55,7 +55,8 @@ def imported_only(part: str) -> set[str]:
     """What there is by import and not by patch."""
     if part != PARTS[part][0]:
         return set()
-    return {x for x in offered(part) if is_loss(x)} - patched(part)
+    elsewhere = (patched(other) for other, (library, _) in PARTS.items() if library == part)
+    return {x for x in offered(part) if is_loss(x)}.difference(*elsewhere)
 
 
 def figures(library: str, name: str, rows: list[Row]) -> str:

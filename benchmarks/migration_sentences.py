@@ -6,12 +6,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from .absent import imported
 from .cases import TEMPERATURE
 from .migration_case import Inputs, Replaced, rows, views, with_more
 
 HOME = "sentence_transformers.sentence_transformer.losses"
+VECTORS = "sentence_transformers.multi_vector_encoder.losses"
 SPARSE = "sentence_transformers.sparse_encoder.losses"
 VOCABULARY = 30522  # of BERT, which SPLADE's rows are as wide as
 
@@ -108,6 +110,36 @@ def _sparse(n: int) -> Inputs:
     return {k: torch.where(m, torch.rand(m.shape), 0).requires_grad_() for k, m in some.items()}
 
 
+class _Tokens(torch.nn.Module):
+    """A model whose token embeddings are in its features; all of them count."""
+
+    def forward(self, features, task=None):
+        x = features["tokens"]
+        return {"token_embeddings": x, "attention_mask": x.new_ones(x.shape[:2], dtype=torch.bool)}
+
+
+def _multi_vector(module, n):
+    loss = module.MultiVectorMultipleNegativesRankingLoss(_Tokens())
+    return lambda anchor, positive: loss([{"tokens": anchor}, {"tokens": positive}])
+
+
+def _multi_vector_in_parts(module, n):
+    loss = module.CachedMultiVectorMultipleNegativesRankingLoss(_Tokens())
+
+    def function(anchor, positive):
+        sides = anchor, positive
+        masks = [x.new_ones(x.shape[:2], dtype=torch.bool) for x in sides]
+        return _in_parts(loss, list(sides), [list(x.split(loss.mini_batch_size)) for x in masks])
+
+    return function
+
+
+def _texts(n: int) -> Inputs:
+    """A query of ColBERT's length and a passage each."""
+    some = {"anchor": torch.randn(n, 32, 128), "positive": torch.randn(n, 180, 128)}
+    return {k: normalize(x, dim=2).requires_grad_() for k, x in some.items()}
+
+
 def _case(
     name: str,
     build: Callable,
@@ -123,6 +155,7 @@ def _case(
 _PAIRS, _SCALED = views(512, "anchor", "positive"), {"scale": 1 / TEMPERATURE}
 # The library's cosines of GISTEmbed take n x n x width numbers: 512 x 512 x 128 of them, 134 MB.
 _JUDGED = with_more(views(128, "anchor", "positive"), **{k: lambda n: rows(n, 128) for k in "xy"})
+_TEXTS = "64 x 32 and 180 x 128"
 _SYMMETRIC = "MultipleNegativesSymmetricRankingLoss"
 
 SENTENCES = (
@@ -138,4 +171,7 @@ SENTENCES = (
     _case("SparseMultipleNegativesRankingLoss",
           _of_embeddings("SparseMultipleNegativesRankingLoss"), _sparse, 256,
           f"256 x {VOCABULARY:,}", SPARSE),
+    _case("MultiVectorMultipleNegativesRankingLoss", _multi_vector, _texts, 64, _TEXTS, VECTORS),
+    _case("CachedMultiVectorMultipleNegativesRankingLoss", _multi_vector_in_parts, _texts, 64,
+          _TEXTS, VECTORS),
 )  # fmt: skip

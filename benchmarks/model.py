@@ -89,6 +89,19 @@ def _positives(launch: Launch) -> list[int]:
     return [1] * launch.grid[0] + [0] * (launch.programs - launch.grid[0])
 
 
+def _documents(launch: Launch) -> list[int]:
+    """Tiles of a document and some queries, as many for each."""
+    a = launch.arguments
+    steps = -(-a["lq"] // a["PLACES"]) * -(-a["ld"] // a["BN"])
+    return [steps] * launch.programs
+
+
+def _owed(launch: Launch) -> list[int]:
+    """Tiles of a document's tokens and those of queries that may owe them a gradient."""
+    a = launch.arguments
+    return [-(-a["lq"] * (1 if a["OWN"] else a["count"]) // a["BN"])] * launch.programs
+
+
 # How many tiles each program of a kernel that multiplies does.
 PROGRAMS: dict[str, Callable[[Launch], list[int]]] = {
     "sums_kernel": lambda x: _strips(x, x.arguments["SYMMETRIC"] and x.arguments["col_part"]
@@ -98,6 +111,8 @@ PROGRAMS: dict[str, Callable[[Launch], list[int]]] = {
     "own_kernel": lambda x: _strips(x, False),
     "frozen_kernel": lambda x: _strips(x, False),
     "weights_kernel": lambda x: [1] * x.programs,
+    "best_kernel": _documents,
+    "to_document_kernel": _owed,
     "logistic_kernel": lambda x: [1] * x.programs,
     "positives_kernel": _positives,
     "pull_kernel": _positives,

@@ -6,6 +6,7 @@ from functools import partial
 
 import torch
 
+import fastcl.functional as F
 from fastcl._library import ops
 from fastcl.contrast.node import mean_loss, row_losses
 from fastcl.contrast.problem import problem
@@ -87,6 +88,24 @@ def _neighbours() -> None:
     ops.soft_cross_entropy(scores, target, 10.0, 1.0, True)
 
 
+# Late interaction: queries, their tokens, documents, theirs, width, hard ones of each query.
+LATE = {
+    "late interaction": (64, 32, 64, 180, 128, 0),
+    "late interaction, hard": (64, 32, 64, 180, 128, 4),
+    "late interaction, wide": (64, 32, 64, 1024, 320, 0),
+    "late interaction 256": (256, 32, 256, 180, 128, 0),
+    "late interaction 4,096": (4096, 32, 4096, 180, 128, 0),
+}
+
+
+def _late(n: int, lq: int, m: int, ld: int, d: int, h: int) -> None:
+    """Its forward has the gradients; documents are padded."""
+    query, document = (_meta(x, d).view(*y, d) for x, y in ((n * lq, (n, lq)), (m * ld, (m, ld))))
+    hard = _meta(n * h * ld, d).view(n, h, ld, d) if h else None
+    mask = torch.empty(m, ld, dtype=torch.bool, device="meta")
+    F.max_sim(query, document, None, mask, hard).backward()
+
+
 def _rounded(run: Callable[[], object]) -> None:
     """A step whose float32 products may round to TF32."""
     products = torch.backends.cuda.matmul
@@ -121,6 +140,8 @@ def steps() -> dict[str, tuple[torch.dtype, Callable[[], object]]]:
         found[f"{case.name}, TF32"] = case.dtype, partial(_rounded, partial(run, case))
     found["neighbours"] = torch.bfloat16, _neighbours
     found["views"] = torch.float32, _views
+    for name, size in LATE.items():
+        found[name] = torch.bfloat16, partial(_late, *size)
     for name, size in RANKED.items():
         found[name] = torch.bfloat16, lambda size=size: _with_rank(*size).backward()
     for name, case in HELD.items():

@@ -1,9 +1,11 @@
-"""How fast images reach a network: `python -m benchmarks.throughput [--cases folder loader]`.
+"""How fast images reach a network: `python -m benchmarks.throughput [--cases NAME...]`.
 
 folder: 100,000 JPEG files, 5 GB of pixels: the time to the first step of `fastcl pretrain`, and the
 peak of its memory beside the same run on 200 of them. loader: images/s of `fastcl.data.Loader` over
 photographs of 500 x 375 with SimCLR's two views, beside the same decoding and views back to back on
-as many threads, which never wait for each other, in turns. Rows go to results/throughput.csv.
+as many threads, which never wait for each other, in turns. loader-SIDE, METHOD-SIDE: the loader
+alone and whole steps of ResNet-18, beside lightly's pipeline and torchvision in a DataLoader where
+these are installed. Rows go to results/throughput.csv.
 """
 
 import argparse
@@ -13,6 +15,7 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +25,7 @@ from fastcl import views
 from fastcl.data import Folder, Loader, Order
 from fastcl.data.threads import alone
 
+from . import throughput_steps
 from .pictures import make_folder
 from .report import RESULTS, ROOT, circumstances, read, renew, save
 
@@ -80,10 +84,13 @@ def back_to_back(source: Folder, made: views.Views) -> float:
 
 
 def loaded(source: Folder, made: views.Views) -> float:
-    """The same through the loader."""
-    loader = Loader(source, order_of(source), made)
+    """The same through the loader, after an epoch in which the memory of its batches is made."""
+    order = order_of(source)
+    batches = Loader(source, order, made).batches(0, 0, 1 + EPOCHS)
+    for _ in range(order.steps):
+        next(batches)
     started = time.perf_counter()
-    count = sum(len(batch.index) for batch in loader.batches(0, 0, EPOCHS))
+    count = sum(len(batch.index) for batch in batches)
     return count / (time.perf_counter() - started)
 
 
@@ -92,7 +99,7 @@ def order_of(source: Folder) -> Order:
 
 
 def loader_case(root: Path) -> list[tuple]:
-    source = Folder(make_folder(root / "photographs", PHOTOGRAPHS, 375, 500))
+    source = Folder(photographs(root, VIEW))
     made = views.SimCLR(VIEW)
     alone, through = [], []
     for _ in range(TURNS):
@@ -107,7 +114,26 @@ def loader_case(root: Path) -> list[tuple]:
     ]
 
 
+def photographs(root: Path, side: int) -> Path:
+    """Files of which views of a side are made: of small ones, as CIFAR has them."""
+    if side < 96:
+        return make_folder(root / f"small-{side}", 4 * PHOTOGRAPHS, side, side)
+    return make_folder(root / "photographs", PHOTOGRAPHS, 375, 500)
+
+
+def _loaders(root: Path, side: int) -> list[tuple]:
+    return throughput_steps.loaders(photographs(root, side), side)
+
+
+def _steps(root: Path, method: str, side: int) -> list[tuple]:
+    return throughput_steps.steps(photographs(root, side), method, side)
+
+
 CASES = {"folder": folder_case, "loader": loader_case}
+CASES |= {f"loader-{s}": partial(_loaders, side=s) for s in throughput_steps.BATCHES}
+CASES |= {
+    name: partial(_steps, method=m, side=s) for name, (m, s) in throughput_steps.CASES.items()
+}  # fmt: skip
 
 
 def main() -> None:

@@ -27,7 +27,8 @@ def _of_machine(rows: list[dict[str, str]]) -> str:
         f"{first['machine']}, torch {first['torch']}, commit {first['commit']}, {first['date']}. "
         "Processor time of one thread (wall time where the threads are named), medians of "
         f"interleaved rounds; load {float(first['load']):.1f} on {first['cores']} cores. "
-        f"Photographs of 500 x 375, {next(x['note'] for x in rows if x['note'])}.",
+        f"Photographs of 500 x 375, {next(x['note'] for x in rows if x['note'])}; fastcl by "
+        "`load`, which decodes an image and makes its views before the next.",
         f"Memory above the output, one call: {', '.join(extra)}.",
     ]
     return f"{tables.grid(names, lines)}\n\n" + "\n".join(notes) + "\n"

@@ -39,7 +39,8 @@ struct RandomViews {
   const float* deviation;  // [channels]
   Dtype dtype;             // of out
   bool channels_last_out;
-  char* out;  // [views, b, channels, size, size], or channels last
+  char* out;      // [views, b, channels, size, size], or channels last
+  int64_t apart;  // elements of out from a view of an image to its next
 
   int64_t rows(int64_t image) const { return sizes == nullptr ? height : sizes[2 * image]; }
   int64_t columns(int64_t image) const { return sizes == nullptr ? width : sizes[2 * image + 1]; }
@@ -51,7 +52,8 @@ struct RandomViews {
 
 namespace cpu {
 
-void random_views(const RandomViews& x);
+// On so many threads at most.
+void random_views(const RandomViews& x, int64_t threads);
 
 }  // namespace cpu
 }  // namespace fastcl

@@ -212,6 +212,12 @@ _define(
     _random_views_fake,
 )
 _define(
+    "image_views_(Tensor image, Tensor parameters, int kernel, Tensor mean, Tensor deviation, "
+    "bool channels_last_out, Tensor(a!) out) -> ()",
+    lambda image, parameters, kernel, mean, deviation, channels_last_out, out: None,
+)
+_define("large_pages_(Tensor(a!) x) -> ()", lambda x: None)
+_define(
     "momentum_update_(Tensor(a!)[] target, Tensor[] online, float momentum, "
     "Tensor? momentum_tensor, Tensor(b!)? seed) -> ()",
     lambda target, online, momentum, momentum_tensor, seed: None,
@@ -228,6 +234,7 @@ TRITON = {
     "unit_rows_backward": "unit_rows",
     "nce": "nce",
     "nested_contrast_mean": "nested_contrast",
+    "max_sim_mean": "max_sim",
     "bank_update_": "bank",
     "sinkhorn_columns": "sinkhorn",
     "sinkhorn_masses": "sinkhorn",

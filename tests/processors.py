@@ -1,6 +1,7 @@
 """Every instruction set and every kind of bfloat16 product that is compiled, by its name."""
 
 from contextlib import contextmanager
+from functools import cache
 
 import pytest
 
@@ -27,8 +28,19 @@ def running(instruction_set: str | None = None, products: str | None = None):
         use_processor(before.instruction_set, before.pair_products)
 
 
+@cache
+def often() -> tuple[str, str]:
+    """The sets of `make test`: the narrowest vectors and the widest that this processor has. What
+    goes wrong in the middle alone is rare, and `make test-all` has it."""
+    return INSTRUCTION_SETS[0], processor().instruction_set
+
+
 def over_instruction_sets(metafunc):
     """Tests marked `instruction_sets` run once in every set; `any_set` takes one out again."""
     marker = metafunc.definition.get_closest_marker
     if COMPILED.exists() and marker("instruction_sets") and not marker("any_set"):
-        metafunc.parametrize("instruction_set", INSTRUCTION_SETS, indirect=True)
+        sets = [
+            name if name in often() else pytest.param(name, marks=pytest.mark.slow)
+            for name in INSTRUCTION_SETS
+        ]
+        metafunc.parametrize("instruction_set", sets, indirect=True)

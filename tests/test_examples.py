@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 # Library examples: what they import.
 NEEDS = {
+    "accelerate_loop": ("accelerate", "sklearn"),
     "lightning_module": ("pytorch_lightning", "sklearn"),
     "open_clip_loop": ("open_clip", "open_clip_train"),
     "sentence_transformers_trainer": ("accelerate", "datasets", "sentence_transformers"),
+    "transformers_trainer": ("accelerate", "sklearn", "transformers"),
 }
 # Some libraries import torchvision, which not every torch has beside it, without a use for it here.
 WITHOUT_TORCHVISION = """
@@ -88,6 +90,23 @@ def test_two_ranks_by_torchrun():
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) <= 2e-5
 
 
+# Smaller and shorter than they are by default; an example asserts itself that it has learned.
+BEYOND = {
+    "graph_nodes": ("--nodes", "1500"), "time_series": ("--steps", "30"),
+    "sounds": ("--steps", "30"), "recommender": (),
+}  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", BEYOND)
+def test_beyond_pictures(name, tmp_path):
+    picture = tmp_path / "picture.png"
+    plotted = ("--plot", str(picture)) if importlib.util.find_spec("matplotlib") else ()
+    losses = _losses(f"examples/{name}.py", *BEYOND[name], *plotted)
+    assert losses[-1] < losses[0]
+    assert not plotted or picture.read_bytes().startswith(b"\x89PNG")
+
+
 def test_every_example_is_run():
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {*NEEDS, "plain_loop", "ddp_two_ranks"}
+    assert names == {*NEEDS, *BEYOND, "plain_loop", "ddp_two_ranks"}

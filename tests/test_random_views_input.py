@@ -150,3 +150,28 @@ def test_operator_and_compilation(packed, last):
     )  # fmt: skip
     compiled = torch.compile(F.random_views, fullgraph=True, backend="aot_eager")
     assert torch.equal(compiled(**FITTING), F.random_views(**FITTING))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("last", [False, True])
+def test_views_of_one_image_have_their_place_in_a_batch(last, dtype):
+    normal = torch.tensor(cases.MEAN), torch.tensor(cases.DEVIATION)
+    expected = ops.random_views(
+        IMAGES, None, None, PARAMETERS.contiguous(), 6, 3, *normal, dtype, False, last
+    )
+    out = torch.full_like(expected, torch.nan)
+    arguments = (
+        IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS[1:].contiguous(), 3, *normal, last,
+    )  # fmt: skip
+    ops.image_views_(*arguments, out[:, 1])
+    assert torch.equal(out[:, 1], expected[:, 1]) and out[:, 0].isnan().all()
+    torch.library.opcheck(ops.image_views_, (*arguments, torch.zeros_like(out)[:, 1]))
+
+
+@pytest.mark.parametrize("count", [1, 3 << 20])
+def test_large_pages_change_no_number(count):
+    x = torch.arange(count, dtype=torch.float32)
+    ops.large_pages_(x)
+    assert torch.equal(x, torch.arange(count, dtype=torch.float32))
+    ops.large_pages_(x := torch.empty(count))
+    assert torch.equal(x.fill_(1), torch.ones(count))

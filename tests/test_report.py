@@ -158,6 +158,34 @@ def test_pictures_are_left_beside_the_report(evaluated):
 
 
 @pytest.mark.slow
+def test_a_run_is_measured_on_other_data(run, tmp_path):
+    """Which its backbone sees by the numbers of its own."""
+    import numpy as np
+
+    from fastcl.evaluate.report import load_run
+
+    bright = np.random.default_rng(0).integers(200, 256, (80, 8, 8), dtype=np.uint8)
+    labels = np.arange(80) % 2
+    bright[labels == 1, :4] -= 200  # dark above
+    np.savez(tmp_path / "other.npz", images=bright, labels=labels)
+    arguments = ["evaluate", str(run), "--data", str(tmp_path / "other.npz"), "--fractions", ""]
+    result = runner.invoke(commands.app, [*arguments, "--embedding", "tsne"])
+    assert result.exit_code == 0, result.output
+    assert (run / "on-other.npz" / "report.html").exists() and "other.npz" in result.output
+    found = json.loads((run / "on-other.npz" / "evaluation.json").read_text())
+    (knn,) = (m for m in found["metrics"] if "NN" in m["name"])
+    assert len(knn["values"]) == 3 and all(x == 1.0 for x in knn["values"].values())
+    _, _, own = load_run(run)
+    _, _, other = load_run(run, data=str(tmp_path / "other.npz"))
+    for a, b in zip(own.statistics(), other.statistics(), strict=True):
+        torch.testing.assert_close(a, b)
+    assert other.with_labels().draw(20).statistics() is other.seen_by
+    np.savez(tmp_path / "large.npz", images=np.zeros((9, 9, 9), np.uint8), labels=labels[:9])
+    with pytest.raises(ValueError, match="of 1 channels and 8 pixels as those of the run, .* 9"):
+        load_run(run, data=str(tmp_path / "large.npz"))
+
+
+@pytest.mark.slow
 def test_run_without_labels(tmp_path):
     import numpy as np
 

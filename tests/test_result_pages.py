@@ -1,16 +1,17 @@
-"""README and docs/results.md show what the committed rows say."""
+"""README, docs/results.md and docs/data.md show what the committed rows say."""
 
 import re
 
 import pytest
 
-from benchmarks import digits, report, summary, view_table
+from benchmarks import digits, report, summary, throughput_table, view_table
 
 MADE = {
     "cpu": lambda: report.texts("cpu")["cpu"],
     "scaling": lambda: report.texts("scaling")["scaling"],
     "digits": lambda: digits.table(report.read(report.RESULTS / "digits.csv")),
     "views": lambda: view_table.table(report.read(report.RESULTS / "views.csv")),
+    "throughput": lambda: throughput_table.table(report.read(report.RESULTS / "throughput.csv")),
     "speed": lambda: summary.speed(report.read(report.RESULTS / "cpu.csv")),
     "replaced": lambda: summary.replaced(report.read(report.RESULTS / "migration.csv")),
 }
@@ -42,11 +43,11 @@ def test_writing_changes_no_page_that_is_right_and_mends_one_that_is_not(monkeyp
     monkeypatch.setattr(report, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     right = "a\n<!-- speed: start -->\n| 1 |\n<!-- speed: end -->\nb\n"
-    for page, text in zip(report.PAGES, (right, right.replace("1", "2")), strict=True):
+    for page, text in zip(report.PAGES, (right, right.replace("1", "2"), right), strict=True):
         (tmp_path / page).write_text(text)
     report.write_pages("speed", "| 1 |\n")
     report.write_pages("elsewhere", "| 3 |\n")
-    assert [(tmp_path / page).read_text() for page in report.PAGES] == [right, right]
+    assert [(tmp_path / page).read_text() for page in report.PAGES] == 3 * [right]
 
 
 def test_short_tables_show_the_newest_machine_and_the_least_and_the_most():

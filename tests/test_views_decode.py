@@ -69,6 +69,73 @@ def test_a_record_becomes_views(decoder):
     assert torch.equal(first, module(views.unpack(packed))) and first.shape == (2, 7, 3, 16, 16)
 
 
+MODULES = {
+    "two views": views.SimCLR(16),
+    "as bytes of 16 bits": views.BYOL(
+        100, dtype=torch.bfloat16, memory_format=torch.channels_last, mean=None
+    ),
+    "of two sizes": views.DINO(24, 9, 3),
+    "one view": views.Supervised(8),
+    "nothing random": views.Evaluation(8),
+}
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_loaded_views_are_those_of_the_record(tmp_path, decoder, module, threads):
+    (tmp_path / "one.png").write_bytes(FILES["png"])
+    files = [*FILES.values(), tmp_path / "one.png", FILES["jpeg"]]
+    given = torch.Generator()
+    found = module.load(files, threads=threads, generator=given.manual_seed(5))
+    expected = module(views.decode(files), given.manual_seed(5))
+    pairs = zip(found, expected, strict=True) if isinstance(found, list) else [(found, expected)]
+    for ours, theirs in pairs:
+        assert ours.stride() == theirs.stride() and torch.equal(ours, theirs)
+    again = module.load(files, threads=threads, generator=given.manual_seed(9))
+    written = module.load(files, threads=threads, generator=given.manual_seed(9), out=found)
+    if isinstance(found, list):
+        pairs = list(zip(found, again, written, strict=True))
+    else:
+        pairs = [(found, again, written)]
+    for memory, views_of_it, ours in pairs:
+        assert ours.data_ptr() == memory.data_ptr() and ours.stride() == memory.stride()
+        assert torch.equal(ours, views_of_it)
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_views_are_loaded_by_chance(decoder, module):
+    files, given = list(FILES.values()), torch.Generator().manual_seed(5)
+    found, again = (module.load(files, generator=given) for _ in "12")
+    alike = isinstance(found, torch.Tensor) and torch.equal(again, found)
+    assert alike == isinstance(module, views.Evaluation)
+
+
+def test_loading_names_what_is_wrong(tmp_path, decoder):
+    module = views.SimCLR(8)
+    with pytest.raises(BadImage, match=r"files\[1\] is no readable image"):
+        module.load([FILES["png"], FILES["jpeg"][:-200]], threads=2)
+    with pytest.raises(BadImage, match="none.jpg' cannot be read: No such file"):
+        module.load(tmp_path / "none.jpg")
+    with pytest.raises(ValueError, match="files must hold one file at least, got none"):
+        module.load([])
+    with pytest.raises(ValueError, match="threads must be 1 or more, got 0"):
+        module.load([FILES["jpeg"]], threads=0)
+    with pytest.raises(ValueError, match=r"mean must have shape \[3\], got \[1\]"):
+        views.SimCLR(8, mean=(0.5,)).load([FILES["jpeg"]])
+    for out, error, message in (
+        (torch.empty(2, 2, 3, 8, 8), ValueError, r"on 1 files returned.*384 el.*\[2, 2, 3, 8, 8\]"),
+        (torch.empty(2, 1, 3, 8, 9)[..., :8], ValueError, "elements end to end on the CPU"),
+        (torch.empty(1, 3, 8, 8), ValueError, "out must be what a call on 1 files returned"),
+        (torch.empty(2, 1, 3, 8, 8).half(), TypeError, "out must be torch.float32"),
+        ([torch.empty(2, 1, 3, 8, 8)] * 2, ValueError, "out must hold 1 tensors, got 2"),
+        ([3], TypeError, "out must be a"),
+    ):
+        with pytest.raises(error, match=message):
+            module.load([FILES["jpeg"]], out=out)
+    with pytest.raises(ValueError, match="dtype must be one of"):
+        views.SimCLR(8, dtype=torch.float64).load([FILES["jpeg"]])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "bad", [b"", b"no image", FILES["jpeg"][:-200], FILES["png"][:-60], FILES["jpeg"][:30]]

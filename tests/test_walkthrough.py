@@ -63,6 +63,7 @@ def test_the_page_runs_from_top_to_bottom(tmp_path, monkeypatch):
 
 
 def test_the_figures_are_those_of_the_rows():
+    pytest.importorskip("PIL")
     made = runpy.run_path(str(ROOT / "docs" / "pretraining" / "make.py"))
     text = made["table"](report.read(made["ROWS"]))
     assert f"start -->\n{text}<!-- walkthrough" in PAGE.read_text()

@@ -14,111 +14,6 @@
 #include "cpu/statistics.h"
 
 namespace fastcl::cpu {
-namespace {
-
-// Tokens of queries at once: their tile with a block of a document stays in L2 beside both.
-constexpr int64_t kTileTokens = 128;
-// Tokens of an item of work: more items for many threads, but a document is packed for each.
-constexpr int64_t kItemTokens = 512;
-// Memory of a chunk, and multiplications below which a second thread costs more than it saves.
-constexpr int64_t kChunk = int64_t{4} << 20;
-constexpr int64_t kSmall = int64_t{1} << 19;
-
-template <typename T>
-class LateInteraction {
- public:
-  explicit LateInteraction(const MaxSim<T>& x)
-      : x_(x),
-        workers_(products(x) <= kSmall ? 1 : thread_count()),
-        n_(x.query.items),
-        hard_per_query_(x.hard.items / std::max<int64_t>(1, n_)),
-        columns_(x.document.items + hard_per_query_),
-        query_(x.dtype, x.query, x.d, x.normalize, workers_),
-        document_(x.dtype, x.document, x.d, x.normalize, workers_),
-        hard_(x.dtype, x.hard, x.d, x.normalize, workers_),
-        pairs_(sizeof(T) == 4 && x.dtype == Dtype::kBFloat16 && x.d % 2 == 0 ? pair_kernel()
-                                                                             : nullptr),
-        depth_(pairs_ != nullptr ? kPairSlice : kSlice),
-        losses_(n_),
-        slopes_(n_),
-        scratch_(workers_) {
-    const int64_t token = columns_ * sizeof(int32_t) + x.d * sizeof(T);
-    const int64_t query = x.query.length * token + columns_ * (sizeof(double) + sizeof(T));
-    group_ = std::clamp<int64_t>(kChunk / std::max<int64_t>(1, query), 1, n_);
-    group_ = ceil_div(n_, ceil_div(n_, group_));
-    most_ = group_ * x.query.length;
-    q_ = Buffer<T>(most_ * x.d);
-    at_ = Buffer<int32_t>(columns_ * most_);
-    scores_ = Buffer<double>(group_ * columns_);
-    weights_ = Buffer<T>(group_ * columns_);
-    for (Scratch& s : scratch_) {
-      s.tile = Buffer<T>(kTileTokens * (kBlock + kPadding));
-      s.best = Buffer<T>(std::max(kItemTokens, x.query.length));
-      const int64_t depth = std::min(depth_, x.d), width = kBlock + kPanel;
-      if (pairs_ == nullptr) {
-        s.panels = Buffer<T>(width * (depth + kPadding));
-      } else {
-        s.a = Buffer<uint32_t>((kTileTokens + kSide) * whole_squares(depth / 2));
-        s.b = Buffer<uint32_t>(width * whole_squares(depth / 2));
-      }
-    }
-  }
-
-  void operator()();
-
- private:
-  struct Scratch {
-    Found<T> found;
-    Buffer<T> tile, best, panels;
-    Buffer<uint32_t> a, b;  // operands of pair products
-  };
-
-  static constexpr Dtype kNative = sizeof(T) == 8 ? Dtype::kFloat64 : Dtype::kFloat32;
-
-  static double products(const MaxSim<T>& x) {
-    const double documents = double(x.document.items) * x.document.length * x.query.items +
-                             double(x.hard.items) * x.hard.length;
-    return documents * x.query.length * x.d;
-  }
-  int64_t slices() const { return ceil_div(x_.d, depth_); }
-  int32_t* at(int64_t column, int64_t query) const {
-    return at_.data() + column * most_ + begin_[query];
-  }
-  int64_t tokens(int64_t query) const { return begin_[query + 1] - begin_[query]; }
-
-  void clear(T* grad, int64_t size) const {
-    if (grad != nullptr) std::fill_n(grad, size, T(0));
-  }
-  void pack_queries();
-  void score();
-  void score(const TokenSide<T>& side, int64_t item, int64_t column, int64_t from, int64_t to,
-             Scratch& scratch);
-  void pack(const Found<T>& found, int64_t col, int64_t cols, int64_t slice, Scratch& scratch);
-  void multiply(const Tile<T>& tile, int64_t row, const T* factors, int64_t slice,
-                Scratch& scratch);
-  void weigh(int64_t query);
-  void to_query(int64_t query);
-  void to_column(int64_t query, int64_t column, T* to);
-  void to_document(int64_t document);
-  void to_hard(int64_t query, int64_t number);
-  void project(const TokenSide<T>& side, T* grad) const;
-
-  const MaxSim<T>& x_;
-  const int64_t workers_, n_, hard_per_query_, columns_;
-  const TokenSide<T> query_, document_, hard_;
-  const PairKernel pairs_;  // null: products of T
-  const int64_t depth_;     // of a product at a time
-  const Buffer<double> losses_, slopes_;
-  std::vector<Scratch> scratch_;
-  int64_t group_, most_;           // queries of a chunk, and their tokens at most
-  int64_t first_ = 0, count_ = 0;  // queries of this one
-  std::vector<int64_t> begin_;     // [count + 1] of each one's tokens
-  Found<T> found_;                 // all of them
-  Buffer<T> q_;                    // [tokens, d]
-  Buffer<int32_t> at_;             // [columns, tokens] the place of the best token
-  Buffer<double> scores_;          // [count, columns]
-  Buffer<T> weights_;              // [count, columns] gradient
-};
 
 template <typename T>
 void LateInteraction<T>::operator()() {
@@ -317,8 +212,6 @@ void LateInteraction<T>::project(const TokenSide<T>& side, T* grad) const {
   run_items(side.items(), workers_,
             [&](int64_t item, int64_t) { side.project(item, grad + item * side.length() * x_.d); });
 }
-
-}  // namespace
 
 template <typename T>
 void max_sim_mean(const MaxSim<T>& x) {

@@ -24,15 +24,16 @@ constexpr int64_t kAlignment = 64;
 
 }  // namespace
 
-void random_views(const RandomViews& x) {
+void random_views(const RandomViews& x, int64_t threads) {
   auto* const one = FASTCL_CHOSEN(random_view);
   auto* const scratch_of = FASTCL_CHOSEN(random_view_scratch);
   const int64_t bytes = scratch_of(x) + kAlignment, views = x.b * x.views;
   const int64_t parts = std::max<int64_t>(1, views * x.size * x.size / kPart);
   std::atomic<int64_t> next{0};
   // The views of one image, or of a few small ones, but enough turns for all threads.
-  const int64_t workers = std::min<int64_t>({thread_count(), parts, views});
-  const int64_t turn = std::clamp<int64_t>(views / (8 * workers), 1, x.views * 16);
+  const int64_t workers = std::min({threads, parts, views});
+  int64_t turn = std::clamp<int64_t>(views / (8 * workers), 1, x.views * 16);
+  if (turn > x.views) turn -= turn % x.views;
   parallel(workers, [&](int64_t) {
     const std::unique_ptr<char[]> memory(new char[bytes]);
     char* scratch =

@@ -1,11 +1,13 @@
-// random_views: what the operator accepts. The values of the parameters decide which memory is
-// read, so they are looked at here too.
+// random_views and image_views_: what the operators accept. The values of the parameters decide
+// which memory is read, so they are looked at here too.
 #include "random_views.h"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 
+#include "cpu/large_pages.h"
+#include "cpu/threads.h"
 #include "tensor.h"
 
 namespace fastcl {
@@ -83,6 +85,8 @@ void check_view(const View& p, int64_t h, int64_t w, int64_t channels, int64_t i
 }
 
 void set_parameters(const Tensor& images, const Tensor& parameters, RandomViews& x) {
+  check(std::max(x.height, x.width) < std::numeric_limits<int32_t>::max(),
+        "fastcl: images have too many rows or columns");
   check(parameters.dim() == 3 && parameters.size(0) == x.b && parameters.size(2) == 13 &&
             is_float(parameters),
         "fastcl: parameters must be float32 [", x.b, ", V, 13]");
@@ -104,16 +108,8 @@ const float* per_channel(const Tensor& images, const Tensor& values, int64_t cha
   return data<float>(values, name);
 }
 
-Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
-                    int64_t size, int64_t kernel, Tensor mean, Tensor deviation, ScalarType dtype,
-                    bool channels_last_in, bool channels_last_out) {
-  RandomViews x{};
-  x.channels_last_in = channels_last_in;
-  x.channels_last_out = channels_last_out;
-  set_images(images, offsets, sizes, x);
-  check(std::max(x.height, x.width) < std::numeric_limits<int32_t>::max(),
-        "fastcl: images have too many rows or columns");
-  set_parameters(images, parameters, x);
+void set_writing(const Tensor& images, int64_t size, int64_t kernel, const Tensor& mean,
+                 const Tensor& deviation, RandomViews& x) {
   check(size > 0 && size <= 1 << 15, "fastcl: size must be from 1 to 32768, got ", size);
   check(kernel > 0 && kernel % 2 == 1 && kernel / 2 < size,
         "fastcl: kernel must be odd and below twice the size, got ", kernel);
@@ -121,15 +117,68 @@ Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes,
   x.kernel = kernel;
   x.mean = per_channel(images, mean, x.channels, "mean");
   x.deviation = per_channel(images, deviation, x.channels, "deviation");
-  std::vector<int64_t> shape{x.views, x.b, x.channels, size, size};
-  if (channels_last_out) shape = {x.views, x.b, size, size, x.channels};
-  Tensor out = torch::stable::new_empty(images, shape, dtype);
+}
+
+void set_dtype(const Tensor& out, RandomViews& x) {
   x.dtype = fastcl::dtype(out);
   check(x.dtype != Dtype::kOther && x.dtype != Dtype::kFloat64,
         "fastcl: dtype must be float32, bfloat16 or float16");
+}
+
+Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
+                    int64_t size, int64_t kernel, Tensor mean, Tensor deviation, ScalarType dtype,
+                    bool channels_last_in, bool channels_last_out) {
+  RandomViews x{};
+  x.channels_last_in = channels_last_in;
+  x.channels_last_out = channels_last_out;
+  set_images(images, offsets, sizes, x);
+  set_parameters(images, parameters, x);
+  set_writing(images, size, kernel, mean, deviation, x);
+  std::vector<int64_t> shape{x.views, x.b, x.channels, size, size};
+  if (channels_last_out) shape = {x.views, x.b, size, size, x.channels};
+  Tensor out = torch::stable::new_empty(images, shape, dtype);
+  set_dtype(out, x);
   x.out = mutable_data<char>(out, "out");
-  cpu::random_views(x);
+  x.apart = x.b * x.channels * size * size;
+  cpu::use_large_pages(x.out, x.views * x.apart * size_of(x.dtype));
+  cpu::random_views(x, cpu::thread_count());
   return out;
+}
+
+// Views of an image that lie in the memory of a batch: each in one piece.
+void set_out(Tensor& out, RandomViews& x) {
+  const int64_t pixels = x.channels * x.size * x.size, first = x.channels_last_out ? 1 : 2;
+  check(out.size(0) == x.views && out.size(first) == x.size && out.size(first + 1) == x.size &&
+            out.size(x.channels_last_out ? 3 : 1) == x.channels,
+        "fastcl: out must hold ", x.views, " views of ", x.channels, " channels");
+  check(out.stride(3) == 1 && out.stride(2) == out.size(3) &&
+            out.stride(1) == out.size(2) * out.size(3) && (x.views == 1 || out.stride(0) >= pixels),
+        "fastcl: every view of out must be contiguous and no two in one place");
+  set_dtype(out, x);
+  x.out = static_cast<char*>(out.data_ptr());
+  x.apart = x.views == 1 ? pixels : out.stride(0);
+}
+
+void image_views(Tensor image, Tensor parameters, int64_t kernel, Tensor mean, Tensor deviation,
+                 bool channels_last_out, Tensor out) {
+  check(image.dim() == 3, "fastcl: image must have 3 dimensions, got ", image.dim());
+  RandomViews x{};
+  x.pixel = pixel_of(image);
+  x.images = data<char>(image, "image");
+  x.elements = image.numel();
+  check(x.elements > 0, "fastcl: image must have pixels");
+  check_device(out, image, "out");
+  x.b = 1;
+  x.height = image.size(0);
+  x.width = image.size(1);
+  x.channels = image.size(2);
+  x.channels_last_in = true;
+  x.channels_last_out = channels_last_out;
+  set_parameters(image, parameters, x);
+  check(out.dim() == 4, "fastcl: out must have 4 dimensions, got ", out.dim());
+  set_writing(image, out.size(2), kernel, mean, deviation, x);
+  set_out(out, x);
+  cpu::random_views(x, 1);
 }
 
 }  // namespace
@@ -137,4 +186,5 @@ Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes,
 
 STABLE_TORCH_LIBRARY_IMPL(fastcl, CPU, m) {
   m.impl("random_views", TORCH_BOX(&fastcl::random_views));
+  m.impl("image_views_", TORCH_BOX(&fastcl::image_views));
 }

@@ -118,6 +118,9 @@ def pretrain(
         int, typer.Option(min=1, help="Parts of every batch, each with negatives of its own.")
     ] = 1,
     compile: Annotated[bool, typer.Option(help="The networks, by torch.compile.")] = False,
+    cuda_graph: Annotated[
+        bool, typer.Option(help="Replay the whole step as one CUDA graph; of most methods.")
+    ] = False,
     channels_last: Annotated[bool, typer.Option(help="How networks lie in memory.")] = True,
     logger: Annotated[
         choices.Logger, typer.Option(help="Where figures go beside the run folder.")
@@ -140,13 +143,17 @@ def pretrain(
             precision=precision.value, devices=devices, seed=seed, out=out, resume=resume,
             stop_after=stop_after, stream=stream.value, bad_images=bad_images.value,
             checkpoint_every=checkpoint_every, weights=weights, accumulate=accumulate,
-            compile=compile, channels_last=channels_last, logger=logger.value,
+            compile=compile, cuda_graph=cuda_graph, channels_last=channels_last,
+            logger=logger.value,
         )  # fmt: skip
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="A folder made by fastcl pretrain.")],
+    data: Annotated[
+        str | None, typer.Option(help="Other data than the run's, with labels, as pretrain takes.")
+    ] = None,
     knn_k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the weights of their votes.")] = 0.07,
     fractions: Annotated[
@@ -180,7 +187,8 @@ def evaluate(
         )  # fmt: skip
         with Steps(console) as steps:
             found = evaluate_run(
-                run, wanted, device=device_named(device), out=out, limit=limit, tell=steps.tell
+                run, wanted, device=device_named(device), out=out, limit=limit, data=data,
+                tell=steps.tell,
             )  # fmt: skip
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"

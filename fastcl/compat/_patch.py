@@ -73,18 +73,30 @@ LIBRARIES = {
         ("6.2.0",),
         "sentence_transformers.sentence_transformer.losses",
         {
-            f"{'sparse_encoder' if name.startswith('Sparse') else 'sentence_transformer'}"
-            f".losses.{name}": name
-            for name in (
-                "MultipleNegativesRankingLoss",
-                "CachedMultipleNegativesRankingLoss",
-                "MultipleNegativesSymmetricRankingLoss",
-                "CachedMultipleNegativesSymmetricRankingLoss",
-                "ContrastiveTensionLossInBatchNegatives",
-                "GISTEmbedLoss",
-                "CachedGISTEmbedLoss",
-                "SparseMultipleNegativesRankingLoss",
+            f"{home}.losses.{name}": name
+            for home, names in (
+                (
+                    "sentence_transformer",
+                    (
+                        "MultipleNegativesRankingLoss",
+                        "CachedMultipleNegativesRankingLoss",
+                        "MultipleNegativesSymmetricRankingLoss",
+                        "CachedMultipleNegativesSymmetricRankingLoss",
+                        "ContrastiveTensionLossInBatchNegatives",
+                        "GISTEmbedLoss",
+                        "CachedGISTEmbedLoss",
+                    ),
+                ),
+                ("sparse_encoder", ("SparseMultipleNegativesRankingLoss",)),
+                (
+                    "multi_vector_encoder",
+                    (
+                        "MultiVectorMultipleNegativesRankingLoss",
+                        "CachedMultiVectorMultipleNegativesRankingLoss",
+                    ),
+                ),
             )
+            for name in names
         },
     ),
     "solo": _Library(

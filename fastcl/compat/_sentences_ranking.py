@@ -198,7 +198,7 @@ class SparseMultipleNegativesRankingLoss(
 
 def _symmetric(original: type) -> Any:
     """The warning of the library's own class."""
-    return deprecated(original.__deprecated__)
+    return deprecated(str(original.__deprecated__))
 
 
 with warnings.catch_warnings():

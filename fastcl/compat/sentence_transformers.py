@@ -5,6 +5,10 @@ trainers, cached steps and Matryoshka wrappers run them as theirs.
 """
 
 from ._sentences_gist import CachedGISTEmbedLoss, GISTEmbedLoss
+from ._sentences_multi_vector import (
+    CachedMultiVectorMultipleNegativesRankingLoss,
+    MultiVectorMultipleNegativesRankingLoss,
+)
 from ._sentences_ranking import (
     CachedMultipleNegativesRankingLoss,
     CachedMultipleNegativesSymmetricRankingLoss,
@@ -15,8 +19,9 @@ from ._sentences_ranking import (
 from ._sentences_tension import ContrastiveTensionLossInBatchNegatives
 
 __all__ = [
-    "CachedGISTEmbedLoss", "CachedMultipleNegativesRankingLoss",
-    "CachedMultipleNegativesSymmetricRankingLoss", "ContrastiveTensionLossInBatchNegatives",
-    "GISTEmbedLoss", "MultipleNegativesRankingLoss", "MultipleNegativesSymmetricRankingLoss",
-    "SparseMultipleNegativesRankingLoss",
+    "CachedGISTEmbedLoss", "CachedMultiVectorMultipleNegativesRankingLoss",
+    "CachedMultipleNegativesRankingLoss", "CachedMultipleNegativesSymmetricRankingLoss",
+    "ContrastiveTensionLossInBatchNegatives", "GISTEmbedLoss",
+    "MultiVectorMultipleNegativesRankingLoss", "MultipleNegativesRankingLoss",
+    "MultipleNegativesSymmetricRankingLoss", "SparseMultipleNegativesRankingLoss",
 ]  # fmt: skip

@@ -12,7 +12,7 @@ from .._files import replace_file
 from ..pretrain.backbone import build_backbone
 from ..pretrain.data import Images, load_images
 from ..pretrain.recipe import Config
-from ..pretrain.weights import fill, read_weights
+from ..pretrain.weights import Facts, fill, read_weights
 from .features import extract, labelled, pixels
 from .knn import knn_predict
 from .linear import probe_accuracy
@@ -72,9 +72,14 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     """Scores of pixels, untrained and trained backbone; none for data without labels."""
     if not images.labelled:
         return []
+    untrained, _ = initial_backbone(config, images.channels)
+    return score_backbones(untrained, trained, images)
+
+
+def score_backbones(untrained: nn.Module, trained: nn.Module, images: Images) -> list[Score]:
+    """The same of any network from normalised images to features; the data have labels."""
     statistics, images = images.statistics(), images.with_labels()
     scores = [score("raw pixels", pixels(images.train), pixels(images.test), images)]
-    untrained, _ = initial_backbone(config, images.channels)
     for name, backbone in (("untrained backbone", untrained), ("trained backbone", trained)):
         backbone = backbone.to(images.train.device)
         train, test = (extract(backbone, x, statistics) for x in (images.train, images.test))
@@ -82,12 +87,15 @@ def score_all(config: Config, trained: nn.Module, images: Images) -> list[Score]
     return scores
 
 
-def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module, Images]:
+def load_run(
+    folder: Path, limit: int | None = None, data: str | None = None
+) -> tuple[Config, nn.Module, Images]:
     """What a finished run left: its configuration, its backbone and its data, on the CPU.
 
     Args:
         folder: Made by `fastcl pretrain`.
         limit: Images of each split at most; the run's own by default.
+        data: Other data, as `load_images` takes them, which the backbone sees as it saw its own.
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
@@ -101,18 +109,25 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
             f"repeat its command to continue it"
         )
     limit = limit or config.limit
+    kept = "always" if config.stream else "never"
     images = load_images(
-        config.data, size=config.image_size, limit=limit, bad=config.bad_images,
-        stream="always" if config.stream else "never",
+        data or config.data, size=config.image_size, limit=limit, bad=config.bad_images,
+        stream="auto" if data else kept,
     )  # fmt: skip
-    if limit == config.limit and config.fingerprint not in (None, images.fingerprint()):
+    if (
+        data is None
+        and limit == config.limit
+        and config.fingerprint not in (None, images.fingerprint())
+    ):
         raise ValueError(
             f"the data of the run have changed: {config.data!r} has {len(images.train):,} training "
             f"images with fingerprint {images.fingerprint()}, the run was made with "
             f"{config.samples:,} of {config.fingerprint}"
         )
-    backbone, _ = initial_backbone(config, images.channels)
     facts, state = read_weights(weights)
+    if data is not None:
+        images = _seen_by(images, facts, data)
+    backbone, _ = initial_backbone(config, images.channels)
     if facts.epoch != config.epochs:
         raise FileNotFoundError(
             f"{str(weights)!r} is of epoch {facts.epoch}, but the run now goes to epoch "
@@ -120,3 +135,16 @@ def load_run(folder: Path, limit: int | None = None) -> tuple[Config, nn.Module,
         )
     fill(backbone, state, weights)
     return config, backbone, images.readable()
+
+
+def _seen_by(images: Images, facts: Facts, data: str) -> Images:
+    """Other images as a backbone takes them."""
+    found, wanted = (images.channels, images.size), (facts.channels, facts.size)
+    if found != wanted:
+        raise ValueError(
+            f"data must be images of {wanted[0]} channels and {wanted[1]} pixels as those of the "
+            f"run, {data!r} has {found[0]} and {found[1]}"
+        )
+    return dataclasses.replace(
+        images, seen_by=(torch.tensor(facts.mean), torch.tensor(facts.deviation))
+    )

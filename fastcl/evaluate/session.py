@@ -51,6 +51,7 @@ def evaluate_run(
     device: str,
     out: Path | None = None,
     limit: int | None = None,
+    data: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Measure a run and write `report.html`, `evaluation.json` and its pictures.
@@ -59,8 +60,9 @@ def evaluate_run(
         folder: Made by `fastcl pretrain`.
         choices: Protocols.
         device: Where to compute.
-        out: Folder of what is written; the run's by default.
+        out: Folder of what is written; the run's by default, or one below it for other data.
         limit: Images of each split at most; the run's own by default.
+        data: Other data to measure on, as `load_images` takes them.
         tell: Called with what is being done.
 
     Raises:
@@ -70,8 +72,9 @@ def evaluate_run(
     """
     plot.plane_method(choices.embedding)
     tell("loading the run")
-    config, trained, images = load_run(folder, limit)
-    out = out or folder
+    config, trained, images = load_run(folder, limit, data)
+    out = out or (folder if data is None else folder / f"on-{Path(data).name}")
+    config = config if data is None else replace(config, data=data)
     with locked(out):
         return _evaluate(
             config, trained, images.to(device), choices, folder=folder, out=out, tell=tell

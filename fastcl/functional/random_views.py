@@ -73,12 +73,8 @@ def random_views(
     last = last and offsets is None
     channels = pixels.shape[1 if offsets is None and not last else -1]
     _count_and_kernel(size, kernel)
-    mean = _per_channel("mean", mean, 0.0, channels, pixels.device)
-    deviation = _per_channel("deviation", deviation, 1.0, channels, pixels.device)
-    _check.above_zero("deviation", deviation)
-    _check.one_of("dtype", dtype, VIEWS)
-    formats = torch.contiguous_format, torch.channels_last
-    _check.one_of("memory_format", memory_format, formats)
+    mean, deviation = normal(mean, deviation, channels, pixels.device)
+    check_form(dtype, memory_format)
     sides = pixels.shape[1:3] if last else pixels.shape[2:]
     check_parameters(parameters, pixels, sizes, sides, channels)
     views = ops.random_views(
@@ -152,6 +148,21 @@ def _count_and_kernel(size: int, kernel: int) -> None:
             f"kernel must be below {2 * size} for views of size {size}, as borders are reflected, "
             f"got {kernel}"
         )
+
+
+def check_form(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
+    """How the views are to be written."""
+    _check.one_of("dtype", dtype, VIEWS)
+    formats = torch.contiguous_format, torch.channels_last
+    _check.one_of("memory_format", memory_format, formats)
+
+
+def normal(mean, deviation, channels: int, device) -> tuple[Tensor, Tensor]:
+    """Mean and deviation as float32 `[channels]`."""
+    mean = _per_channel("mean", mean, 0.0, channels, device)
+    deviation = _per_channel("deviation", deviation, 1.0, channels, device)
+    _check.above_zero("deviation", deviation)
+    return mean, deviation
 
 
 def _per_channel(name, x, default: float, channels: int, device) -> Tensor:

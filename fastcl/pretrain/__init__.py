@@ -2,8 +2,8 @@
 
 
 def __getattr__(name: str):
-    if name == "fit":  # the command line must not wait for torch
-        from .fitting import fit
+    if name in ("fit", "HeldOut"):  # the command line must not wait for torch
+        from . import fitting
 
-        return fit
+        return getattr(fitting, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -36,6 +36,8 @@ class Images:
         test_labels: int64, or None.
         classes: The name of each label.
         bad: What was said of each image that was left out as unreadable.
+        seen_by: Mean and deviation of the images that a network was trained on, where it is to see
+            these as it saw those.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Images:
     test_labels: Tensor | None
     classes: tuple[str, ...]
     bad: tuple[str, ...] = ()
+    seen_by: tuple[Tensor, Tensor] | None = None
 
     @property
     def channels(self) -> int:
@@ -123,7 +126,9 @@ class Images:
 
     def statistics(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of each channel of the training images, in [0, 1]; of a
-        draw of those on the disk."""
+        draw of those on the disk. Those of other images where a network has seen these."""
+        if self.seen_by is not None:
+            return self.seen_by
         if not self.streamed:
             return self._statistics(self.train)
         if self.train.statistics is None:

@@ -54,7 +54,10 @@ class LARS(Optimizer):
         if "velocity" not in state:
             state["velocity"] = torch.zeros_like(p)
         velocity = state["velocity"].mul_(group["momentum"]).add_(grad)
-        p.add_(velocity, alpha=-group["lr"])
+        if isinstance(group["lr"], torch.Tensor):  # which the host does not read
+            p.addcmul_(velocity, group["lr"].to(p.dtype), value=-1)
+        else:
+            p.add_(velocity, alpha=-group["lr"])
 
 
 def build_optimizer(
@@ -64,6 +67,7 @@ def build_optimizer(
     weight_decay: float,
     *,
     matrices_alone: bool = False,
+    captured: bool = False,
 ) -> Optimizer:
     """SGD, LARS or AdamW over the parameters that receive gradients.
 
@@ -73,6 +77,7 @@ def build_optimizer(
         learning_rate, weight_decay: Of the first step.
         matrices_alone: Whether vectors (biases, norms) have no weight decay: they are the second
             group then.
+        captured: Whether steps go into a CUDA graph, with a learning rate on the device.
 
     Raises:
         ValueError: Unknown name.
@@ -84,12 +89,15 @@ def build_optimizer(
             {"params": [p for p in parameters if p.dim() > 1]},
             {"params": vectors, "weight_decay": 0.0},
         ]
+    decay = {"weight_decay": weight_decay}
+    fused = {"fused": True} if captured else {}  # the others read the learning rate on the host
     if name == "sgd":
-        return torch.optim.SGD(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
+        return torch.optim.SGD(parameters, learning_rate, momentum=0.9, **decay, **fused)
     if name == "lars":
-        return LARS(parameters, learning_rate, momentum=0.9, weight_decay=weight_decay)
+        return LARS(parameters, learning_rate, momentum=0.9, **decay)
     if name == "adamw":
-        return torch.optim.AdamW(parameters, learning_rate, weight_decay=weight_decay)
+        capturable = captured and next(method.parameters()).is_cuda
+        return torch.optim.AdamW(parameters, learning_rate, **decay, **fused, capturable=capturable)
     raise ValueError(f"optimizer must be sgd, lars or adamw, got {name!r}")
 
 

@@ -17,6 +17,11 @@ from .recipes import METHODS, RECIPES, Recipe
 
 PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed"}
 CHANGEABLE = ("epochs", "learning_rate")  # of a run that goes on
+# Methods whose step neither reads the device nor counts on the host.
+GRAPHED = (
+    "moco", "mocov1", "simclr", "simclrv2", "flatnce", "dcl", "dclw", "supcon", "invaspread",
+    "simsiam", "barlowtwins",
+)  # fmt: skip
 FREE = ("changes", "bad_images", "compile", "channels_last")  # the same without being told
 BACKBONES = {"digits": "small", "thumbnails": "resnet18", "photographs": "resnet50"}
 
@@ -50,6 +55,7 @@ class Config:
     weights: str | None = None  # file that the backbone starts from
     accumulate: int = 1  # parts of a batch
     compile: bool = False  # the networks
+    cuda_graph: bool = False  # the step
     channels_last: bool = True
     weight_decay_end: float | None = None  # to which it rises; None: it stays
     changes: list = field(default_factory=list)  # what other values held until which epoch
@@ -134,6 +140,7 @@ def resolve(
     weights: str | None = None,
     accumulate: int = 1,
     compile: bool = False,
+    cuda_graph: bool = False,
     channels_last: bool = True,
     **options: float | int | None,
 ) -> Config:
@@ -145,6 +152,7 @@ def resolve(
         weights: File that the backbone starts from.
         accumulate: Parts of every batch that are trained on one after the other.
         compile, channels_last: Of the networks.
+        cuda_graph: Whether the step is captured.
         options: temperature, queue_size, momentum of the method; None keeps the recipe's.
 
     Returns:
@@ -167,6 +175,13 @@ def resolve(
     epochs = recipe.epochs if epochs is None else epochs
     if compile and method == "dim":
         raise ValueError(f"compile: {method} takes features from inside its network, out of reach")
+    if cuda_graph and method not in GRAPHED:
+        raise ValueError(
+            f"cuda-graph: a step of {method} reads or counts on the host; those of "
+            f"{', '.join(GRAPHED)} do not"
+        )
+    if cuda_graph and devices > 1:
+        raise ValueError(f"cuda-graph needs a single device, got {devices}")
     if accumulate < 1:
         raise ValueError(f"accumulate must be 1 or more, got {accumulate}")
     parts = devices * accumulate
@@ -231,6 +246,7 @@ def resolve(
         weights=weights,
         accumulate=accumulate,
         compile=compile,
+        cuda_graph=cuda_graph,
         channels_last=channels_last,
     )
 

@@ -17,6 +17,7 @@ from ..evaluate.collapse import CollapseWatch, Diagnosis
 from . import checkpoint
 from .divergence import is_finite
 from .feed import feed_of
+from .graph import GraphedStep
 from .images import Images
 from .loggers import log_row
 from .optimizer import build_optimizer, learning_rate_at, weight_decay_at
@@ -87,11 +88,14 @@ class Run:
         optimizer = build_optimizer(
             config.optimizer, self.method, config.learning_rate, config.weight_decay,
             matrices_alone=config.weight_decay_end is not None,
+            captured=config.cuda_graph,
         )  # fmt: skip
         self.model, self.optimizer = fabric.setup(self.method, optimizer)
         self._step = Step(
             fabric, self.method, self.model, self.optimizer, parts.inputs, config.accumulate
         )
+        if config.cuda_graph:
+            self._step = GraphedStep(self._step, fabric.device)
         self.order = Order(
             len(images.train), config.batch_size, seed=config.seed, rank=fabric.global_rank,
             ranks=fabric.world_size,
@@ -191,7 +195,7 @@ class Run:
         return {
             "epoch": self.epoch + 1,
             "step": (self.epoch + 1) * self.steps,
-            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "learning_rate": float(self.optimizer.param_groups[0]["lr"]),
             "loss": loss,
             "top1": None if math.isnan(top1) else top1,  # not every method has one
             "spread": None if found is None else found.spread,

@@ -26,7 +26,8 @@ from .weights import facts_of, save_weights
 
 SCORED = 20_000  # images of each split at most, where they have to be read and decoded for it
 UNTIL = "until_epoch"
-UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1, "accumulate": 1}
+UNASKED = {"stem": "auto", "augmentation": 1.0, "precision": "32", "devices": 1, "accumulate": 1,
+           "cuda_graph": False}  # fmt: skip
 
 
 def default_folder(config: Config, images: Images, choices: dict) -> Path:
@@ -101,6 +102,8 @@ def pretrain(
     if checkpoint_every is not None and checkpoint_every < 1:
         raise ValueError(f"checkpoint-every must be 1 or more, got {checkpoint_every}")
     check_logger(logger)
+    if choices.get("cuda_graph") and not torch.cuda.is_available():
+        raise ValueError("cuda-graph needs a GPU, and there is none here")
     if weights is not None:
         weights = str(Path(weights).expanduser().resolve())
         choices["weights"] = weights

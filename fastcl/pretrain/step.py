@@ -34,7 +34,7 @@ class Step:
         self.optimizer, self.inputs, self.accumulate = optimizer, inputs, accumulate
 
     def __call__(
-        self, batch: Batch, learning_rate: float, weight_decay: float | None = None
+        self, batch: Batch, learning_rate: float | Tensor, weight_decay: float | None = None
     ) -> Tensor:
         """Train on a batch; loss and contrastive top-1 as a tensor, unread. A weight decay is that
         of the first group of parameters from now on."""

@@ -31,6 +31,16 @@ def random_views(
     return out.permute(0, 1, 3, 4, 2).contiguous() if channels_last_out else out
 
 
+def image_views_(image, parameters, kernel, mean, deviation, channels_last_out, out) -> None:
+    """The views of one image `[h, w, c]` by `[1, V, 13]`, written to out, `[V, c, size, size]` or
+    `[V, size, size, c]`, where each view is one piece."""
+    views = random_views(
+        image[None], None, None, parameters, out.shape[2], kernel, mean, deviation,
+        out.dtype, True, channels_last_out,
+    )  # fmt: skip
+    out.copy_(views[:, 0])
+
+
 def channels(images: Tensor, offsets: Tensor | None, channels_last: bool) -> int:
     """Of every image; those of any sizes are `[pixels, c]`."""
     return images.shape[1 if offsets is None and not channels_last else -1]

@@ -4,14 +4,24 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _check
+from .._library import ops
 from ..functional.packed import Packed
 
 Source = str | Path | bytes
+
+
+class Seen(NamedTuple):
+    """A file before it is decoded."""
+
+    data: bytes | Tensor  # bytes that simplejpeg will decode, or pixels [h, w, 3]
+    name: str  # what messages call it
+    sides: tuple[int, int]  # height and width
 
 
 def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> Packed:
@@ -33,17 +43,14 @@ def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> P
         fastcl.data.BadImage: A file that is no image, damaged or truncated, by its name or place.
         ValueError, TypeError: No file, less than one thread, or what is neither path nor bytes.
     """
-    named = _named(files)
-    threads = torch.get_num_threads() if threads is None else threads
-    _check.count("threads", threads)
-    with _mapping(min(threads, len(named))) as each:
-        seen = list(each(_look, named))
-        sides = [sides for _, _, sides in seen]
+    with looked_at(files, threads) as (seen, each):
+        sides = [image.sides for image in seen]
         ends = torch.tensor([3 * h * w for h, w in sides]).cumsum(0)
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         pixels = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        ops.large_pages_(pixels)
         places = zip(seen, pixels.tensor_split(ends[:-1]), strict=True)
-        for _ in each(_fill, places):
+        for _ in each(lambda job: fill(*job), places):
             pass
     return Packed(pixels.view(-1, 3), starts, torch.tensor(sides))
 
@@ -72,8 +79,17 @@ def _named(files) -> list[tuple[Source, str]]:
     ]
 
 
-def _look(named: tuple[Source, str]) -> tuple[bytes | Tensor, str, tuple[int, int]]:
-    """Bytes that simplejpeg will decode, or pixels `[h, w, 3]`; the name; height and width."""
+@contextmanager
+def looked_at(files, threads: int | None) -> Iterator[tuple[list[Seen], Callable[..., Iterable]]]:
+    """What is to be decoded, and a map over so many threads to do it in."""
+    named = _named(files)
+    threads = torch.get_num_threads() if threads is None else threads
+    _check.count("threads", threads)
+    with _mapping(min(threads, len(named))) as each:
+        yield list(each(_look, named)), each
+
+
+def _look(named: tuple[Source, str]) -> Seen:
     from ..data import decoding  # needs Pillow, which the views do not
 
     file, name = named
@@ -85,20 +101,21 @@ def _look(named: tuple[Source, str]) -> tuple[bytes | Tensor, str, tuple[int, in
             raise decoding.BadImage(f"{name} cannot be read: {error.strerror}") from None
     sides = decoding.jpeg_sides(data)
     if sides is not None:
-        return data, name, sides
+        return Seen(data, name, sides)
     pixels = torch.from_numpy(decoding.decode_pixels(data, name))
-    return pixels, name, tuple(pixels.shape[:2])
+    return Seen(pixels, name, tuple(pixels.shape[:2]))
 
 
-def _fill(job: tuple[tuple[bytes | Tensor, str, tuple[int, int]], Tensor]) -> None:
+def fill(image: Seen, place: Tensor) -> Tensor:
+    """The pixels `[h, w, 3]`, in as many bytes of the caller's."""
     from ..data import decoding
 
-    (data, name, sides), place = job
-    place = place.view(*sides, 3)
-    if isinstance(data, Tensor):
-        place.copy_(data)
-    elif decoding.decode_jpeg(data, place.numpy()) is None:  # Pillow has the last word
-        place.copy_(torch.from_numpy(decoding.decode_pixels(data, name)))
+    place = place.view(*image.sides, 3)
+    if isinstance(image.data, Tensor):
+        return place.copy_(image.data)
+    if decoding.decode_jpeg(image.data, place.numpy()) is None:  # Pillow has the last word
+        place.copy_(torch.from_numpy(decoding.decode_pixels(image.data, image.name)))
+    return place
 
 
 @contextmanager

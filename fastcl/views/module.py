@@ -10,8 +10,11 @@ from torch import Tensor, nn
 from .. import _check
 from .. import functional as F
 from ..functional.packed import Packed, pack
+from ..functional.random_views import check_form, normal
 from .chance import Chance
+from .decoding import Source, looked_at
 from .draw import draw, uniform
+from .loading import Part, load, places
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -74,6 +77,53 @@ class Drawn(nn.Module):
             deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
             layout=self.layout,
         )  # fmt: skip
+
+    def joined(self, groups: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
+        """What a call returns, of the views of each group."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def load(
+        self,
+        files: Source | Sequence[Source],
+        *,
+        threads: int | None = None,
+        generator: torch.Generator | None = None,
+        out: Tensor | Sequence[Tensor] | None = None,
+    ) -> Tensor | list[Tensor]:
+        """The views of image files, on the CPU, each file decoded and viewed while it is in cache.
+
+        Equal to ``self(decode(files, threads=threads), generator)``, without a record of all
+        pixels.
+
+        Args:
+            files, threads: As for `decode`.
+            generator: As for `Drawn`.
+            out: What an earlier call on as many files returned, to be written again: memory that
+                is new to a process takes time of its own. After an error it holds some of both.
+
+        Returns:
+            What a call of the module does.
+
+        Raises:
+            As `decode`; ValueError, TypeError: out is not what will be returned.
+        """
+        check_form(self.dtype, self.memory_format)
+        mean, deviation = (None if x is None else x.cpu() for x in (self.mean, self.deviation))
+        normalisation = normal(mean, deviation, 3, torch.device("cpu"))
+        last = self.memory_format == torch.channels_last
+        parts: list[Part] = []
+        with looked_at(files, threads) as (seen, each):
+            sizes = torch.tensor([image.sides for image in seen])
+            counts = [(len(recipes), len(seen), size) for recipes, size in self.groups]
+            memory = places(out, counts, self.dtype, last)
+            for (recipes, size), views in zip(self.groups, memory, strict=True):
+                drawn = draw(recipes, sizes, generator=generator or self.chance.now())
+                parts.append(Part(drawn, kernel_of(size), views))
+            load(seen, each, parts, normalisation, last)
+        return self.joined(
+            tuple(part.out.permute(0, 1, 4, 2, 3) if last else part.out for part in parts)
+        )
 
     # Part by part, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
 

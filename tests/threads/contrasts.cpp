@@ -126,6 +126,31 @@ void nested_of(Dtype dtype) {
 }
 
 template <typename T>
+void max_sim_of(Dtype dtype) {
+  constexpr int64_t n = 30, query = 9, document = 17;
+  const Dtype out = accumulator(dtype);
+  Array q = Array::random(dtype, n * query * kWidth),
+        k = Array::random(dtype, n * document * kWidth),
+        hard = Array::random(dtype, 2 * n * document * kWidth);
+  under_threads(label("max_sim", dtype, dtype, kWidth), [&] {
+    Array dq(out, q.size), dk(out, k.size), d_hard(out, hard.size), sums(Dtype::kFloat64, 2);
+    cpu::max_sim_mean<T>({dtype,
+                          {q.at(0), nullptr, n, query},
+                          {k.at(0), nullptr, n, document},
+                          {hard.at(0), nullptr, 2 * n, document},
+                          kWidth,
+                          10,
+                          true,
+                          sums.as<double>(),
+                          dq.as<T>(),
+                          dk.as<T>(),
+                          d_hard.as<T>(),
+                          sums.as<double>() + 1});
+    return Arrays{dq, dk, d_hard, sums};
+  });
+}
+
+template <typename T>
 void product_of(Dtype dtype) {
   constexpr int64_t n = 300, c = 70, d = 100;
   Array a = Array::random(dtype, n * c), b = Array::random(dtype, c * d);
@@ -151,6 +176,9 @@ void contrasts() {
   nested_of<float>(Dtype::kFloat32);
   nested_of<float>(Dtype::kBFloat16);
   nested_of<double>(Dtype::kFloat64);
+  max_sim_of<float>(Dtype::kFloat32);
+  max_sim_of<float>(Dtype::kBFloat16);
+  max_sim_of<double>(Dtype::kFloat64);
   product_of<float>(Dtype::kFloat32);
   product_of<double>(Dtype::kFloat64);
 }

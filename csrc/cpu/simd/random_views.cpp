@@ -74,7 +74,9 @@ struct Colours {
     }
   }
 
-  void run() const {
+  // finish(first pixel, how many) after the last operation of every strip.
+  template <typename F>
+  void run(const F& finish) const {
     int begin = 0;
     double mean = 0;
     for (int i = 0; i < 4 && changes(1); ++i) {
@@ -87,8 +89,10 @@ struct Colours {
       });
       mean /= static_cast<double>(pixels);
     }
-    over_strips(
-        [&](const Strip<A>& strip, int64_t) { adjust(strip, begin, 4, static_cast<float>(mean)); });
+    over_strips([&](const Strip<A>& strip, int64_t count) {
+      adjust(strip, begin, 4, static_cast<float>(mean));
+      finish(strip.channel[0] - planes, count);
+    });
   }
 
   bool any() const {
@@ -123,20 +127,21 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
   resize<A>(crop, rows, columns, c, size, strip, planes, plane);
   const Colours<A> colours{view, planes, size * size, plane};
-  if (c == 3 && colours.any()) colours.run();
-  const bool grey = c == 3 && view.grey != 0;
-  const bool streamed = x.b * x.views * c * size * size * size_of(x.dtype) > kCached;
+  const bool grey = c == 3 && view.grey != 0, coloured = c == 3 && colours.any();
+  const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const Target target{
       x.dtype,        out,     c, size * size, x.channels_last_out, x.mean, x.deviation,
       view.threshold, streamed};
   const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
-  if (taps.reach > 0) {
-    return blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);
-  }
-  for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
-    solarise<A>(view.threshold, planes + k * plane, size * size);
-  }
-  write<A>(target, planes, grey ? 0 : plane, 0, size * size);
+  const auto finish = [&](int64_t first, int64_t count) {
+    if (taps.reach > 0) return;
+    for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
+      solarise<A>(view.threshold, planes + k * plane + first, count);
+    }
+    write<A>(target, planes + first, grey ? 0 : plane, first, count);
+  };
+  coloured ? colours.run(finish) : finish(0, size * size);
+  if (taps.reach > 0) blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);
 }
 
 bool fits_fixed(const RandomViews& x, const View& view) {
@@ -160,14 +165,15 @@ int64_t random_view_scratch(const RandomViews& x) {
   }
   const int64_t planes = x.channels * plane_stride(x.size) * 4;
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
-  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * (x.size + x.kernel + 64) * 4;
+  const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
+  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * kBlurRows * rows;
   return planes + axes + blur + 32 * 64;
 }
 
 void random_view(const RandomViews& x, int64_t image, int64_t v, char* scratch) {
   const View& view = x.parameters[image * x.views + v];
   const int64_t pixels = x.channels * x.size * x.size;
-  char* out = x.out + (v * x.b + image) * pixels * size_of(x.dtype);
+  char* out = x.out + (v * x.apart + image * pixels) * size_of(x.dtype);
   if (fits_fixed(x, view)) return render<Fixed, uint8_t>(x, image, view, out, scratch);
   if (x.pixel == Pixel::kUint8) return render<Float, uint8_t>(x, image, view, out, scratch);
   if (x.pixel == Pixel::kUint16) return render<Float, uint16_t>(x, image, view, out, scratch);

@@ -61,6 +61,14 @@ inline Floats above(Floats a, Floats b) { return at_least(a - b, Floats{}); }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
 
+#if defined(__AVX512BW__)
+inline void stream(char* to, Floats x) { _mm512_stream_ps((float*)to, (__m512)x); }
+#elif defined(__AVX2__)
+inline void stream(char* to, Floats x) { _mm256_stream_ps((float*)to, (__m256)x); }
+#elif defined(__x86_64__)
+inline void stream(char* to, Floats x) { _mm_stream_ps((float*)to, (__m128)x); }
+#endif
+
 // Products are rounded down, by half a unit on average, which sums begin with; but not those of
 // zeros, and black would come out grey. So numbers are larger than they are while they are
 // multiplied: rows that have been summed down by kRaised units, bytes by twice that, half a level,

@@ -7,6 +7,9 @@
 
 namespace fastcl::FASTCL_SIMD {
 
+// Vectors whose sums are made side by side, as each waits for its own.
+constexpr int kTogether = 2;
+
 template <typename A>
 struct Taps {
   int64_t reach;             // taps on either side; 0: nothing to blur
@@ -15,15 +18,28 @@ struct Taps {
   typename A::Weight* weight;  // [reach + 1] from the middle on
 
   using Vector = typename A::Vector;
-  // Whole vectors at x: f(distance, sign) is where its neighbours are.
-  template <typename F>
-  Vector sum(const F& at, int64_t x) const {
-    Vector total = A::splat(start) + A::share(load<Vector>(at(0, 0) + x), A::splat(weight[0]));
-    for (int64_t j = 1; j <= reach; ++j) {
-      const Vector both = load<Vector>(at(j, 0) + x) + load<Vector>(at(j, 1) + x);
-      total += A::share(both, A::splat(weight[j]));
+  // Of `count` numbers, or as many more as fill kTogether vectors: at(distance, sign) is where
+  // their neighbours are, g takes the number of the first of a vector and their sums.
+  template <typename F, typename G>
+  void sums(int64_t count, const F& at, const G& g) const {
+    const Vector from = A::splat(start), middle = A::splat(weight[0]);
+    for (int64_t x = 0; x < count; x += kTogether * A::kLanes) {
+      Vector total[kTogether];
+      for (int k = 0; k < kTogether; ++k) {
+        total[k] = from + A::share(load<Vector>(at(0, 0) + x + k * A::kLanes), middle);
+      }
+      for (int64_t j = 1; j <= reach; ++j) {
+        const auto* before = at(j, 0) + x;
+        const auto* after = at(j, 1) + x;
+        const Vector share = A::splat(weight[j]);
+        for (int k = 0; k < kTogether; ++k) {
+          const auto both =
+              load<Vector>(before + k * A::kLanes) + load<Vector>(after + k * A::kLanes);
+          total[k] += A::share(both, share);
+        }
+      }
+      for (int k = 0; k < kTogether; ++k) g(x + k * A::kLanes, total[k]);
     }
-    return total;
   }
 };
 
@@ -70,28 +86,39 @@ inline int64_t reflected(int64_t i, int64_t size) {
   return i < 0 ? -i : i >= size ? 2 * size - 2 - i : i;
 }
 
-// One row of a plane, down the columns and along it, to `out`; wide has room for the row, both
-// ends and a vector.
+// Rows at a time: what one pass has stored is then in the cache, and no longer on its way there,
+// when the next one loads it at other places.
+constexpr int64_t kBlurRows = 8;
+
+// Rows y .. y + count of a plane, down the columns and then along them, to `out`, one after the
+// other; wide has room for the rows, each with both ends and a vector.
 template <typename A>
-void blur_row(const Taps<A>& taps, const typename A::Element* plane, int64_t y, int64_t size,
-              const typename A::Element** rows, typename A::Element* wide,
-              typename A::Element* out) {
-  for (int64_t j = 0; j <= taps.reach; ++j) {
-    rows[2 * j] = plane + reflected(y - j, size) * size;
-    rows[2 * j + 1] = plane + reflected(y + j, size) * size;
+void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y, int64_t count,
+               int64_t size, const typename A::Element** rows, typename A::Element* wide,
+               typename A::Element* out) {
+  const int64_t margin = (taps.reach + A::kLanes - 1) / A::kLanes * A::kLanes;
+  const int64_t apart =
+      (size + A::kLanes - 1) / A::kLanes * A::kLanes + 2 * margin + kTogether * A::kLanes;
+  const auto raised = A::splat(taps.raised);
+  for (int64_t i = 0; i < count; ++i) {
+    for (int64_t j = 0; j <= taps.reach; ++j) {
+      rows[2 * j] = plane + reflected(y + i - j, size) * size;
+      rows[2 * j + 1] = plane + reflected(y + i + j, size) * size;
+    }
+    typename A::Element* const row = wide + i * apart + margin;
+    taps.sums(
+        size, [&](int64_t j, int64_t k) { return rows[2 * j + k]; },
+        [&](int64_t x, auto sum) { store(row + x, sum + raised); });
+    for (int64_t j = 1; j <= taps.reach; ++j) {
+      row[-j] = row[j];
+      row[size - 1 + j] = row[size - 1 - j];
+    }
   }
-  typename A::Element* const row = wide + taps.reach;
-  for (int64_t x = 0; x < size; x += A::kLanes) {
-    const auto at = [&](int64_t j, int64_t k) { return rows[2 * j + k]; };
-    store(row + x, taps.sum(at, x) + A::splat(taps.raised));
-  }
-  for (int64_t j = 1; j <= taps.reach; ++j) {
-    row[-j] = row[j];
-    row[size - 1 + j] = row[size - 1 - j];
-  }
-  for (int64_t x = 0; x < size; x += A::kLanes) {
-    const auto at = [&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); };
-    store(out + x, A::lowered(taps.sum(at, x)));
+  for (int64_t i = 0; i < count; ++i) {
+    const typename A::Element* const row = wide + i * apart + margin;
+    taps.sums(
+        size, [&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); },
+        [&](int64_t x, auto sum) { store(out + i * size + x, A::lowered(sum)); });
   }
 }
 
@@ -100,16 +127,17 @@ template <typename A>
 void blur_and_write(const Taps<A>& taps, const typename A::Element* from, int64_t plane,
                     int64_t planes, int64_t size, const Target& target, Arena arena) {
   using E = typename A::Element;
-  const int64_t apart = size + A::kLanes;
+  const int64_t apart = kBlurRows * size + kTogether * A::kLanes;
   const E** rows = arena.take<const E*>(2 * (taps.reach + 1));
-  E* wide = arena.take<E>(size + 2 * taps.reach + A::kLanes);
+  E* wide = arena.take<E>(kBlurRows * (size + 2 * taps.reach + (3 + kTogether) * A::kLanes));
   E* out = arena.take<E>(planes * apart);
-  for (int64_t y = 0; y < size; ++y) {
+  for (int64_t y = 0; y < size; y += kBlurRows) {
+    const int64_t count = size - y < kBlurRows ? size - y : kBlurRows;
     for (int64_t c = 0; c < planes; ++c) {
-      blur_row(taps, from + c * plane, y, size, rows, wide, out + c * apart);
-      solarise<A>(target.threshold, out + c * apart, size);
+      blur_rows(taps, from + c * plane, y, count, size, rows, wide, out + c * apart);
+      solarise<A>(target.threshold, out + c * apart, count * size);
     }
-    write<A>(target, out, planes == target.channels ? apart : 0, y * size, size);
+    write<A>(target, out, planes == target.channels ? apart : 0, y * size, count * size);
   }
 }
 

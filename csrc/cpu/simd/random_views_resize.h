@@ -98,12 +98,13 @@ void fill_strip(const Crop<P>& crop, const Axis<A>& axis, int64_t i, int64_t siz
         column_sums<kInside>(from, crop.row, crop.end, taps, axis, output, sums + l * kChunk<A>);
       }
       for (int64_t k = 0; k < kChunk<A>; k += kSide<A>) {
+        const int64_t within = A::kSums == 1 ? k : k % A::kLanes * 2 + k / A::kLanes;
+        if (e + within >= crop.length) continue;
         typename A::Vector x[kSide<A>];
         for (int l = 0; l < kSide<A>; ++l) {
           x[l] = load_apart<A>(sums + l * kChunk<A> + k, kSide<A> * kChunk<A>);
         }
         turn<A>(x);
-        const int64_t within = A::kSums == 1 ? k : k % A::kLanes * 2 + k / A::kLanes;
         typename A::Element* to = strip + (part * crop.padded() + e + within) * A::kLanes;
         for (int l = 0; l < kSide<A>; ++l) store(to + l * A::kSums * A::kLanes, x[l]);
       }

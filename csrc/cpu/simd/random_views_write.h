@@ -23,11 +23,8 @@ constexpr int64_t kBuffer = 1024;
 // Past the caches where whole vectors can be.
 inline void stream(char* to, const char* from, int64_t bytes) {
 #if defined(__x86_64__)
-  if (reinterpret_cast<uintptr_t>(to) % 16 == 0 && bytes % 16 == 0) {
-    for (int64_t i = 0; i < bytes; i += 16) {
-      _mm_stream_si128(reinterpret_cast<__m128i*>(to + i),
-                       _mm_loadu_si128(reinterpret_cast<const __m128i*>(from + i)));
-    }
+  if (reinterpret_cast<uintptr_t>(to) % kViewBytes == 0 && bytes % kViewBytes == 0) {
+    for (int64_t i = 0; i < bytes; i += kViewBytes) stream(to + i, load<Floats>(from + i));
     return;
   }
 #endif

@@ -1,0 +1,87 @@
+"""sentence-transformers' multi-vector losses in fastcl.compat beside the library's own."""
+
+import pytest
+import torch
+from peers import peer
+from torch import nn
+
+theirs = peer("sentence_transformers.multi_vector_encoder.losses")
+ours = peer("fastcl.compat._sentences_multi_vector")
+scoring = peer("sentence_transformers.multi_vector_encoder.scoring")
+
+PLAIN = "MultiVectorMultipleNegativesRankingLoss"
+NAMES = (PLAIN, f"Cached{PLAIN}")
+
+
+class Encoder(nn.Module):
+    """A multi-vector model as the losses call it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.words = nn.Embedding(50, 8)
+
+    def forward(self, features, task=None):
+        x = torch.nn.functional.normalize(self.words(features["input_ids"]), dim=-1)
+        return {"token_embeddings": x, "attention_mask": features["attention_mask"]}
+
+
+def features(*lengths, rows=6, empty=False):
+    """A column of texts per length; some are shorter."""
+    torch.manual_seed(0)
+    columns = []
+    for length in lengths:
+        there = torch.arange(length) < torch.randint(1, length + 1, (rows, 1))
+        there[2] &= not empty
+        words = torch.randint(50, (rows, length))
+        columns.append({"input_ids": words, "attention_mask": there.long()})
+    return columns
+
+
+def run(module, name, columns, **options):
+    """The loss and the gradient of the embedding."""
+    model = Encoder()
+    loss = getattr(module, name)(model, **options)([dict(x) for x in columns])
+    loss.backward()
+    return loss.detach(), model.words.weight.grad
+
+
+def check(name, columns, **options):
+    for ours_of, theirs_of in zip(
+        run(ours, name, columns, **options), run(theirs, name, columns, **options), strict=True
+    ):
+        torch.testing.assert_close(ours_of, theirs_of, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("lengths", [(4, 9), (5, 7, 3), (3, 1, 2, 6)], ids=str)
+@pytest.mark.parametrize("scale", [1.0, 20.0])
+def test_equal_to_the_library(name, lengths, scale):
+    check(name, features(*lengths), scale=scale, mini_batch_size=4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_items_without_a_token(name):
+    check(name, features(4, 9, 5, empty=True))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_another_function_of_scores_is_the_librarys(name):
+    check(name, features(4, 9), similarity_fct=scoring.mean_colbert_scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_kernel_runs(name, monkeypatch):
+    called = []
+    monkeypatch.setattr(
+        ours, "max_sim", lambda *x, f=ours.max_sim, **k: called.append(1) or f(*x, **k)
+    )
+    run(ours, name, features(4, 9))
+    assert called
+
+
+def test_no_gradient_is_asked_for():
+    columns = features(4, 9)
+    with torch.no_grad():
+        values = [getattr(m, NAMES[1])(Encoder())(columns) for m in (ours, theirs)]
+    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
