@@ -21,9 +21,6 @@ from torch.nn.functional import cross_entropy
 from .. import distributed
 from ..functional import max_sim
 
-_Plain = losses.MultiVectorMultipleNegativesRankingLoss
-_Cached = losses.CachedMultiVectorMultipleNegativesRankingLoss
-
 
 def _loss(
     loss: Any,
@@ -53,7 +50,7 @@ def _loss(
     return max_sim(query, document, query_mask, mask, temperature=1 / loss.scale, normalize=False)
 
 
-class MultiVectorMultipleNegativesRankingLoss(_Plain):
+class MultiVectorMultipleNegativesRankingLoss(losses.MultiVectorMultipleNegativesRankingLoss):
     """Every query against all documents of the batch, which score by their best tokens.
 
     Equal to the library's class of this name, without the tensor of all products; queries are not
@@ -73,7 +70,9 @@ class MultiVectorMultipleNegativesRankingLoss(_Plain):
         return _loss(self, outputs["token_embeddings"], mask, *embed)
 
 
-class CachedMultiVectorMultipleNegativesRankingLoss(_Cached):
+class CachedMultiVectorMultipleNegativesRankingLoss(
+    losses.CachedMultiVectorMultipleNegativesRankingLoss
+):
     """The cached form: token embeddings in mini-batches, the loss over all of them at once.
 
     Equal to the library's class of this name. No part of the tensor of products is formed, so the
