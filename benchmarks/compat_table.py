@@ -59,13 +59,17 @@ def imported_only(part: str) -> set[str]:
     return {x for x in offered(part) if is_loss(x)}.difference(*elsewhere)
 
 
+def _megabytes(x: float) -> str:
+    return f"{x:,.0f} MB" if x >= 10 else f"{x:.1f} MB"
+
+
 def figures(library: str, name: str, rows: list[Row]) -> str:
     """How many times as fast, and the memory of both, from the rows of the first size measured."""
     for original, ours in zip(rows[::2], rows[1::2], strict=True):
         named = original["name"].split(", ")
         if original["library"] == library and name in named and original["median_ms"]:
             ratio = float(original["median_ms"]) / float(ours["median_ms"])
-            before, after = (f"{float(x['extra_mb']):,.3g} MB" for x in (original, ours))
+            before, after = (_megabytes(float(x["extra_mb"])) for x in (original, ours))
             return f"{ratio:.1f}x at {original['size']}; {before}, now {after}"
     return "its figures are to be measured"
 
