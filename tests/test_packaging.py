@@ -15,6 +15,8 @@ import pytest
 from fastcl.commands.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
+# The first versions of 3.11 have no filters.
+UNPACK = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}
 BACKEND = "import sys, setuptools.build_meta as b; print(getattr(b, sys.argv[1])(sys.argv[2]))"
 
 
@@ -41,7 +43,7 @@ def built(hook, tmp_path):
 def sources(tmp_path):
     """The source archive, unpacked."""
     with tarfile.open(built("build_sdist", tmp_path)) as archive:
-        archive.extractall(tmp_path / "sources", filter="data")
+        archive.extractall(tmp_path / "sources", **UNPACK)
     (folder,) = (tmp_path / "sources").iterdir()
     return folder
 

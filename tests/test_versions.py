@@ -9,7 +9,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from test_packaging import BACKEND, ROOT, tracked
+from test_packaging import BACKEND, ROOT, UNPACK, tracked
 
 PURE = {**os.environ, "FASTCL_BUILD": "0"}
 PLAIN = (ROOT / "fastcl" / "version.py").read_text().split('"')[1]
@@ -71,7 +71,7 @@ def test_of_an_archive_that_builds_itself(checkout, tmp_path):
     """Also where a stranger's repository with tags of its own lies around it."""
     git(checkout, "tag", "v7.8.9")
     with tarfile.open(hook("build_sdist", checkout, tmp_path)) as archive:
-        archive.extractall(checkout / "inside", filter="data")
+        archive.extractall(checkout / "inside", **UNPACK)
     (sources,) = (checkout / "inside").iterdir()
     assert sources.name == "fastcl-7.8.9"
     git(checkout, "tag", "-f", "v9.9.9")

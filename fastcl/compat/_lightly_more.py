@@ -1,5 +1,7 @@
 """lightly's contrasts of parts of an encoding, of regions and of a temperature by the model."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -28,7 +30,7 @@ class DirectCLRLoss(NTXentLoss):
         self,
         loss_dim: int = 64,
         temperature: float = 0.5,
-        memory_bank_size=0,
+        memory_bank_size: int | Sequence[int] = 0,
         gather_distributed: bool = False,
     ) -> None:
         super().__init__(
