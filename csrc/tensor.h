@@ -145,8 +145,8 @@ inline ScalarType accumulator(const Tensor& q) {
   return q.scalar_type() == ScalarType::Double ? ScalarType::Double : ScalarType::Float;
 }
 
-// A new tensor beside another. torch's own new_empty goes through the dispatcher twice, and in a
-// small problem the outputs cost as much as the products.
+// A new tensor beside another. torch's own new_empty goes through the dispatcher, once for each of
+// the outputs: small problems feel it.
 inline Tensor empty(const Tensor& like, std::initializer_list<int64_t> sizes,
                     std::optional<ScalarType> type = std::nullopt) {
   constexpr int kMost = 8;
