@@ -11,7 +11,7 @@ process, for an idle machine: rows of results/accuracy_steps.csv. Rows go into d
 import argparse
 import statistics
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from itertools import islice
 from pathlib import Path
 
@@ -29,7 +29,10 @@ SECONDS, WARM = 8.0, 4  # of turns, and turns before them
 
 
 def images_of(setting: Setting) -> Images:
-    return load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"), limit=setting.images)
+    """The first of the training split and the whole test split."""
+    found = load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"))
+    n = setting.images
+    return replace(found, train=found.train[:n], train_labels=found.train_labels[:n])
 
 
 def trained(setting: Setting, folder: Path, every: float = EVERY) -> dict:
@@ -92,7 +95,9 @@ def main() -> None:
         )  # fmt: skip
         if finished(path, setting):
             continue
-        row = timed(setting, args.folder) if args.time else trained(setting, args.folder, args.every)
+        row = (
+            timed(setting, args.folder) if args.time else trained(setting, args.folder, args.every)
+        )
         append(row, path)
         print(row, flush=True)
     if args.rows == accuracy_table.ROWS.parent:

@@ -22,8 +22,10 @@ losses, modules, utils, scheduler = (
 )
 
 
-def one_by_one(network: Callable[[Tensor], Tensor], crops: Sequence[Tensor]) -> list[Tensor]:
-    return [network(crop) for crop in crops]
+def one_by_one(
+    backbone: nn.Module, head: Callable[[Tensor], Tensor], crops: Sequence[Tensor]
+) -> list[Tensor]:
+    return [head(backbone(crop)) for crop in crops]
 
 
 def sizes(head: nn.Module) -> tuple[int, int, int]:
@@ -56,8 +58,8 @@ class Method(nn.Module):
         self.backbone, self.head = copy.deepcopy(own.backbone), head
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
-    def embed(self, crop: Tensor) -> Tensor:
-        return self.head(self.backbone(crop))
+    def embed(self, crops: Sequence[Tensor]) -> list[Tensor]:
+        return one_by_one(self.backbone, self.head, crops)
 
     def update(self) -> None:
         self.step += 1
@@ -80,9 +82,8 @@ class Twinned(Method):
             utils.update_momentum(fast, slow, m=momentum)
 
     @torch.no_grad()
-    def target(self, crop: Tensor) -> Tensor:
-        backbone, head = self.twin
-        return head(backbone(crop))
+    def target(self, crops: Sequence[Tensor]) -> list[Tensor]:
+        return one_by_one(*self.twin, crops)
 
 
 class SimCLR(Method):
@@ -91,7 +92,7 @@ class SimCLR(Method):
         self.loss = losses.NTXentLoss(own.temperature)
 
     def forward(self, *views: Tensor) -> Tensor:
-        return self.loss(*one_by_one(self.embed, views))
+        return self.loss(*self.embed(views))
 
 
 class MoCo(Twinned):
@@ -104,7 +105,7 @@ class MoCo(Twinned):
 
     def forward(self, query: Tensor, key: Tensor) -> Tensor:
         self.follow(self.momentum, None)
-        return self.loss(self.embed(query), self.target(key))
+        return self.loss(*self.embed([query]), *self.target([key]))
 
 
 class BYOL(Twinned):
@@ -118,8 +119,8 @@ class BYOL(Twinned):
 
     def forward(self, *views: Tensor) -> Tensor:
         self.follow(self.momentum, self.total_steps)
-        p1, p2 = (self.predictor(self.embed(view)) for view in views)
-        z1, z2 = (self.target(view) for view in views)
+        p1, p2 = (self.predictor(z) for z in self.embed(views))
+        z1, z2 = self.target(views)
         return 0.5 * (self.loss(p1, z2) + self.loss(p2, z1))
 
 
@@ -133,12 +134,12 @@ class SwAV(Method):
             self.prototypes.heads[0].bias.zero_()
         self.loss = losses.SwaVLoss(own.temperature, own.iterations, own.epsilon)
 
-    def score(self, crop: Tensor) -> Tensor:
-        return self.prototypes(F.normalize(self.embed(crop), dim=1))
+    def score(self, features: Tensor) -> Tensor:
+        return self.prototypes(F.normalize(self.head(features), dim=1))
 
     def forward(self, *crops: Tensor) -> Tensor:
         self.prototypes.normalize()
-        scores = one_by_one(self.score, crops)
+        scores = one_by_one(self.backbone, self.score, crops)
         return self.loss(scores[:2], scores[2:])
 
 
@@ -165,8 +166,7 @@ class DINO(Twinned):
 
     def forward(self, *crops: Tensor) -> Tensor:
         self.follow(self.momentum, self.total_steps)
-        teacher = one_by_one(self.target, crops[:2])
-        return self.loss(teacher, one_by_one(self.embed, crops))
+        return self.loss(self.target(crops[:2]), self.embed(crops))
 
 
 METHODS: dict[str, type[Method]] = {

@@ -24,7 +24,9 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
         " fastcl | lightly | time of a step, lightly's over fastcl's |",
         "|" + " --- |" * 9,
     ]
-    for row in sorted(rows, key=lambda r: (*(r[k] for k in SETTING), list(NAMES).index(r["method"]))):
+    for row in sorted(
+        rows, key=lambda r: (*(r[k] for k in SETTING), list(NAMES).index(r["method"]))
+    ):
         found = ratios.get((row["method"], row["backbone"]))
         ratio = f"{float(found['ratio']):.2f}" if found else "-"
         lines.append(

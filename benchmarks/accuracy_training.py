@@ -69,7 +69,12 @@ class Training:
     """
 
     def __init__(
-        self, setting: Setting, methods: dict[str, nn.Module], images: Images, path: Path, begun=None
+        self,
+        setting: Setting,
+        methods: dict[str, nn.Module],
+        images: Images,
+        path: Path,
+        begun=None,
     ) -> None:
         self.setting, self.path = setting, path
         self.runners = {name: Runner(method, setting.rate) for name, method in methods.items()}

@@ -1,0 +1,120 @@
+"""fastcl's methods and those that users of lightly write of its parts: the same steps.
+
+From the same weights and on the same crops, both libraries' losses agree to rounding, step after
+step, where three habits are the same. lightly passes one crop after the other through the network,
+fastcl all crops of a size together, which changes the statistics of batch normalisation. lightly's
+heads have a bias, or a shift after the last normalisation, that the papers' have not. Its loss of
+BYOL is a quarter of the paper's, less its constant.
+"""
+
+from itertools import groupby
+
+import pytest
+import torch
+from peers import peer
+from torch import nn
+
+peer("lightly.loss")
+
+from benchmarks import accuracy_peers  # noqa: E402
+from benchmarks.accuracy_methods import CLASSES, OPTIONS  # noqa: E402
+
+STEPS, BATCH, RATE = 12, 16, 0.05
+SCALE = {"byol": 4.0}
+TOGETHER = "simclr", "swav", "dino"
+# What lightly's methods have besides, by the names of their parameters.
+BESIDES = {
+    "simclr": ["head.layers.4.bias"],
+    "byol": ["head.layers.3.bias", "predictor.layers.3.bias"],
+    "swav": ["prototypes.heads.0.bias"],
+}
+SMALL_CROPS = "swav", "dino"
+SIZES = {
+    "moco": {"queue_size": 3 * BATCH}, "swav": {"prototypes": 20}, "byol": {"steps": STEPS},
+    "dino": {"prototypes": 20, "steps": STEPS},
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """lightly keeps a temperature in the default dtype."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+def backbone() -> nn.Module:
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, stride=2, bias=False), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2), nn.Flatten(),
+    )  # fmt: skip
+
+
+def crops(method: str) -> list[torch.Tensor]:
+    images = torch.randn(BATCH, 3, 12, 12)
+    large = [images + 0.3 * torch.randn_like(images) for _ in range(2)]
+    return large + [x[..., 2:9, 1:8] for x in large if method in SMALL_CROPS]
+
+
+def own(method: str) -> nn.Module:
+    torch.manual_seed(0)
+    small = {"hidden": 24, "dim": 16, **SIZES.get(method, {})}
+    return CLASSES[method](backbone(), width=32, **OPTIONS[method] | small)
+
+
+def together(backbone, head, views):
+    """The crops of a size through the backbone at once, and all through the head."""
+    sizes = groupby(views, key=lambda view: view.shape[1:])
+    features = torch.cat([backbone(torch.cat(list(group))) for _, group in sizes])
+    return list(head(features).chunk(len(views)))
+
+
+def losses(method: nn.Module, name: str, rate: float) -> torch.Tensor:
+    """Of some steps of SGD."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    optimizer = torch.optim.SGD(trained, rate, momentum=0.9)
+    torch.manual_seed(1)
+    found = []
+    for step in range(STEPS):
+        loss = method(*crops(name))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.update()
+        found.append(loss.detach().reshape(()))
+    return torch.stack(found)
+
+
+def pair(name: str) -> tuple[nn.Module, nn.Module]:
+    mine = own(name).double()
+    return mine, accuracy_peers.METHODS[name](mine).double()
+
+
+def same_habits(theirs: nn.Module, name: str, monkeypatch) -> None:
+    if name in TOGETHER:
+        monkeypatch.setattr(accuracy_peers, "one_by_one", together)
+    for parameter in BESIDES.get(name, ()):
+        theirs.get_parameter(parameter).requires_grad_(False)
+
+
+def on_our_scale(theirs: torch.Tensor, name: str) -> torch.Tensor:
+    return 4 + 4 * theirs if name == "byol" else theirs
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_same_steps(name, monkeypatch):
+    mine, theirs = pair(name)
+    same_habits(theirs, name, monkeypatch)
+    ours = losses(mine, name, RATE)
+    other = on_our_scale(losses(theirs, name, RATE * SCALE.get(name, 1.0)), name)
+    torch.testing.assert_close(ours, other, rtol=1e-9, atol=1e-9)
+    assert (ours[-1] - ours[0]).abs() > 1e-3  # they moved
+
+
+@pytest.mark.parametrize("name", [*BESIDES, "dino"])
+def test_the_habits_are_what_differs(name):
+    """As its documentation has it, lightly's curve is another one; of MoCo it is the same."""
+    mine, theirs = pair(name)
+    ours = losses(mine, name, RATE)
+    other = on_our_scale(losses(theirs, name, RATE * SCALE.get(name, 1.0)), name)
+    assert (ours - other).abs().max() > 1e-6
