@@ -43,19 +43,19 @@ def trained(setting: Setting, folder: Path, every: float = EVERY) -> dict:
     # The row changes a file of the repository, and a later process may be of another commit.
     begun = circumstances("cpu")
     methods = contenders(setting, images.size)
-    training = Training(setting, methods, images, folder / f"{setting.name}.pt", begun)
-    training.run(every, lambda text: print(text, flush=True))
+    training = Training(setting, methods, images)
+    begun = training.run(folder / f"{setting.name}.pt", begun, every)
     for name, runner in training.runners.items():
         row |= {f"{name}_{k}": v for k, v in scores(runner.method.backbone, images).items()}
         row |= {f"{name}_first": runner.losses[0], f"{name}_last": runner.losses[-1]}
-    return asdict(setting) | {"tested": len(images.test)} | row | training.begun
+    return asdict(setting) | {"tested": len(images.test)} | row | begun
 
 
-def timed(setting: Setting, folder: Path) -> dict:
+def timed(setting: Setting) -> dict:
     """A row: milliseconds of a step of both, and the ratio of a turn with its quantiles."""
     images = images_of(setting)
     begun = circumstances("cpu")
-    training = Training(setting, contenders(setting, images.size), images, folder / "no checkpoint")
+    training = Training(setting, contenders(setting, images.size), images)
     turns, found = training.turns(), []
     list(islice(turns, WARM))
     started = time.perf_counter()

@@ -5,7 +5,7 @@ the last one to the same weights.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -58,53 +58,53 @@ class Runner:
 
 
 class Training:
-    """Methods that see the same crops at every step.
+    """Methods, by their names, that see the same crops of the images at every step."""
 
-    Args:
-        setting: Of which `path` holds the checkpoint, if it was begun.
-        methods: By their names.
-        images: Whose training split they see.
-        path: Of the checkpoint.
-        begun: What a checkpoint keeps of the process that begins it.
-    """
-
-    def __init__(
-        self,
-        setting: Setting,
-        methods: dict[str, nn.Module],
-        images: Images,
-        path: Path,
-        begun=None,
-    ) -> None:
-        self.setting, self.path = setting, path
-        self.runners = {name: Runner(method, setting.rate) for name, method in methods.items()}
-        self.crops, self.step, self.begun = Crops(setting, images), 0, begun
+    def __init__(self, setting: Setting, methods: dict[str, nn.Module], images: Images) -> None:
+        self.setting, self.step = setting, 0
         self.steps = setting.epochs * setting.steps
+        self.crops = Crops(setting, images)
+        self.runners = {name: Runner(method, setting.rate) for name, method in methods.items()}
+
+    def run(self, path: Path, begun: dict, every: float = EVERY) -> dict:
+        """From the checkpoint, if there is one, to the last step.
+
+        Args:
+            path: Of the checkpoint.
+            begun: What is known of this process.
+            every: Seconds between checkpoints.
+
+        Returns:
+            begun of the process that made the first step.
+        """
         if path.exists():
-            state = torch.load(path, weights_only=True)
-            self.step, self.begun = state["step"], state["begun"]
-            for name, runner in self.runners.items():
-                runner.load(state[name])
-
-    def save(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        state = {"step": self.step, "begun": self.begun}
-        state |= {name: runner.state() for name, runner in self.runners.items()}
-        replace_file(self.path, lambda file: torch.save(state, file))
-
-    def run(self, every: float = EVERY, told: Callable[[str], None] = print) -> None:
-        """Until the last step; a checkpoint every so many seconds, and at the end."""
+            begun = self.load(path)
         saved = time.monotonic()
         while self.step < self.steps:
             self.one()
-            if time.monotonic() - saved >= every:
-                self.save()
+            if self.step == self.steps or time.monotonic() - saved >= every:
+                self.save(path, begun)
                 saved = time.monotonic()
             if self.step % self.setting.steps == 0:
-                told(f"{self.setting.name}: {self.step} of {self.steps} steps, " + ", ".join(
-                    f"{name} {runner.losses[-1]:.4f}" for name, runner in self.runners.items()
-                ))  # fmt: skip
-        self.save()
+                self.tell()
+        return begun
+
+    def save(self, path: Path, begun: dict) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        state = {"step": self.step, "begun": begun}
+        state |= {name: runner.state() for name, runner in self.runners.items()}
+        replace_file(path, lambda file: torch.save(state, file))
+
+    def load(self, path: Path) -> dict:
+        state = torch.load(path, weights_only=True)
+        self.step = state["step"]
+        for name, runner in self.runners.items():
+            runner.load(state[name])
+        return state["begun"]
+
+    def tell(self) -> None:
+        losses = (f"{name} {runner.losses[-1]:.4f}" for name, runner in self.runners.items())
+        print(f"{self.setting.name}: step {self.step} of {self.steps}, loss", *losses, flush=True)
 
     def one(self) -> None:
         """The next step of every method."""

@@ -75,7 +75,7 @@ def losses(method: nn.Module, name: str, rate: float) -> torch.Tensor:
     optimizer = torch.optim.SGD(trained, rate, momentum=0.9)
     torch.manual_seed(1)
     found = []
-    for step in range(STEPS):
+    for _ in range(STEPS):
         loss = method(*crops(name))
         optimizer.zero_grad()
         loss.backward()
