@@ -35,13 +35,18 @@ def images_of(setting: Setting) -> Images:
     return replace(found, train=found.train[:n], train_labels=found.train_labels[:n])
 
 
+def beginning() -> dict:
+    """Circumstances at the start: a row changes a file of the repository, and who goes on may be of
+    another commit. Plain types, as a checkpoint takes no others."""
+    return {k: str(v) if isinstance(v, str) else v for k, v in circumstances("cpu").items()}
+
+
 def trained(setting: Setting, folder: Path, every: float = EVERY) -> dict:
     """A row: both methods, trained and judged."""
     images = images_of(setting)
     backbone, _ = backbone_of(setting, images.size)
     row = {f"untrained_{k}": v for k, v in scores(backbone, images).items()}
-    # The row changes a file of the repository, and a later process may be of another commit.
-    begun = circumstances("cpu")
+    begun = beginning()
     methods = contenders(setting, images.size)
     training = Training(setting, methods, images)
     begun = training.run(folder / f"{setting.name}.pt", begun, every)
@@ -53,8 +58,7 @@ def trained(setting: Setting, folder: Path, every: float = EVERY) -> dict:
 
 def timed(setting: Setting) -> dict:
     """A row: milliseconds of a step of both, and the ratio of a turn with its quantiles."""
-    images = images_of(setting)
-    begun = circumstances("cpu")
+    images, begun = images_of(setting), beginning()
     training = Training(setting, contenders(setting, images.size), images)
     turns, found = training.turns(), []
     list(islice(turns, WARM))
