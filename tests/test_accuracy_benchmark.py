@@ -1,4 +1,4 @@
-"""benchmarks.accuracy: whoever is killed goes on to the same weights, and the table is its rows'."""
+"""benchmarks.accuracy: who is killed goes on to the same weights, and the table is its rows."""
 
 import copy
 import multiprocessing

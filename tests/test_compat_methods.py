@@ -2,9 +2,9 @@
 
 From the same weights and on the same crops, both libraries' losses agree to rounding, step after
 step, where three habits are the same. lightly passes one crop after the other through the network,
-fastcl all crops of a size together, which changes the statistics of batch normalisation. lightly's
-heads have a bias, or a shift after the last normalisation, that the papers' have not. Its loss of
-BYOL is a quarter of the paper's, less its constant.
+fastcl all crops of a size together, which changes the statistics of batch normalisation. Some of
+lightly's heads have a bias, or a shift after the last normalisation, that fastcl's have not. Its
+loss of BYOL is a quarter of the paper's, less its constant. MoCo v2 is the same as it is.
 """
 
 from itertools import groupby
@@ -16,8 +16,10 @@ from torch import nn
 
 peer("lightly.loss")
 
-from benchmarks import accuracy_peers  # noqa: E402
-from benchmarks.accuracy_methods import CLASSES, OPTIONS  # noqa: E402
+from test_accuracy_benchmark import assert_goes_on, tiny, tiny_images  # noqa: E402
+
+from benchmarks import accuracy, accuracy_peers  # noqa: E402
+from benchmarks.accuracy_methods import CLASSES, OPTIONS, contenders  # noqa: E402
 
 STEPS, BATCH, RATE = 12, 16, 0.05
 SCALE = {"byol": 4.0}
@@ -35,9 +37,9 @@ SIZES = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def float64():
-    """lightly keeps a temperature in the default dtype."""
+    """By default, as lightly keeps a temperature in that."""
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
@@ -102,7 +104,7 @@ def on_our_scale(theirs: torch.Tensor, name: str) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("name", CLASSES)
-def test_same_steps(name, monkeypatch):
+def test_same_steps(name, monkeypatch, float64):
     mine, theirs = pair(name)
     same_habits(theirs, name, monkeypatch)
     ours = losses(mine, name, RATE)
@@ -112,9 +114,36 @@ def test_same_steps(name, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [*BESIDES, "dino"])
-def test_the_habits_are_what_differs(name):
-    """As its documentation has it, lightly's curve is another one; of MoCo it is the same."""
+def test_the_habits_are_what_differs(name, float64):
     mine, theirs = pair(name)
     ours = losses(mine, name, RATE)
     other = on_our_scale(losses(theirs, name, RATE * SCALE.get(name, 1.0)), name)
     assert (ours - other).abs().max() > 1e-6
+
+
+def test_both_start_at_the_same_loss():
+    """With the heads and the backbone of the benchmark, in float32."""
+    views = [torch.randn(8, 3, 32, 32) for _ in range(2)]
+    for name in ("moco", "byol"):
+        mine, theirs = contenders(tiny(name)).values()
+        torch.testing.assert_close(mine(*views), on_our_scale(theirs(*views), name))
+
+
+@pytest.mark.parametrize("name", ["moco", "dino"])
+def test_a_stopped_run_goes_on(name, tmp_path):
+    """With what lightly keeps beside its state_dict."""
+    assert_goes_on(tiny(name), contenders, tmp_path)
+
+
+def test_rows(tmp_path, monkeypatch):
+    """A finished run says the same again; steps are timed without a checkpoint."""
+    monkeypatch.setattr(accuracy, "images_of", lambda setting: tiny_images())
+    monkeypatch.setattr(accuracy, "SECONDS", 0.3)
+    row = accuracy.trained(tiny("simclr"), tmp_path)
+    assert row == accuracy.trained(tiny("simclr"), tmp_path)
+    for who in ("untrained", "fastcl", "lightly"):
+        assert 0 <= row[f"{who}_knn"] <= 1 and 0 <= row[f"{who}_probe"] <= 1
+    assert row["fastcl_last"] != row["fastcl_first"] != row["lightly_first"]
+    found = accuracy.timed(tiny("simclr"))
+    assert found["turns"] > 1 and found["q20"] <= found["ratio"] <= found["q80"]
+    assert [path.name for path in tmp_path.iterdir()] == [f"{tiny('simclr').name}.pt"]
