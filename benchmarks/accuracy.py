@@ -12,6 +12,7 @@ import argparse
 import statistics
 import time
 from dataclasses import asdict, replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -25,13 +26,17 @@ from .accuracy_training import EVERY, Training, scores
 from .report import ROOT, append, circumstances, read
 from .report_methods import DATA
 
-SECONDS, WARM = 8.0, 4  # of turns, and turns before them
+SECONDS, WARM = 7.0, 4  # of turns, and turns before them
+
+
+@cache
+def everything() -> Images:
+    return load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"))
 
 
 def images_of(setting: Setting) -> Images:
     """The first of the training split and the whole test split."""
-    found = load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"))
-    n = setting.images
+    found, n = everything(), setting.images
     return replace(found, train=found.train[:n], train_labels=found.train_labels[:n])
 
 
