@@ -26,7 +26,7 @@ from .accuracy_training import EVERY, Training, scores
 from .report import ROOT, append, circumstances, read
 from .report_methods import DATA
 
-SECONDS, WARM = 7.0, 4  # of turns, and turns before them
+SECONDS, TURNS, WARM = 7.0, 5, 4  # of turns, at least so many, and turns before them
 
 
 @cache
@@ -68,7 +68,7 @@ def timed(setting: Setting) -> dict:
     turns, found = training.turns(), []
     list(islice(turns, WARM))
     started = time.perf_counter()
-    while time.perf_counter() - started < SECONDS:
+    while len(found) < TURNS or time.perf_counter() - started < SECONDS:
         found.append(next(turns))
     ratios = [turn["lightly"] / turn["fastcl"] for turn in found]
     cuts = statistics.quantiles(ratios, n=5)
@@ -104,9 +104,7 @@ def main() -> None:
         )  # fmt: skip
         if finished(path, setting):
             continue
-        row = (
-            timed(setting, args.folder) if args.time else trained(setting, args.folder, args.every)
-        )
+        row = timed(setting) if args.time else trained(setting, args.folder, args.every)
         append(row, path)
         print(row, flush=True)
     if args.rows == accuracy_table.ROWS.parent:

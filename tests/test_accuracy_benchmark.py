@@ -15,10 +15,10 @@ from fastcl.pretrain.data import Images
 STOP = 5  # in the second epoch of four steps
 
 
-def tiny_images() -> Images:
+def tiny_images(count: int = 40) -> Images:
     draws = torch.Generator().manual_seed(0)
-    train = torch.randint(256, (40, 3, 32, 32), dtype=torch.uint8, generator=draws)
-    labels = torch.arange(40) % 2
+    train = torch.randint(256, (count, 3, 32, 32), dtype=torch.uint8, generator=draws)
+    labels = torch.arange(count) % 2
     return Images("tiny", "photographs", train, train[:24], labels, labels[:24], ("one", "two"))
 
 

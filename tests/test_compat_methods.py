@@ -7,6 +7,7 @@ lightly's heads have a bias, or a shift after the last normalisation, that fastc
 loss of BYOL is a quarter of the paper's, less its constant. MoCo v2 is the same as it is.
 """
 
+import sys
 from itertools import groupby
 
 import pytest
@@ -18,8 +19,8 @@ peer("lightly.loss")
 
 from test_accuracy_benchmark import assert_goes_on, tiny, tiny_images  # noqa: E402
 
-from benchmarks import accuracy, accuracy_peers  # noqa: E402
-from benchmarks.accuracy_methods import CLASSES, OPTIONS, contenders  # noqa: E402
+from benchmarks import accuracy, accuracy_peers, accuracy_table, report  # noqa: E402
+from benchmarks.accuracy_methods import CLASSES, OPTIONS, Setting, contenders  # noqa: E402
 
 STEPS, BATCH, RATE = 12, 16, 0.05
 SCALE = {"byol": 4.0}
@@ -136,14 +137,23 @@ def test_a_stopped_run_goes_on(name, tmp_path):
 
 
 def test_rows(tmp_path, monkeypatch):
-    """A finished run says the same again; steps are timed without a checkpoint."""
-    monkeypatch.setattr(accuracy, "images_of", lambda setting: tiny_images())
-    monkeypatch.setattr(accuracy, "SECONDS", 0.3)
-    row = accuracy.trained(tiny("simclr"), tmp_path)
-    assert row == accuracy.trained(tiny("simclr"), tmp_path)
+    """By the command: what is finished is not run again; a second run of it would say the same;
+    steps are timed without a checkpoint."""
+    monkeypatch.setattr(accuracy, "images_of", lambda setting: tiny_images(256))
+    monkeypatch.setattr(accuracy, "SECONDS", 0.0)
+    rows, folder = tmp_path / "rows", tmp_path / "checkpoints"
+    command = ["", "simclr", "--images", "256", "--epochs", "1"]
+    command += ["--rows", str(rows), "--folder", str(folder)]
+    for more in ([], [], ["--time"]):
+        monkeypatch.setattr(sys, "argv", command + more)
+        accuracy.main()
+    (row,), (steps,) = (report.read(rows / f"{x}.csv") for x in ("accuracy", "accuracy_steps"))
+    again = accuracy.trained(Setting("simclr", 256, 1), folder)
     for who in ("untrained", "fastcl", "lightly"):
-        assert 0 <= row[f"{who}_knn"] <= 1 and 0 <= row[f"{who}_probe"] <= 1
-    assert row["fastcl_last"] != row["fastcl_first"] != row["lightly_first"]
-    found = accuracy.timed(tiny("simclr"))
-    assert found["turns"] > 1 and found["q20"] <= found["ratio"] <= found["q80"]
-    assert [path.name for path in tmp_path.iterdir()] == [f"{tiny('simclr').name}.pt"]
+        for figure in (f"{who}_knn", f"{who}_probe"):
+            assert 0 <= float(row[figure]) <= 1 and row[figure] == f"{again[figure]:.4g}"
+    assert row["fastcl_first"] != row["lightly_first"]
+    assert int(steps["turns"]) >= accuracy.TURNS
+    assert float(steps["q20"]) <= float(steps["ratio"]) <= float(steps["q80"])
+    assert [path.name for path in folder.iterdir()] == [f"{Setting('simclr', 256, 1).name}.pt"]
+    assert "| SimCLR | 256, 1 |" in accuracy_table.table([row], [steps])
