@@ -13,6 +13,18 @@ def percent(row: dict[str, str], figure: str) -> str:
     return " | ".join(cells)
 
 
+def listed(rows: list[dict[str, str]], column: str) -> str:
+    return ", ".join(dict.fromkeys(row[column] for row in rows))
+
+
+def made(rows: list[dict[str, str]]) -> str:
+    threads = listed(rows, "threads")
+    return (
+        f"{listed(rows, 'machine')}, {threads} thread{'s' * (threads != '1')}, torch "
+        f"{listed(rows, 'torch')}, commit {listed(rows, 'commit')}, {listed(rows, 'date')}"
+    )
+
+
 def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
     """A line per row of accuracies, with the time ratio of the same method and network."""
     ratios = {(r["method"], r["backbone"]): r for r in steps}
@@ -31,10 +43,11 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
     one = rows[0]
     lines += [
         "",
-        f"Per cent of {int(one['tested']):,} test images; seed {one['seed']}, batches of "
-        f"{one['batch']}, AdamW at {one['rate']}. {one['machine']}, {one['threads']} thread, torch "
-        f"{one['torch']}, commit {one['commit']}, {one['date']}.",
+        f"Per cent of {int(one['tested']):,} test images; batches of {one['batch']}, AdamW at "
+        f"{one['rate']}, seed {listed(rows, 'seed')}. {made(rows)}.",
     ]
+    if steps:
+        lines += [f"Steps: {made(steps)}."]
     return "\n".join(lines) + "\n"
 
 
