@@ -7,6 +7,7 @@ word: what an image is does not depend on what is installed.
 """
 
 import io
+import logging
 import threading
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +28,8 @@ ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is t
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 PLANES, BITS = 284, 258  # tags of TIFF
 KEPT = 2**26  # bytes of a decoded image: a thread keeps memory for those of 22 megapixels
+# Of every TIFF that it does not read Pillow says so in a log, which without a handler is the screen.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
