@@ -61,8 +61,8 @@ def _verdict(source: Source, i: int) -> str | None:
 
 
 def whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Whether the ends of a file of `size` bytes are those of a whole image; a PNG also says whether
-    it would fill the memory."""
+    """Whether the ends of a file of `size` bytes are those of a whole image; the head of a PNG also
+    tells whether it would fill the memory."""
     if head[:3] == b"\xff\xd8\xff":
         return tail.endswith(b"\xff\xd9")
     if head[:8] == b"\x89PNG\r\n\x1a\n":

@@ -28,7 +28,7 @@ ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is t
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 PLANES, BITS = 284, 258  # tags of TIFF
 KEPT = 2**26  # bytes of a decoded image: a thread keeps memory for those of 22 megapixels
-# Of every TIFF that it does not read Pillow says so in a log, which without a handler is the screen.
+# Pillow logs every TIFF that it does not read; a log without a handler is on the screen.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
