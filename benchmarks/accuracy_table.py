@@ -51,7 +51,12 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def kept() -> tuple[list[dict[str, str]], ...]:
+    """The rows of accuracies and of steps."""
+    return tuple(read(path) if path.exists() else [] for path in (ROWS, STEPS))
+
+
 def write() -> None:
-    rows, steps = (read(path) if path.exists() else [] for path in (ROWS, STEPS))
+    rows, steps = kept()
     if rows:
         PAGE.write_text(insert(PAGE.read_text(), "accuracy", table(rows, steps)))

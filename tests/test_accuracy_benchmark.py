@@ -113,7 +113,7 @@ def test_a_row_of_the_same_setting_is_finished(tmp_path):
 
 
 def test_the_page_has_the_table_of_the_rows():
-    rows, steps = (report.read(x) for x in (accuracy_table.ROWS, accuracy_table.STEPS))
+    rows, steps = accuracy_table.kept()
     page = accuracy_table.PAGE.read_text()
     assert report.insert(page, "accuracy", accuracy_table.table(rows, steps)) == page
     assert all(accuracy_table.NAMES[row["method"]] in page for row in rows)
