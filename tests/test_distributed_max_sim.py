@@ -3,7 +3,6 @@ with the global batch."""
 
 import random
 
-import plain_contrast
 import pytest
 import torch
 import torch.distributed as dist
@@ -85,7 +84,7 @@ def gradients(function, given, **more):
 def _random_problems(rank, world, seeds):
     for seed in seeds:
         parts, alike = drawn(seed, world)
-        want, heat, grads = gradients(plain_contrast.max_sim, joined(parts))
+        want, heat, grads = gradients(F.max_sim, joined(parts))
         for equal in (False, True) if alike else (False,):
             value, own, found = gradients(D.max_sim, parts[rank], equal=equal)
             torch.testing.assert_close(value, want, **CLOSE, msg=f"seed {seed}")
