@@ -22,7 +22,7 @@ def test_colours_stay_what_they_are(method):
     """Of images of one colour each; CPC's are grey at times, MoCo's change in all ways."""
     colours = torch.randint(256, (200, 3, 1, 1), dtype=torch.uint8)
     x = views_of(method, colours.expand(-1, -1, 24, 24).contiguous())
-    same = torch.isclose(x, colours / 255, atol=1e-5).flatten(1).all(1)
+    same = torch.isclose(x, colours / 255, atol=1e-4).flatten(1).all(1)
     grey = torch.isclose(x[:, :1], x, atol=1e-5).flatten(1).all(1)
     if method == "moco":  # the comparison sees a difference
         assert same.sum() < 60
