@@ -3,7 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import cycle, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -156,7 +156,7 @@ class Ahead:
     """Views that are made while images are read, on the CPU; their batches are `Made`.
 
     Args:
-        views: A module with `chances` and `part`, see `fastcl.data.PartViews`; it is copied.
+        views: A module with the methods of `fastcl.data.PartViews`; it is copied.
     """
 
     def __init__(self, views: nn.Module) -> None:
@@ -165,8 +165,14 @@ class Ahead:
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
         return self.views.chances(b, generator)
 
-    def part(self, images: list[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
-        return self.views.part(images, chances)
+    def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
+        return self.views.places(b, channels)
+
+    def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> Any:
+        return self.views.drawn(sizes, channels, chances)
+
+    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...]) -> None:
+        self.views.write(image, drawn, k, out)
 
     def joined(self, groups: tuple[Tensor, ...]) -> Made:
         return Made(groups)
