@@ -58,6 +58,11 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (tmp_path / "set" / "dog").symlink_to(tmp_path / "else")
     (tmp_path / "set" / "cat" / "loop").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "cat" / "self").symlink_to(".")
+    (tmp_path / "set" / "cat" / "circle").symlink_to("circle")
+    (tmp_path / "set" / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "set" / "cat" / "pipe.png")
+    (tmp_path / "set" / "cat" / "to-pipe.png").symlink_to(tmp_path / "pipe.png")
     (tmp_path / "set" / "dog" / "file.png").symlink_to(tmp_path / "set" / "cat" / "b.png")
     (tmp_path / "set" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     source = Folder(tmp_path / "set")
@@ -90,6 +95,16 @@ def test_the_held_out_split_with_labels_is_taken(tmp_path):
     found = open_images(tmp_path)
     assert level(found["test"], 0) == 5
     assert found["train"].classes == ("cat", "cow") and found["test"].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("other", ["val", "annotations"])
+def test_a_folder_without_images_beside_train_is_no_split_and_no_class(tmp_path, other):
+    for i, name in enumerate("xxyy"):
+        draw(tmp_path / "train" / name / f"{i}.png", i)
+    (tmp_path / other).mkdir()
+    (tmp_path / other / "boxes.json").write_text("{}")
+    found = open_images(tmp_path)
+    assert list(found) == ["train"] and found["train"].classes == ("x", "y")
 
 
 def test_a_class_may_be_called_train(tmp_path):
