@@ -63,6 +63,7 @@ class Views(nn.Module):
         crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
         multiple: Of which this side is one: the patches of a transformer.
         preset: Whose recipes photographs have in place of MoCo v2's: a class of `fastcl.views`.
+        recipes: Of the full views of photographs in turns, in place of the others.
         strength: Of the views, from 0 to 2; 1 is the recipes', 0 of photographs the whole image,
             mirrored or not.
         channels_last: Whether views are so in memory. The layout that convolutions on tensor
@@ -82,6 +83,7 @@ class Views(nn.Module):
         channels_last: bool = True,
         multiple: int = 1,
         preset: type[MultiCrop] | None = None,
+        recipes: tuple[Recipe, ...] | None = None,
     ) -> None:
         super().__init__()
         mean, deviation = statistics
@@ -96,7 +98,7 @@ class Views(nn.Module):
         large, small = MoCoV2.RECIPES[:1], replace(MoCoV2.RECIPES[0], scale=SMALL_CROPS)
         if preset is not None:
             large, small = preset.LARGE, preset.SMALL
-        self.large = tuple(photograph(recipe, strength, size) for recipe in large)
+        self.large = tuple(photograph(recipe, strength, size) for recipe in recipes or large)
         self.small = photograph(small, strength, self.small_size)
 
     @torch.no_grad()
