@@ -35,7 +35,13 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
     ]
     for row in sorted(rows, key=lambda r: list(NAMES).index(r["method"])):
         found = ratios.get((row["method"], row["backbone"]))
-        ratio = f"{float(found['ratio']):.2f}" if found else "-"
+        ratio = (
+            "-"
+            if found is None
+            else "{:.2f} ({:.2f} to {:.2f})".format(
+                *(float(found[k]) for k in ("ratio", "q20", "q80"))
+            )
+        )
         lines.append(
             f"| {NAMES[row['method']]} | {int(row['images']):,}, {row['epochs']} | "
             f"{percent(row, 'knn')} | {percent(row, 'probe')} | {ratio} |"
@@ -47,7 +53,7 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
         f"{one['rate']}, seed {listed(rows, 'seed')}. {made(rows)}.",
     ]
     if steps:
-        lines += [f"Steps: {made(steps)}."]
+        lines += [f"Steps, with the quantiles of 20 and 80 % of the turns: {made(steps)}."]
     return "\n".join(lines) + "\n"
 
 

@@ -107,6 +107,10 @@ def test_bad_images_are_left_out_counted_and_named(damaged, tmp_path, stream):
     assert ("waiting" in result.output) == (stream == "always")
     again = runner.invoke(commands.app, ["evaluate", str(tmp_path / "run"), "--fractions", ""])
     assert again.exit_code == 0, again.output
+    again = runner.invoke(
+        commands.app, ["evaluate", str(tmp_path / "run"), "--bad-images", "error"]
+    )
+    assert again.exit_code == 1 and "is no readable image" in again.output.replace("\n", " ")
 
 
 def test_a_bad_image_inside_is_an_error_that_names_it(damaged, tmp_path):

@@ -239,6 +239,21 @@ def test_saved_datasets(tmp_path):
     assert len(found["train"]) == 4 and level(found["test"], 1) == 9
 
 
+def test_labels_that_are_words_and_labels_that_are_kept_back(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pictures = [{"bytes": png(i), "path": None} for i in range(4)]
+    columns = {"image": pictures, "label": ["dog", "cat", None, "dog"]}
+    kinds = {"image": datasets.Image(), "label": datasets.Value("string")}
+    words = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    words.save_to_disk(str(tmp_path / "words"))
+    source = open_images(tmp_path / "words")["train"]
+    assert source.classes == ("cat", "dog") and source.labels.tolist() == [1, 0, -1, 1]
+    secret = hub_dataset(2, 4).map(lambda row: {"kind": -1})
+    both = {"train": hub_dataset(2), "test": secret, "validation": hub_dataset(2, 8)}
+    datasets.DatasetDict(both).save_to_disk(str(tmp_path / "both"))
+    assert level(open_images(tmp_path / "both")["test"], 0) == 8
+
+
 def test_parquet_files(tmp_path, monkeypatch):
     datasets = pytest.importorskip("datasets")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "hub")

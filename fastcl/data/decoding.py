@@ -22,6 +22,7 @@ try:
 except ImportError:
     simplejpeg = None
 
+REMEDY = "; --bad-images skip goes on without such images"  # for the commands' messages
 JPEG = b"\xff\xd8\xff"
 SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
 ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
