@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +20,7 @@ Source = str | Path | bytes
 class Seen(NamedTuple):
     """A file before it is decoded."""
 
-    data: bytes | Tensor  # bytes that simplejpeg will decode, or pixels [h, w, 3]
+    data: bytes | np.ndarray  # bytes that simplejpeg will decode, or pixels [h, w, 3]
     name: str  # what messages call it
     sides: tuple[int, int]  # height and width
 
@@ -49,8 +50,8 @@ def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> P
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         pixels = torch.empty(int(ends[-1]), dtype=torch.uint8)
         ops.large_pages_(pixels)
-        places = zip(seen, pixels.tensor_split(ends[:-1]), strict=True)
-        for _ in each(lambda job: fill(*job), places):
+        places = np.split(pixels.numpy(), ends[:-1].tolist())
+        for _ in each(lambda x, place: fill(x, place.reshape(*x.sides, 3)), seen, places):
             pass
     return Packed(pixels.view(-1, 3), starts, torch.tensor(sides))
 
@@ -102,20 +103,18 @@ def _look(named: tuple[Source, str]) -> Seen:
     sides = decoding.jpeg_sides(data)
     if sides is not None:
         return Seen(data, name, sides)
-    pixels = torch.from_numpy(decoding.decode_pixels(data, name))
-    return Seen(pixels, name, tuple(pixels.shape[:2]))
+    pixels = decoding.decode_pixels(data, name)
+    return Seen(pixels, name, pixels.shape[:2])
 
 
-def fill(image: Seen, place: Tensor) -> Tensor:
-    """The pixels `[h, w, 3]`, in as many bytes of the caller's."""
+def fill(image: Seen, place: np.ndarray) -> None:
+    """The pixels, to `[h, w, 3]` of the caller's."""
     from ..data import decoding
 
-    place = place.view(*image.sides, 3)
-    if isinstance(image.data, Tensor):
-        return place.copy_(image.data)
-    if decoding.decode_jpeg(image.data, place.numpy()) is None:  # Pillow has the last word
-        place.copy_(torch.from_numpy(decoding.decode_pixels(image.data, image.name)))
-    return place
+    if isinstance(image.data, np.ndarray):
+        place[:] = image.data
+    elif decoding.decode_jpeg(image.data, place) is None:  # Pillow has the last word
+        place[:] = decoding.decode_pixels(image.data, image.name)
 
 
 @contextmanager

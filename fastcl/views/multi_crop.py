@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _check
 from ..functional.packed import Packed
-from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Drawn, together
+from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Drawn
 from .presets import BYOL, SimCLR
 from .recipe import Recipe
 
@@ -63,10 +63,13 @@ class MultiCrop(Drawn):
 
     @torch.no_grad()
     def forward(
-        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+        self,
+        images: Tensor | Packed | Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        *,
+        out: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
-        images = together(images)
-        return [self.make(images, recipes, size, generator) for recipes, size in self.groups]
+        return self.joined(self.of_groups(images, generator, out))
 
     @property
     def groups(self) -> tuple[tuple[tuple[Recipe, ...], int], ...]:
