@@ -12,9 +12,9 @@ struct DrawViews {
 
   const float* chances;  // [kDraws, b, views]
   int64_t b, views;
-  const float* sides;      // [2, sizes] height and width
-  const float* middle;     // [2, sizes, views], or null
-  int64_t sizes;           // b, or 1 where all are alike
+  const int64_t* sizes;  // [alike ? 1 : b, 2] height and width
+  bool alike;
+  const float* middle;     // [2, alike ? 1 : b, views], or null
   const float* low;        // [kDraws, views]
   const float* span;       // [kDraws, views]
   const float* ratio;      // [2, views] narrowest and widest

@@ -223,7 +223,7 @@ _define(
     lambda image, parameters, kernel, mean, deviation, channels_last_out, out: None,
 )
 _define(
-    "draw_views(Tensor chances, Tensor sides, Tensor? middle, Tensor low, Tensor span, "
+    "draw_views(Tensor chances, Tensor sizes, Tensor? middle, Tensor low, Tensor span, "
     "Tensor ratio, Tensor threshold, Tensor? shares) -> Tensor",
     lambda chances, *arguments: chances.new_empty(*chances.shape[1:], 13),
 )

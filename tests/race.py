@@ -133,8 +133,8 @@ def _others(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
     yield "random_views_", to_memory
     yield "image_views_", one_image
     recipes = [torch.rand(33, 1, 2), torch.ones(33, 1, 2), torch.ones(2, 1, 2), torch.ones(1, 2)]
-    numbers, sides = torch.rand(33, 9, 2), torch.full((2, 9, 1), 40.0)
-    yield "draw_views", lambda: ops.draw_views(numbers, sides, None, *recipes, None)
+    numbers, sizes = torch.rand(33, 9, 2), torch.full((9, 2), 40)
+    yield "draw_views", lambda: ops.draw_views(numbers, sizes, None, *recipes, None)
 
 
 def _written(dtype: torch.dtype, x: Tensor, bank: Tensor) -> Iterator[tuple[str, Call]]:

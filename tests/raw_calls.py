@@ -138,12 +138,9 @@ def views_that_fit():
         out = torch.empty(2, B, 3, 3, 3)
         yield ops.random_views_, [images, None, None, whole, 5, *normal, False, False, out]
     numbers, views = torch.rand(33, B, 2), torch.rand(33, 1, 2)
-    for sizes, middle in ((B, None), (1, torch.ones(2, 1, 2))):
-        sides, rest = torch.full((2, sizes, 1), 9.0), [torch.ones(2, 1, 2), torch.ones(1, 2)]
-        yield (
-            ops.draw_views,
-            [numbers, sides, middle, views, views, *rest, None if sizes == B else torch.ones(1, 2)],
-        )
+    for b, middle, shares in ((B, None, None), (1, torch.ones(2, 1, 2), torch.ones(1, 2))):
+        sizes, bounds = torch.full((b, 2), 9), [torch.ones(2, 1, 2), torch.ones(1, 2)]
+        yield ops.draw_views, [numbers, sizes, middle, views, views, *bounds, shares]
     yield ops.large_pages_, [torch.empty(N, D)]
 
 

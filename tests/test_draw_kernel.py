@@ -23,14 +23,13 @@ CPU = torch.device("cpu")
 def arguments(sizes, seed=0, recipes=RECIPES):
     """Of the operator, for images of these sizes."""
     numbers = uniform(len(sizes), len(recipes), torch.Generator().manual_seed(seed))
-    sides = sizes.t().unsqueeze(2).float().contiguous()
-    return numbers.transpose(0, 1).contiguous(), sides, None, *_bounds(tuple(recipes), CPU)
+    return numbers.transpose(0, 1).contiguous(), sizes, None, *_bounds(tuple(recipes), CPU)
 
 
-def doubtful(numbers, sides, low, span):
+def doubtful(numbers, sizes, low, span):
     """Where the side of a try is so close to a half that float may round it either way `[b, V]`."""
     x = (low.double() + span.double() * numbers.double()).split([10, 10, 13])
-    area, stretch = x[0] * sides.double().prod(0), x[1].exp()
+    area, stretch = x[0] * sizes.prod(1).double().unsqueeze(1), x[1].exp()
     tried = torch.stack([area / stretch, area * stretch]).sqrt()
     return ((tried % 1 - 0.5).abs() < 2e-6 * tried).any(0).any(0)
 
@@ -38,26 +37,26 @@ def doubtful(numbers, sides, low, span):
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), min_size=1, max_size=20),
        st.integers(0, 2**31 - 1))  # fmt: skip
 def test_the_kernel_is_the_reference(sizes, seed):
-    numbers, sides, _, *bounds = arguments(torch.tensor(sizes), seed)
-    found = ops.draw_views(numbers, sides, None, *bounds)
-    expected = reference.draw_views(numbers, sides, None, *bounds)
+    numbers, sizes, _, *bounds = arguments(torch.tensor(sizes), seed)
+    found = ops.draw_views(numbers, sizes, None, *bounds)
+    expected = reference.draw_views(numbers, sizes, None, *bounds)
     assert torch.equal(found[..., 4:], expected[..., 4:])
-    sure = ~doubtful(numbers, sides, *bounds[:2])
+    sure = ~doubtful(numbers, sizes, *bounds[:2])
     assert torch.equal(found[..., :4][sure], expected[..., :4][sure])
 
 
 def test_few_boxes_are_in_doubt():
-    numbers, sides, _, low, span, *_ = arguments(torch.tensor([[375, 500]] * 2000))
-    assert doubtful(numbers, sides, low, span).float().mean() < 0.05
+    numbers, sizes, _, low, span, *_ = arguments(torch.tensor([[375, 500]] * 2000))
+    assert doubtful(numbers, sizes, low, span).float().mean() < 0.05
 
 
 @pytest.mark.parametrize("b", [1, 7])
 def test_images_of_one_size_are_so_many(b):
-    numbers, sides, _, *bounds = arguments(torch.tensor([[30, 40]] * b))
-    middle = middle_box(sides[:, :1], *bounds[2::2])
-    expected = ops.draw_views(numbers, sides, None, *bounds)
+    numbers, sizes, _, *bounds = arguments(torch.tensor([[30, 40]] * b))
+    middle = middle_box(sizes[:1], *bounds[2::2])
+    expected = ops.draw_views(numbers, sizes, None, *bounds)
     for given_middle in (None, middle):
-        found = ops.draw_views(numbers, sides[:, :1].contiguous(), given_middle, *bounds)
+        found = ops.draw_views(numbers, sizes[:1], given_middle, *bounds)
         assert torch.equal(found, expected)
 
 

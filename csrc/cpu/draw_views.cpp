@@ -50,9 +50,9 @@ struct One {
   // The box in the middle: the image, cut down to the ratios allowed, or a square.
   void middle(float height, float width, float& high, float& broad) const {
     if (x.middle != nullptr) {
-      const int64_t size = x.sizes == 1 ? 0 : image;
-      high = x.middle[size * x.views + view];
-      broad = x.middle[(x.sizes + size) * x.views + view];
+      const int64_t row = x.alike ? 0 : image, rows = x.alike ? 1 : x.b;
+      high = x.middle[row * x.views + view];
+      broad = x.middle[(rows + row) * x.views + view];
       return;
     }
     const auto whole = [](float side) { return std::max(std::nearbyint(side), 1.0f); };
@@ -67,8 +67,9 @@ struct One {
 
   // The first try that fits, else the middle.
   void crop(View& to) const {
-    const int64_t size = x.sizes == 1 ? 0 : image;
-    const float height = x.sides[size], width = x.sides[x.sizes + size], all = height * width;
+    const int64_t* const sides = x.sizes + (x.alike ? 0 : 2 * image);
+    const auto height = static_cast<float>(sides[0]), width = static_cast<float>(sides[1]);
+    const float all = height * width;
     const bool random = x.shares == nullptr || x.shares[view] == 0;
     for (int i = 0; random && i < DrawViews::kTries; ++i) {
       const float area = drawn(kArea + i) * all, stretch = exponential(drawn(kRatio + i));

@@ -27,7 +27,7 @@ const float* numbers(const OptionalTensor& x, std::initializer_list<int64_t> sha
   return x.has_value() ? numbers(*x, shape, like, name) : nullptr;
 }
 
-Tensor draw_views(Tensor chances, Tensor sides, OptionalTensor middle, Tensor low, Tensor span,
+Tensor draw_views(Tensor chances, Tensor sizes, OptionalTensor middle, Tensor low, Tensor span,
                   Tensor ratio, Tensor threshold, OptionalTensor shares) {
   constexpr int64_t kDraws = DrawViews::kDraws;
   check(chances.dim() == 3, "fastcl: chances must have 3 dimensions, got ", chances.dim());
@@ -35,12 +35,15 @@ Tensor draw_views(Tensor chances, Tensor sides, OptionalTensor middle, Tensor lo
   x.b = chances.size(1);
   x.views = chances.size(2);
   x.chances = numbers(chances, {kDraws, x.b, x.views}, chances, "chances");
-  check(sides.dim() == 3, "fastcl: sides must have 3 dimensions, got ", sides.dim());
-  x.sizes = sides.size(1);
-  check(x.sizes == 1 || x.sizes == x.b, "fastcl: sides must be of one image or of ", x.b, ", got ",
-        x.sizes);
-  x.sides = numbers(sides, {2, x.sizes, 1}, chances, "sides");
-  x.middle = numbers(middle, {2, x.sizes, x.views}, chances, "middle");
+  check_matrix(sizes, "sizes");
+  const int64_t rows = sizes.size(0);
+  check((rows == 1 || rows == x.b) && sizes.size(1) == 2, "fastcl: sizes must be [1, 2] or [", x.b,
+        ", 2], got [", rows, ", ", sizes.size(1), "]");
+  check_device(sizes, chances, "sizes");
+  check_vector(sizes, 2 * rows, ScalarType::Long, "sizes");
+  x.sizes = data<int64_t>(sizes, "sizes");
+  x.alike = rows == 1;
+  x.middle = numbers(middle, {2, rows, x.views}, chances, "middle");
   x.low = numbers(low, {kDraws, 1, x.views}, chances, "low");
   x.span = numbers(span, {kDraws, 1, x.views}, chances, "span");
   x.ratio = numbers(ratio, {2, 1, x.views}, chances, "ratio");

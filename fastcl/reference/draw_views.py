@@ -17,7 +17,7 @@ DRAWS = 33
 
 def draw_views(
     chances: Tensor,  # [DRAWS, b, views] from 0 to below 1
-    sides: Tensor,  # [2, b or 1, 1] height and width of the images
+    sizes: Tensor,  # [b or 1, 2] int64, height and width of the images
     middle: Tensor | None,  # [2, b or 1, views] what `middle_box` makes of the rest
     low: Tensor,  # [DRAWS, 1, views] what becomes of 0
     span: Tensor,  # [DRAWS, 1, views] and how far from it what becomes of 1
@@ -27,8 +27,9 @@ def draw_views(
 ) -> Tensor:
     """`[b, views, 13]`"""
     x = torch.addcmul(low, span, chances)
+    sides = sizes.t().unsqueeze(2).to(x.dtype)  # [2, b or 1, 1]
     if middle is None:
-        middle = middle_box(sides, ratio, shares)
+        middle = middle_box(sizes, ratio, shares)
     return _assembled(x, _boxes(x, sides, middle, shares), threshold)
 
 
@@ -62,9 +63,9 @@ def _boxes(x: Tensor, sides: Tensor, middle: Tensor, shares: Tensor | None) -> T
     return torch.cat([corner, box])
 
 
-def middle_box(sides: Tensor, ratio: Tensor, shares: Tensor | None) -> Tensor:
+def middle_box(sizes: Tensor, ratio: Tensor, shares: Tensor | None) -> Tensor:
     """The box `[2, b or 1, views]` in the middle: the image, cut down to the ratios allowed."""
-    height, width = sides
+    height, width = sizes.t().unsqueeze(2).to(ratio.dtype)
     narrow, wide = ratio
     high = torch.where(width < narrow * height, (width / narrow).round_().clamp_(min=1), height)
     broad = torch.where(width > wide * height, (height * wide).round_().clamp_(min=1), width)

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -90,10 +92,15 @@ def looked_at(files, threads: int | None) -> Iterator[tuple[list[Seen], Callable
         yield list(each(_look, named)), each
 
 
-def _look(named: tuple[Source, str]) -> Seen:
+@cache
+def _decoding() -> ModuleType:
     from ..data import decoding  # needs Pillow, which the views do not
 
-    file, name = named
+    return decoding
+
+
+def _look(named: tuple[Source, str]) -> Seen:
+    decoding, (file, name) = _decoding(), named
     data = file
     if not isinstance(file, bytes):
         try:
@@ -109,8 +116,7 @@ def _look(named: tuple[Source, str]) -> Seen:
 
 def fill(image: Seen, place: np.ndarray) -> None:
     """The pixels, to `[h, w, 3]` of the caller's."""
-    from ..data import decoding
-
+    decoding = _decoding()
     if isinstance(image.data, np.ndarray):
         place[:] = image.data
     elif decoding.decode_jpeg(image.data, place) is None:  # Pillow has the last word

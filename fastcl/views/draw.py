@@ -64,7 +64,7 @@ def draw(
         raise ValueError(f"generator must be on {device}, got one on {generator.device}")
     bounds = _bounds(recipes, device)
     if isinstance(sizes, Tensor):
-        b, sides, middle = len(sizes), sizes.t().unsqueeze(2).float().contiguous(), None
+        b, sides, middle = len(sizes), sizes.contiguous(), None
     else:
         b, *one_size = sizes
         sides, middle = _frame(recipes, *one_size, device)
@@ -113,8 +113,8 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
         raise TypeError(f"sizes must be int64, got {sizes.dtype}")
     if not _check.seen(sizes) or len(sizes) == 0:
         return sizes.to(device, non_blocking=True), device
-    if sizes.min() < 1:
-        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
+    if (least := int(sizes.min())) < 1:
+        raise ValueError(f"sizes must be 1 or more, got {least}")
     if len(sizes) == 1:
         return (1, *sizes[0].tolist()), device
     return sizes.to(device, non_blocking=True), device
@@ -122,8 +122,8 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
 
 @lru_cache(maxsize=1024)  # images of a camera or of a data set have few sizes
 def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.device):
-    """Sides `[2, 1, 1]` and the boxes in the middle of images of one size."""
-    sides = torch.tensor([height, width], dtype=torch.float32).view(2, 1, 1).to(device)
+    """Sides `[1, 2]` and the boxes in the middle of images of one size."""
+    sides = torch.tensor([[height, width]]).to(device)
     bounds = _bounds(recipes, device)
     return sides, middle_box(sides, bounds.ratio, bounds.shares)
 
