@@ -30,6 +30,7 @@ from .memory import growth
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 SMALL, BATCH = 32, 512
+MANY = 256  # a batch whose views, 308 MB, stay in no cache
 DECODING = "simplejpeg, decoding alone"
 COLUMNS = (
     "case", "variant", "version", "us", "q20_us", "q80_us", "samples", "clock", "of_decoding",
@@ -88,7 +89,8 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     """JPEG to two views of 224."""
     each, make = cycle(jpegs), views.SimCLR(224, strength=0.5)
     record, version = views.decode(jpegs, threads=1), view_peers.installed("simplejpeg")
-    memory = make(record)
+    many = [file for file, _ in zip(cycle(jpegs), range(MANY), strict=False)]
+    memory, record_of_many = make(record), views.decode(many, threads=1)
     found = {
         DECODING: Variant(lambda: view_peers.decoded(next(each)), 1, version),
         "fastcl": Variant(lambda: make.load(jpegs, threads=1), len(jpegs)),
@@ -99,6 +101,8 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
             lambda: make(views.decode(jpegs, threads=1)), len(jpegs)
         ),
         "fastcl, views alone": Variant(lambda: make(record), len(jpegs)),
+        f"fastcl, views alone, {MANY} images": Variant(lambda: make(record_of_many), MANY),
+        f"fastcl, {MANY} images": Variant(lambda: make.load(many, threads=1), MANY),
         "fastcl, drawing alone": Variant(
             lambda: views.draw(make.recipes, record.sizes), len(jpegs)
         ),

@@ -211,8 +211,9 @@ class Views(Drawn):
 
     Returns:
         `[views, b, c, size, size]` of a uint8, uint16 or float32 batch `[b, c, h, w]`, a list of
-        `[c, h, w]` of any sizes, or `decode`'s record. The colours of images of other than three
-        channels stay.
+        `[c, h, w]` of any sizes, or `decode`'s record; in the memory of `out=`, which an earlier
+        call has returned, where it is given. The colours of images of other than three channels
+        stay.
 
     Raises:
         ValueError, TypeError: A size or a strength out of range, no recipe; images that

@@ -25,7 +25,7 @@ class MultiCrop(Drawn):
 
     Returns:
         A list of `[2, b, c, size, size]` and `[crops, b, c, small, small]`, of images as `Views`
-        takes them.
+        takes them; in the memory of `out=`, an earlier list, where it is given.
 
     Raises:
         ValueError, TypeError: A size, a number or a strength out of range; images that

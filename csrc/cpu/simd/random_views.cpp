@@ -10,9 +10,8 @@
 namespace fastcl::FASTCL_SIMD {
 namespace {
 
-// Pixels of a strip of colours: three channels of 16 bits take 6 KB. Past the caches so few that
-// what is written of one, 3 KB of floats, waits in the queue of stores while the next is made.
-constexpr int64_t kStrip = 1024, kStreamedStrip = 256;
+// Pixels of a strip of colours: three channels of 16 bits take 6 KB.
+constexpr int64_t kStrip = 1024;
 // From here on what is added for the rounding of the sums could show.
 constexpr int64_t kMostTaps = 128;
 // Bytes of all views above which they do not stay in a cache.
@@ -42,7 +41,7 @@ template <typename A>
 struct Colours {
   const View& view;
   typename A::Element* planes;
-  int64_t pixels, plane, strip;
+  int64_t pixels, plane;
 
   bool changes(int operation) const {
     return view.factors[operation] != (operation == 3 ? 0.0f : 1.0f);
@@ -51,11 +50,11 @@ struct Colours {
   // f(strip, pixels that count) for strip after strip.
   template <typename F>
   void over_strips(const F& f) const {
-    for (int64_t i = 0; i < pixels; i += strip) {
-      const int64_t some = pixels - i < strip ? pixels - i : strip;
-      Strip<A> part{{planes + i, planes + plane + i, planes + 2 * plane + i},
-                    (some + A::kLanes - 1) / A::kLanes * A::kLanes};
-      f(part, some);
+    for (int64_t i = 0; i < pixels; i += kStrip) {
+      const int64_t some = pixels - i < kStrip ? pixels - i : kStrip;
+      Strip<A> strip{{planes + i, planes + plane + i, planes + 2 * plane + i},
+                     (some + A::kLanes - 1) / A::kLanes * A::kLanes};
+      f(strip, some);
     }
   }
 
@@ -127,10 +126,9 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
   E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
   resize<A>(crop, rows, columns, c, size, strip, planes, plane);
-  const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
-  const int64_t part = streamed ? kStreamedStrip : kStrip;
-  const Colours<A> colours{view, planes, size * size, plane, part};
+  const Colours<A> colours{view, planes, size * size, plane};
   const bool grey = c == 3 && view.grey != 0, coloured = c == 3 && colours.any();
+  const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const Target target{
       x.dtype,        out,      c,       size * size, x.channels_last_out, x.mean, x.deviation,
       view.threshold, A::kUnit, streamed};
