@@ -178,19 +178,21 @@ def rows(case: str, variants: dict[str, Variant], budget: float, clock=time.proc
 
 
 def threads(record: Packed, budget: float) -> list[dict]:
-    """Wall time of the views alone, of one thread and of two."""
+    """Wall time of the views alone, of one thread and of two, into new memory and into old."""
     make, found = views.SimCLR(224, strength=0.5), {}
     parameters = views.draw(make.recipes, record.sizes)
+    memory = F.random_views(record, parameters, size=224)
 
-    def of(count):
+    def of(count, out):
         def call():
             torch.set_num_threads(count)
-            F.random_views(record, parameters, size=224)
+            F.random_views(record, parameters, size=224, out=out)
 
-        return call
+        return Variant(call, len(record.sizes))
 
     for count in (1, 2):
-        found[f"fastcl, {count} threads"] = Variant(of(count), len(record.sizes))
+        found[f"fastcl, {count} threads"] = of(count, None)
+        found[f"fastcl, {count} threads, memory used again"] = of(count, memory)
     made = rows("two views of 224, wall", found, budget, time.perf_counter)
     torch.set_num_threads(1)
     return made
