@@ -14,8 +14,8 @@ for name in ("PIL", "spdl.pipeline"):
 from PIL import Image  # noqa: E402
 
 from fastcl import views  # noqa: E402
+from fastcl._buffers import Buffers  # noqa: E402
 from fastcl.data import BadImage, Folder, Loader, Order, PartViews, chunks  # noqa: E402
-from fastcl.data.parts import Buffers  # noqa: E402
 from fastcl.data.square import read_pixels  # noqa: E402
 from fastcl.data.threads import alone  # noqa: E402
 

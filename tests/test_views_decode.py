@@ -1,5 +1,6 @@
 """Decoded records: files and bytes, threads, and what is no image."""
 
+import copy
 import io
 
 import numpy as np
@@ -108,6 +109,30 @@ def test_views_are_loaded_by_chance(decoder, module):
     found, again = (module.load(files, generator=given) for _ in "12")
     alike = isinstance(found, torch.Tensor) and torch.equal(again, found)
     assert alike == isinstance(module, views.Evaluation)
+
+
+@pytest.mark.parametrize("module", MODULES.values(), ids=MODULES)
+def test_views_that_nobody_holds_give_their_memory(module):
+    files, given = [FILES["jpeg"], FILES["png"]], torch.Generator()
+
+    def loaded(seed):
+        found = module.load(files, generator=given.manual_seed(seed))
+        return found if isinstance(found, list) else [found]
+
+    first = loaded(1)
+    kept = [x.clone() for x in first]
+    part, place = first[0][..., 1:], first[0].data_ptr()
+    second = loaded(2)
+    assert all(torch.equal(*pair) for pair in zip(first, kept, strict=True))
+    del first
+    assert loaded(3)[0].data_ptr() != place, "a part of it is held"
+    assert torch.equal(part, kept[0][..., 1:])
+    expected = [x.clone() for x in second]
+    del part
+    again = loaded(2)
+    assert place in [x.data_ptr() for x in [*again, *loaded(4)]]
+    assert all(torch.equal(*pair) for pair in zip(again, expected, strict=True))
+    assert copy.deepcopy(module).memory.free == {}, "no memory goes with a copy"
 
 
 def test_loading_names_what_is_wrong(tmp_path, decoder):

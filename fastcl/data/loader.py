@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .._buffers import Buffers
 from .order import Order
-from .parts import Buffers, PartViews, Slot
+from .parts import PartViews, Slot
 from .source import Source
 from .stages import Failed, Stage, StageReport
 from .threads import alone

@@ -1,7 +1,6 @@
 """Views of one image at a time, in the threads that decode, side by side in one batch."""
 
 import threading
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
@@ -9,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .._library import ops
+from .._buffers import Buffers
 
 
 @runtime_checkable
@@ -37,38 +36,6 @@ class PartViews(Protocol):
 
     def joined(self, groups: tuple[Tensor, ...]) -> Any:
         """The batch, of the same `[views, b, ...]`."""
-
-
-class Buffers:
-    """Memory of batches that nobody holds any more, for the next ones: fresh memory costs ten times
-    what writing to it does.
-
-    Args:
-        pinned: Whether a GPU copies from it.
-    """
-
-    def __init__(self, pinned: bool = False) -> None:
-        self.pinned = pinned
-        self.free: dict[int, list[np.ndarray]] = {}  # by their size
-
-    def like(self, x: Tensor) -> Tensor:
-        """As `x` is laid out, not filled."""
-        order = sorted(range(x.dim()), key=lambda i: -x.stride(i))
-        free = self.free.setdefault(x.nbytes, [])
-        try:
-            memory = free.pop()
-        except IndexError:
-            memory = self._new(x.nbytes)
-        lent = memory[:]  # PyTorch holds it as long as any tensor of it lives
-        weakref.finalize(lent, free.append, memory).atexit = False
-        flat = torch.from_numpy(lent).view(x.dtype)
-        return flat.view([x.shape[i] for i in order]).permute(*np.argsort(order).tolist())
-
-    def _new(self, size: int) -> np.ndarray:
-        memory = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
-        if not self.pinned:
-            ops.large_pages_(memory)
-        return memory.numpy()
 
 
 class Slot:

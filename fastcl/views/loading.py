@@ -9,7 +9,6 @@ import torch
 from torch import Tensor
 
 from .._library import ops
-from ..functional.view_memory import laid_out
 from .decoding import Seen, fill
 
 
@@ -19,27 +18,6 @@ class Part(NamedTuple):
     parameters: Tensor  # [b, V, 13]
     kernel: int
     out: Tensor  # [V, b, c, size, size], or [V, b, size, size, c] where they are channels last
-
-
-def places(
-    out: Tensor | Sequence[Tensor] | None,
-    counts: Sequence[tuple[int, int, int]],  # views, images and side of each part
-    dtype: torch.dtype,
-    memory_format: torch.memory_format,
-) -> list[Tensor]:
-    """Memory for the views of each part: new, or what an earlier call returned."""
-    if out is not None:
-        cpu = torch.device("cpu")
-        return [
-            laid_out(x, (v, b, 3, s, s), dtype, memory_format, cpu)
-            for x, (v, b, s) in zip(tensors(out, len(counts)), counts, strict=True)
-        ]
-    last = memory_format == torch.channels_last
-    shapes = [(v, b, s, s, 3) if last else (v, b, 3, s, s) for v, b, s in counts]
-    made = [torch.empty(shape, dtype=dtype) for shape in shapes]
-    for x in made:
-        ops.large_pages_(x)
-    return made
 
 
 def tensors(out: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import _check
 from .. import functional as F
+from .._buffers import Buffers
 from .._library import ops
 from ..functional.packed import Packed, pack
 from ..functional.random_views import check_form, normal
@@ -16,7 +17,7 @@ from ..functional.view_memory import apart, laid_out
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
-from .loading import Part, load, places, tensors
+from .loading import Part, load, tensors
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -58,7 +59,7 @@ class Drawn(nn.Module):
             x = None if x is None else torch.as_tensor(x, dtype=torch.float32).reshape(-1)
             self.register_buffer(name, x, persistent=False)
         self.dtype, self.memory_format, self.layout = dtype, memory_format, layout
-        self.chance = Chance(generator)
+        self.chance, self.memory = Chance(generator), Buffers()
 
     def make(
         self,
@@ -127,9 +128,10 @@ class Drawn(nn.Module):
         Args:
             files, threads: As for `decode`.
             generator: As for `Drawn`.
-            out: What an earlier call on as many files or images returned, to be written again:
-                memory that is new to a process takes time of its own. After an error it holds some
-                of both.
+            out: What an earlier call on as many files or images returned, to be written again.
+                After an error it holds some of both. By default memory of an earlier call is taken
+                once nothing refers to its views any more, else new memory, which takes time of its
+                own: the module keeps a batch that was let go.
 
         Returns:
             What a call of the module does.
@@ -144,8 +146,7 @@ class Drawn(nn.Module):
         parts: list[Part] = []
         with looked_at(files, threads) as (seen, each):
             sizes = torch.tensor([image.sides for image in seen])
-            counts = [(len(recipes), len(seen), size) for recipes, size in self.groups]
-            memory = places(out, counts, self.dtype, self.memory_format)
+            memory = self._memory(len(seen), out)
             for (recipes, size), views in zip(self.groups, memory, strict=True):
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 parts.append(Part(drawn, kernel_of(size), views))
@@ -153,6 +154,15 @@ class Drawn(nn.Module):
         return self.joined(
             tuple(part.out.permute(0, 1, 4, 2, 3) if last else part.out for part in parts)
         )
+
+    def _memory(self, b: int, out: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
+        """Where the views of so many files go, as the kernels write them."""
+        like, cpu = self.places(b, 3), torch.device("cpu")
+        given = [self.memory.like(x) for x in like] if out is None else tensors(out, len(like))
+        return [
+            laid_out(x, tuple(as_x.shape), self.dtype, self.memory_format, cpu)
+            for x, as_x in zip(given, like, strict=True)
+        ]
 
     # Image by image, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
 
