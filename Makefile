@@ -75,7 +75,7 @@ fuzz-files: build $(ATHERIS)/.installed
 
 # Address, undefined behaviour, threads: needs GCC and its sanitizers; ten minutes on two cores.
 sanitize: build
-	SECONDS_OF_FUZZ=$(SECONDS) bash tests/sanitize.sh
+	CASES_OF_FUZZ=$(CASES) bash tests/sanitize.sh
 
 # Every operator a thousand times under changing numbers of threads: once per release.
 race: build
