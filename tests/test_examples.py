@@ -16,8 +16,12 @@ NEEDS = {
     "lightning_module": ("pytorch_lightning", "sklearn"),
     "open_clip_loop": ("open_clip", "open_clip_train"),
     "sentence_transformers_trainer": ("accelerate", "datasets", "sentence_transformers"),
+    "trainer_compute_loss": ("accelerate", "transformers"),
     "transformers_trainer": ("accelerate", "sklearn", "transformers"),
 }
+# Started once per rank.
+LAUNCHED = {"deepspeed_stage2": ("deepspeed",)}
+LAUNCHER = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
 # Some libraries import torchvision, which not every torch has beside it, without a use for it here.
 WITHOUT_TORCHVISION = """
 import runpy
@@ -52,12 +56,16 @@ def test_plain_loop():
     assert len(losses) == 4 and losses[-1] < losses[0]
 
 
+def _need(libraries):
+    for library in libraries:
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed: make test-peers")
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NEEDS)
 def test_in_a_library(name):
-    for library in NEEDS[name]:
-        if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed: make test-peers")
+    _need(NEEDS[name])
     first, last = _losses("-c", WITHOUT_TORCHVISION.format(name))
     assert last < first
 
@@ -73,21 +81,30 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
 """
 
 
-@pytest.mark.parametrize("name", NEEDS)
+@pytest.mark.parametrize("name", NEEDS | LAUNCHED)
 def test_without_its_library_an_example_names_it_in_a_line(name):
-    script = ALONE.format(libraries=NEEDS[name], name=name)
+    needs = (NEEDS | LAUNCHED)[name]
+    script = ALONE.format(libraries=needs, name=name)
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 1
-    assert re.fullmatch(rf"No module named '{NEEDS[name][0]}': pip install .+\n", done.stderr)
+    assert re.fullmatch(rf"No module named '{needs[0]}': pip install .+\n", done.stderr)
 
 
 @pytest.mark.slow
 def test_two_ranks_by_torchrun():
     one = _losses("examples/ddp_two_ranks.py")
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    two = _losses(*launcher, "examples/ddp_two_ranks.py")
+    two = _losses(*LAUNCHER, "examples/ddp_two_ranks.py")
     assert len(one) == 20 and len(set(one)) > 10
     assert max(abs(a - b) for a, b in zip(one, two, strict=True)) <= 2e-5
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_two_ranks_in_a_library(name):
+    """Each compares its gradients with those of one process itself."""
+    _need(LAUNCHED[name])
+    losses = _losses(*LAUNCHER, f"examples/{name}.py")
+    assert len(losses) == 20 and losses[-1] < 0.5 * losses[0]
 
 
 # Smaller and shorter than they are by default; an example asserts itself that it has learned.
@@ -109,4 +126,4 @@ def test_beyond_pictures(name, tmp_path):
 
 def test_every_example_is_run():
     names = {path.stem for path in (ROOT / "examples").glob("*.py")}
-    assert names == {*NEEDS, *BEYOND, "plain_loop", "ddp_two_ranks"}
+    assert names == {*NEEDS, *LAUNCHED, *BEYOND, "plain_loop", "ddp_two_ranks"}
