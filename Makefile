@@ -28,7 +28,7 @@ pretrain: build
 # A process per core, with one thread each: files are shared out, so that their fixtures serve once.
 PYTEST := OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
-# Six minutes on two cores; what is slow and rarely telling is in test-all.
+# What is slow and rarely telling is in test-all.
 test: build
 	$(PYTEST) -m "not slow" $(ARGS)
 
@@ -74,9 +74,9 @@ fuzz-files: build $(ATHERIS)/.installed
 	cd tests && PYTHONPATH=..:../$(ATHERIS) ../$(RUN)/python -m fuzz.guided \
 		-max_total_time=$(SECONDS) $(ARGS)
 
-# Address, undefined behaviour, threads: needs GCC and its sanitizers; ten minutes on two cores.
+# Address, undefined behaviour, threads: needs GCC and its sanitizers.
 sanitize: build
-	SECONDS_OF_FUZZ=$(SECONDS) bash tests/sanitize.sh
+	CASES_OF_FUZZ=$(CASES) bash tests/sanitize.sh
 
 # Every operator a thousand times under changing numbers of threads: once per release.
 race: build

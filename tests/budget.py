@@ -2,6 +2,7 @@
 
 import torch
 from case import rounded, run
+from remembered import remembered
 
 
 def assert_within_budget(ours, plain, exact, dtype, what):
@@ -29,6 +30,10 @@ def _as_wrong_as_in_float32(case, tensors, kwargs, exact, exact_grads):
 
 def judged(case, tensors, kwargs, dtype):
     """Plain PyTorch in dtype and in float64, value and gradients each, of rounded tensors."""
+    return remembered(_judged, tensors, kwargs, dtype, of=(case,))
+
+
+def _judged(case, tensors, kwargs, dtype):
     exact = run(case.plain, tensors, case.constants, kwargs, torch.float64)
     if dtype == torch.float64:
         return _as_wrong_as_in_float32(case, tensors, kwargs, *exact), exact

@@ -20,10 +20,13 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.skip(reason="needs CUDA, compute capability 8.0 or newer"))
 
 
-pytest_generate_tests = over_instruction_sets
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc):
+    """Sets vary fastest: what does not depend on them is `remembered`."""
+    over_instruction_sets(metafunc)
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(autouse=True)
 def instruction_set(request):
     """The set of the test's name, where there is one."""
     if not hasattr(request, "param"):

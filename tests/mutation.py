@@ -7,6 +7,7 @@ Every mutant is a line of build/mutation/PART.jsonl; a run goes on where the las
 """
 
 import argparse
+import filecmp
 import json
 import os
 import random
@@ -169,7 +170,9 @@ def run_cpp(mutant: dict) -> dict:
         path.write_text("\n".join(lines))
         mutant["new"] = f"{old.strip()} -> {lines[at].strip()}"
         if build():
-            mutant["survived"] = survives(files)
+            mutant["equivalent"] = is_the_same_program()
+            if not mutant["equivalent"]:
+                mutant["survived"] = survives(files)
     finally:
         path.write_text(text)
         shutil.copy(TREE / "whole.so", TREE / "fastcl" / "fastcl_ops.so")
@@ -182,6 +185,11 @@ def build() -> bool:
     if done.returncode == 0:
         shutil.copy(TREE / "build" / "fastcl_ops.so", TREE / "fastcl" / "fastcl_ops.so")
     return done.returncode == 0
+
+
+def is_the_same_program() -> bool:
+    """A change that the compiler does not see, as on another processor, or of what cannot be."""
+    return filecmp.cmp(TREE / "fastcl" / "fastcl_ops.so", TREE / "whole.so", shallow=False)
 
 
 def copy_tree(part: str) -> None:
@@ -230,6 +238,7 @@ def main() -> None:
     copy_tree(asked.part)
     for x in sample(asked.part, asked.seconds):
         outcome = {True: "SURVIVED", False: "killed", None: "no program"}[x.get("survived")]
+        outcome = "equivalent" if x.get("equivalent") else outcome
         print(
             outcome, x["seconds"], f"{x['module_path']}:{x['start_pos_row']}", x["new"], flush=True
         )

@@ -35,6 +35,21 @@ def often() -> tuple[str, str]:
     return INSTRUCTION_SETS[0], processor().instruction_set
 
 
+@cache
+def _others() -> list[str]:
+    """What else this processor has."""
+    return [x for x in INSTRUCTION_SETS[: INSTRUCTION_SETS.index(often()[1])] if x not in often()]
+
+
+def together(function):
+    """With `sets`: those of `make test`, or all others."""
+    sets = [] if not COMPILED.exists() else [
+        pytest.param(often(), id="often"),
+        pytest.param(_others(), id="others", marks=pytest.mark.slow),
+    ]  # fmt: skip
+    return pytest.mark.parametrize("sets", sets)(function)
+
+
 def over_instruction_sets(metafunc):
     """Tests marked `instruction_sets` run once in every set; `any_set` takes one out again."""
     marker = metafunc.definition.get_closest_marker

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # csrc/cpu under the sanitizers of GCC. `sanitize.sh [memory|threads|tests]...`, or all three:
 #   memory   AddressSanitizer and UndefinedBehaviorSanitizer: every kernel in a driver without torch
-#   tests    the same below Python: raw operators with arguments that do not fit, SECONDS_OF_FUZZ of
-#            random problems of every function, every loss at the borders of lanes and blocks
+#   tests    the same below Python: raw operators with arguments that do not fit, CASES_OF_FUZZ random
+#            problems of every function, every loss at the borders of lanes and blocks
 #   threads  ThreadSanitizer over the driver; torch's own threads are not compiled for it
 # A fault of each kind is planted first and must be reported.
 set -euo pipefail
@@ -53,7 +53,7 @@ check_tests() (
   local python=../.venv/bin/python
   $python -c "import fastcl; assert '$memory' in fastcl.__file__, fastcl.__file__"
   $python raw_calls.py 0 >"../$memory/raw_calls" || { tail -3 "../$memory/raw_calls"; exit 1; }
-  $python -W ignore -m fuzz --seconds "${SECONDS_OF_FUZZ:-120}" --seed 1 --without file
+  $python -W ignore -m fuzz --cases "${CASES_OF_FUZZ:-12}" --seed 1 --without file
   OMP_NUM_THREADS=1 $python -m pytest -q -n auto -m "not slow" test_block_borders.py
 )
 

@@ -7,7 +7,7 @@ float32, plus 4 eps, both measured against the reference in float64.
 import pytest
 import torch
 import torch.nn.functional as F
-from contrasts import fields, results
+from contrasts import call, fields, results
 from processors import built, running
 
 from fastcl import reference
@@ -60,8 +60,7 @@ def run(module, p, dtype, *, scale=10.0, both=False, positives_in=True, grads=Tr
         to["q"], () if p["symmetric"] else to["k"], scale=scale, own=to["own"],
         ids=(p["row_ids"], p["col_ids"]), both=both, positives_in=positives_in, unit=p["unit"],
     )  # fmt: skip
-    call = _on_fields if module is ops else getattr
-    out = call(module, "contrast_forward")(x, to["pivot"], True, False)
+    out = call(module, "contrast_forward", x, to["pivot"], True, False)
     if not grads:
         return out
     make = torch.Generator().manual_seed(1)
@@ -69,7 +68,10 @@ def run(module, p, dtype, *, scale=10.0, both=False, positives_in=True, grads=Tr
     g = [torch.randn(size, generator=make, dtype=torch.float64) / n for size in (n, n, m, m)]
     g = [x.to(out[0].dtype) for x in g[: 4 if both else 2]] + [None] * (0 if both else 2)
     rows, cols, _, weighted = out
-    backward = call(module, "contrast_backward")
+
+    def backward(*arguments):
+        return call(module, "contrast_backward", *arguments)
+
     needs = True, not p["symmetric"], x.own is not None, True
     found = backward(x, rows, cols, weighted[:0], *g, *needs)
     finished = weighted
@@ -77,10 +79,6 @@ def run(module, p, dtype, *, scale=10.0, both=False, positives_in=True, grads=Tr
         bare = x._replace(k=[x.k[0][:0]], row_ids=None, col_ids=None)  # columns are not read
         finished = backward(bare, rows, cols, weighted, *g, True, False, False, False)[0]
     return *out, *found, finished
-
-
-def _on_fields(module, name):
-    return lambda p, *rest: getattr(module, name)(*p, *rest)
 
 
 def assert_budget(*problems, **options):

@@ -22,6 +22,9 @@ from fastcl.contrast.problem import problem
 GPU = pytest.param("cuda", marks=pytest.mark.gpu)
 DEVICES = pytest.mark.parametrize("device", [GPU, "cpu"])
 EVERY = pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+# Of every loss test_losses.py asks the same of the CPU; that these lines run there is seen in
+# test-all, and of those of test_gpu_quick.py always.
+SELDOM = pytest.mark.parametrize("device", [GPU, pytest.param("cpu", marks=pytest.mark.slow)])
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # Around the tiles of the kernels, and one size of a real batch.
@@ -54,7 +57,7 @@ def unit(*shape, dtype=torch.float32):
     return nnf.normalize(torch.randn(*shape, dtype=torch.float64), dim=1).to(dtype)
 
 
-@DEVICES
+@SELDOM
 @pytest.mark.parametrize("dtype", DTYPES)
 @EVERY
 def test_budget_over_rows(case, dtype, device):
@@ -62,14 +65,14 @@ def test_budget_over_rows(case, dtype, device):
         check(case, device, n, 128, 0.1, dtype)
 
 
-@DEVICES
+@SELDOM
 @EVERY
 def test_budget_over_widths(case, device):
     for d in WIDTHS[device]:
         check(case, device, 150 if device == "cuda" else 20, d, 0.1, torch.bfloat16)
 
 
-@DEVICES
+@SELDOM
 @pytest.mark.parametrize("temperature", [1.0, 0.07, 0.02, 0.01, 0.005])
 @EVERY
 def test_budget_over_temperatures(case, temperature, device):
@@ -172,7 +175,7 @@ def test_upstream_gradients(device):
             torch.testing.assert_close(ours, exact, rtol=2e-4, atol=1e-5 * exact.abs().max().item())
 
 
-@DEVICES
+@SELDOM
 @EVERY
 def test_same_bits_twice(case, device):
     tensors, kwargs = case.arguments(1000 if device == "cuda" else 70, 128, 0.07)
@@ -183,7 +186,7 @@ def test_same_bits_twice(case, device):
     assert all(torch.equal(grad, second[1][name]) for name, grad in first[1].items())
 
 
-@DEVICES
+@SELDOM
 @EVERY
 def test_views(case, device):
     """Transposed, strided and offset rows give the loss of their copies, kernels to the bit."""
@@ -207,7 +210,7 @@ def test_views(case, device):
         torch.testing.assert_close(ours, expected, rtol=0 if same else 1e-6, atol=0)
 
 
-@DEVICES
+@SELDOM
 @pytest.mark.parametrize("poison", [torch.nan, torch.inf])
 @EVERY
 def test_poisoned_rows_give_nan_and_zero_rows_do_not(case, poison, device):

@@ -39,9 +39,16 @@ def tree(tmp_path, monkeypatch):
     (tmp_path / "fastcl").mkdir()
     (tmp_path / "whole.so").touch()
     path.write_text("#include <b>\nint a = b < 0 ? c - d : 2;  // a < b\n")
+
+    def build():
+        """Of `<= 0` this compiler makes what it makes of `< 0`, of a 3 nothing."""
+        text = path.read_text()
+        (tmp_path / "fastcl" / "fastcl_ops.so").write_text("" if "<= 0" in text else text)
+        return ": 3" not in text
+
     monkeypatch.setattr(mutation, "TREE", tmp_path)
     monkeypatch.setattr(mutation, "WORK", tmp_path)
-    monkeypatch.setattr(mutation, "build", lambda: "= 3" not in path.read_text())
+    monkeypatch.setattr(mutation, "build", build)
     monkeypatch.setattr(mutation, "check_sound", lambda files: None)
     monkeypatch.setattr(mutation, "survives", lambda files: "c + d" in path.read_text())
     return path
@@ -55,7 +62,10 @@ def test_a_line_has_its_mutants_and_is_put_back(tree, tmp_path):
         "int a = b <= 0 ? c - d : 2;",
     ]  # fmt: skip
     assert [x["survived"] for x in found if "c + d" in x["new"]] == [True]
-    assert sum(x["survived"] for x in found) == 1 and tree.read_text() == before
+    assert sum(x.get("survived", False) for x in found) == 1 and tree.read_text() == before
+    assert all(
+        x.get("equivalent") == (None if ": 3" in x["new"] else "<= 0" in x["new"]) for x in found
+    )
     assert len((tmp_path / "cpu.jsonl").read_text().splitlines()) == len(found)
     assert list(mutation.sample("cpu", 60)) == []  # goes on where it ended
     assert json.loads((tmp_path / "cpu.jsonl").read_text().splitlines()[0]) == found[0]

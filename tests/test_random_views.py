@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import view_cases as cases
+from remembered import remembered
 
 import fastcl.functional as F
 from fastcl import reference
@@ -22,9 +23,9 @@ def in_reference(x, parameters, size, kernel):
     """Views of one image `[V, c, size, size]`."""
     c = x.shape[0]
     ones = torch.ones(c)
-    return reference.random_views(
-        x[None], None, None, parameters[None], size, kernel, 0 * ones, ones, torch.float32,
-        False, False,
+    return remembered(
+        reference.random_views, x[None], None, None, parameters[None], size, kernel, 0 * ones, ones,
+        torch.float32, False, False,
     )[:, 0]  # fmt: skip
 
 

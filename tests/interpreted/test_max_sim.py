@@ -57,8 +57,20 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", CASES)
+slow = pytest.mark.slow
+# What runs without the slow tests: one case of every path, tokens of 16 bits once.
+SLOW = "hard ones alone", "one token each", "wide", "unit tokens"
+QUICK = {(name, torch.float32) for name in CASES if name not in SLOW}
+QUICK |= {("hard ones", torch.bfloat16)}
+
+
+def cases():
+    for name in CASES:
+        for dtype in (torch.float32, torch.bfloat16):
+            yield pytest.param(name, dtype, marks=[] if (name, dtype) in QUICK else [slow])
+
+
+@pytest.mark.parametrize("name, dtype", cases())
 def test_table(max_sim, name, dtype):
     narrow = {
         key: CASES[name][key].to(dtype) for key in ("query", "document", "hard")
@@ -78,7 +90,9 @@ def test_table(max_sim, name, dtype):
     budget.check()
 
 
-@pytest.mark.parametrize("queries, length", [(5, 1), (5, 3), (20, 5), (3, 40), (1, 7)])
+@pytest.mark.parametrize("queries, length", [
+    (5, 3), (1, 7), *(pytest.param(*x, marks=slow) for x in ((5, 1), (20, 5), (3, 40)))
+])  # fmt: skip
 def test_how_a_tile_is_shared_changes_nothing(max_sim, monkeypatch, queries, length):
     arguments = case(n=queries, m=queries, q=length, masked=True)
     exact = reference.max_sim_mean(**in_float64(arguments))
@@ -109,8 +123,8 @@ def test_of_equal_tokens_the_first_has_the_gradient(max_sim):
 
 
 @pytest.mark.parametrize("which", ["query", "document", "hard"])
-@pytest.mark.parametrize("value", [torch.nan, torch.inf])
-@pytest.mark.parametrize("normalize", [False, True])
+@pytest.mark.parametrize("value", [torch.nan, pytest.param(torch.inf, marks=slow)])
+@pytest.mark.parametrize("normalize", [pytest.param(False, marks=slow), True])
 def test_any_poisoned_token_gives_nan(max_sim, which, value, normalize):
     arguments = case(h=2, o=18, normalize=normalize)
     arguments[which] = arguments[which].clone()

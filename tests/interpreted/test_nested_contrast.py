@@ -39,8 +39,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("name", CASES)
+# What runs without the slow tests: one case of every path.
+QUICK = {(name, torch.float32) for name in ("odd widths", "learned scale", "only dq", "only dk")}
+QUICK |= {("three widths", torch.bfloat16)}
+
+
+def cases():
+    for name in CASES:
+        for dtype in (torch.float32, torch.bfloat16):
+            marks = [] if (name, dtype) in QUICK else [pytest.mark.slow]
+            yield pytest.param(name, dtype, marks=marks)
+
+
+@pytest.mark.parametrize("name, dtype", cases())
 def test_table(nested_contrast_mean, name, dtype):
     arguments = CASES[name] | {side: CASES[name][side].to(dtype) for side in ("q", "k")}
     ours = nested_contrast_mean(**arguments)
