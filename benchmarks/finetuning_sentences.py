@@ -87,6 +87,7 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--budget", type=float, default=1.0, help="seconds of timing per side")
     parser.add_argument("--part", choices=("runs", "steps"), help="one of the two alone")
+    parser.add_argument("--cases", nargs="+", default=[""], help="of the steps: names have these")
     parser.add_argument("--show", action="store_true", help="tables and plot again, from the rows")
     parser.add_argument("--out", type=Path, default=report.RESULTS, help="folder of the rows")
     options = parser.parse_args()
@@ -100,9 +101,11 @@ def main() -> None:
         rows = runs(options.data, names, options.epochs, options.pairs, options.workers)
         report.save(rows, options.out / finetuning_table.RUNS_CSV, COLUMNS)
     if options.part != "runs":
-        where = report.circumstances("cpu")
-        rows = [where | row for row in finetuning_steps.measured(options.budget)]
-        report.save(rows, options.out / finetuning_table.STEPS_CSV, migration.COLUMNS)
+        where, path = report.circumstances("cpu"), options.out / finetuning_table.STEPS_CSV
+        new = [where | row for row in finetuning_steps.measured(options.cases, options.budget)]
+        old = report.read(path) if path.exists() else []
+        rows = migration.renewed(new, old, finetuning_steps.CASES)
+        report.save(rows, path, migration.COLUMNS)
     return finetuning_table.show(options.out)
 
 

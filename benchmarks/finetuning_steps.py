@@ -2,13 +2,14 @@
 `benchmarks.migration`: the library's losses beside fastcl's, rows as wide as MiniLM's."""
 
 import dataclasses
+import sys
 from collections.abc import Iterator
 
 from fastcl import functional as F
 
 from .cases import TEMPERATURE
 from .finetuning_runs import WIDTHS
-from .migration import measure, peaks, peaks_elsewhere
+from .migration import chosen, measure, peaks, peaks_elsewhere
 from .migration_case import Replaced, rows, views, with_more
 from .migration_sentences import SENTENCES, embedding_model
 
@@ -49,13 +50,13 @@ def _cases() -> tuple[Replaced, ...]:
 CASES = _cases()
 
 
-def measured(budget: float) -> Iterator[dict]:
-    """A row for each side of every case."""
-    memory = peaks_elsewhere([""], "benchmarks.finetuning_steps")
+def measured(names: list[str], budget: float) -> Iterator[dict]:
+    """A row for each side of the cases chosen."""
+    memory = peaks_elsewhere(names, "benchmarks.finetuning_steps")
     for index, case in enumerate(CASES):
-        for row in measure(case, budget):
+        for row in measure(case, budget) if chosen(case, names) else ():
             yield row | {"extra_mb": memory[index, row["variant"]]}
 
 
 if __name__ == "__main__":
-    peaks([""], CASES)
+    peaks(sys.argv[sys.argv.index("--cases") + 1 :], CASES)

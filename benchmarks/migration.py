@@ -199,7 +199,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def renewed(new: list[dict], old: list[dict]) -> list[dict]:
+def renewed(new: list[dict], old: list[dict], cases: tuple[Replaced, ...] = CASES) -> list[dict]:
     """The rows of all cases in their order, new ones in the place of the old."""
 
     def key(row: dict) -> tuple:
@@ -211,7 +211,7 @@ def renewed(new: list[dict], old: list[dict]) -> list[dict]:
     kept: dict[tuple, list[dict]] = {}
     for row in old:
         kept.setdefault(key(row), []).append(row)
-    order = [(case.library, case.name, str(case.rows)) for case in CASES]
+    order = [(case.library, case.name, str(case.rows)) for case in cases]
     return [row for x in order for row in found.get(x, kept.get(x, []))]
 
 
