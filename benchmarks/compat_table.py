@@ -16,7 +16,8 @@ Row = dict[str, str]
 ST = "sentence_transformers"
 # A part of the table: the library in fastcl.compat, and the modules whose losses are public.
 PARTS = {
-    "lightly": ("lightly", ("lightly.loss",)),
+    "lightly": ("lightly", ("lightly.loss", "lightly.loss.hypersphere_loss",
+                            "lightly.loss.regularizer")),
     "open_clip": ("open_clip", ("open_clip.loss",)),
     "pytorch_metric_learning": ("pytorch_metric_learning", ("pytorch_metric_learning.losses",)),
     "info_nce": ("info_nce", ("info_nce",)),
@@ -25,7 +26,12 @@ PARTS = {
     f"{ST}, multi-vector": (ST, (f"{ST}.multi_vector_encoder.losses",)),
     "solo": ("solo", ("solo.losses",)),
     "supcontrast": ("supcontrast", ()),
-}
+}  # fmt: skip
+# Losses that are not called so.
+OTHER_NAMES = (
+    "CO2Regularizer", "CrossBatchMemory", "DSERegularizer", "InfoNCE", "NegativeCosineSimilarity",
+    "SIGReg", "info_nce",
+)  # fmt: skip
 
 
 def offered(library: str) -> list[str]:
@@ -38,7 +44,7 @@ def offered(library: str) -> list[str]:
 
 
 def is_loss(name: str) -> bool:
-    return "loss" in name.lower() or name in ("CrossBatchMemory", "InfoNCE", "info_nce")
+    return "loss" in name.lower() or name in OTHER_NAMES
 
 
 def patched(part: str) -> set[str]:

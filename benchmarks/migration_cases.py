@@ -147,6 +147,7 @@ def _features(n: int) -> Inputs:
 def _lightly(name: str, rows: int, size: str, build: Callable, inputs: Callable) -> Replaced:
     home = "lightly.models.utils" if name == "update_momentum" else "lightly.loss"
     home = "lightly.loss.swav_loss" if name == "sinkhorn" else home
+    home = "lightly.loss.hypersphere_loss" if name == "HypersphereLoss" else home
     return Replaced("lightly", home, "lightly", name, rows, size, build, inputs)
 
 
@@ -205,6 +206,10 @@ CASES = (
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
     _lightly("DirectCLRLoss", 2048, "2 x 2,048 x 64 of 128", _direct, _VIEWS),
+    _lightly(
+        "HypersphereLoss", 2048, _TWO, lambda module, n: module.HypersphereLoss(),
+        views(128, "z_a", "z_b"),
+    ),
     _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), views(128, "z0", "z1")),
     _lightly("DetConSLoss", 128, "2 x 128 images x 8 regions x 128", _regions, _of_regions),
     _lightly(
@@ -237,6 +242,7 @@ CASES = (
     ),
     _metric("SupConLoss", 2048, "2,048 x 128", _loss("SupConLoss")),
     _metric("MultiSimilarityLoss", 2048, "2,048 x 128", _metric_pairs("MultiSimilarityLoss")),
+    _metric("NCALoss", 2048, "2,048 x 128", _metric_pairs("NCALoss")),
     _metric("TupletMarginLoss", 256, "256 x 128", _metric_pairs("TupletMarginLoss")),
     _metric("CrossBatchMemory", 128, "128 against 4,096 x 128, SupConLoss", _cross_batch),
     _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", views(512, "query", "positive_key")),
