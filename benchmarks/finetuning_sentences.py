@@ -32,20 +32,21 @@ COLUMNS = (
 
 
 def one(name: str, data: Path, epochs: int, limit: int | None) -> dict:
-    """A row, in this process; the losses of its steps are still numbers."""
+    """A row, in this process."""
     started, losses = time.perf_counter(), []
     model = finetuning_runs.encoder()
     if name != UNTRAINED:
         model, losses = finetuning_runs.train(name, data, epochs, limit)
     row = {"run": name, "twin": RUNS[name][1] if name in RUNS else "", "batch": BATCH,
-           "pairs": len(losses) // epochs * BATCH, "epochs": epochs, "curve": losses}  # fmt: skip
+           "pairs": len(losses) // epochs * BATCH, "epochs": epochs,
+           "curve": " ".join(f"{x:.7g}" for x in losses)}  # fmt: skip
     row |= finetuning_runs.scores(model, data)
     return row | {"seconds": time.perf_counter() - started}
 
 
 def compare(rows: list[dict]) -> None:
     """Put the difference of every curve from its twin's into the rows; above LIMIT is an error."""
-    curves = {row["run"]: torch.tensor(row["curve"]) for row in rows}
+    curves = {row["run"]: torch.tensor([float(x) for x in row["curve"].split()]) for row in rows}
     for row in rows:
         row["apart"] = ""
         if row["twin"] in curves:
@@ -59,7 +60,7 @@ def compare(rows: list[dict]) -> None:
 
 
 def runs(data: Path, names: list[str], epochs: int, limit: int | None, workers: int) -> list[dict]:
-    """The rows of all runs, compared."""
+    """The rows of these runs."""
     where = report.circumstances("cpu") | {"threads": 1, "workers": workers}
     with ProcessPoolExecutor(
         workers, mp_context=multiprocessing.get_context("spawn"),
@@ -68,20 +69,28 @@ def runs(data: Path, names: list[str], epochs: int, limit: int | None, workers: 
         waiting = [pool.submit(one, name, data, epochs, limit) for name in names]
         rows = []
         for future in waiting:
-            rows.append(future.result())
+            rows.append(where | future.result())
             row = rows[-1]
             print(f"{row['run']}: Spearman {row['spearman']:.4f}, {row['seconds']:.0f} s",
                   flush=True)  # fmt: skip
+    return rows
+
+
+def renewed(new: list[dict], path: Path) -> list[dict]:
+    """All rows in the order of the runs, new ones in the place of those of the file."""
+    old = report.read(path) if path.exists() else []
+    found = {row["run"]: row for row in [*old, *new]}
+    rows = [found[name] for name in (UNTRAINED, *RUNS) if name in found]
     compare(rows)
-    for row in rows:
-        row["curve"] = " ".join(f"{x:.6g}" for x in row["curve"])
-    return [where | row for row in rows]
+    return rows
 
 
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.finetuning_sentences",
                                      description=__doc__)  # fmt: skip
     parser.add_argument("--data", type=Path, default=DATA, help="folder of STS-B")
+    parser.add_argument("--runs", nargs="+", default=[UNTRAINED, *RUNS], help="these alone",
+                        choices=[UNTRAINED, *RUNS], metavar="RUN")  # fmt: skip
     parser.add_argument("--epochs", type=int, default=1)
     parser.add_argument("--pairs", type=int, help="the first of them alone")
     parser.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -97,9 +106,9 @@ def main() -> None:
         print(f"skipped: {reason}")
         return None
     if options.part != "steps":
-        names = [UNTRAINED, *RUNS]
-        rows = runs(options.data, names, options.epochs, options.pairs, options.workers)
-        report.save(rows, options.out / finetuning_table.RUNS_CSV, COLUMNS)
+        path = options.out / finetuning_table.RUNS_CSV
+        new = runs(options.data, options.runs, options.epochs, options.pairs, options.workers)
+        report.save(renewed(new, path), path, COLUMNS)
     if options.part != "runs":
         where, path = report.circumstances("cpu"), options.out / finetuning_table.STEPS_CSV
         new = [where | row for row in finetuning_steps.measured(options.cases, options.budget)]

@@ -28,12 +28,13 @@ def runs(rows: Rows) -> str:
              "largest difference of the curve"]  # fmt: skip
     trained = rows[-1]
     seconds = [float(row["seconds"]) for row in rows[1:]]
+    loads = [float(row["load"]) for row in rows]
     return "\n".join([
         tables.grid(heads, lines), "",
         f"{trained['pairs']} pairs of STS-B's training part, batches of {trained['batch']}, "
         f"{trained['epochs']} epoch; figures on its test part. {_source(rows)}. One thread a "
         f"training, {trained['workers']} at a time, {min(seconds):.0f} to {max(seconds):.0f} s "
-        f"each, load {float(rows[0]['load']):.1f} at the start: `python -m "
+        f"each, under a load of {min(loads):.0f} to {max(loads):.0f}: `python -m "
         f"benchmarks.finetuning_sentences`, [rows](../benchmarks/results/{RUNS_CSV}).",
     ]) + "\n"  # fmt: skip
 

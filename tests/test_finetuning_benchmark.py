@@ -40,7 +40,7 @@ def test_the_same_curve_from_the_same_seed(twins, stsb, monkeypatch):
     monkeypatch.setattr(runs, "BATCH", 3)
     monkeypatch.setattr(command, "BATCH", 3)
     rows = [command.one(name, stsb, epochs=1, limit=None) for name in twins]
-    assert [len(row["curve"]) for row in rows] == [2, 2] and rows[0]["pairs"] == 6
+    assert [len(row["curve"].split()) for row in rows] == [2, 2] and rows[0]["pairs"] == 6
     rows[1]["twin"] = twins[0]
     command.compare(rows)
     assert rows[1]["apart"] <= 1e-4 and rows[0]["apart"] == ""
@@ -62,14 +62,14 @@ def test_what_the_library_does_not_have_trains_too(stsb, monkeypatch):
 
 
 def test_a_curve_that_is_not_its_twins_is_an_error():
-    rows = [{"run": "a", "twin": "", "curve": [2.0, 1.0]},
-            {"run": "b", "twin": "a", "curve": [2.0, 1.0005]}]  # fmt: skip
+    rows = [{"run": "a", "twin": "", "curve": "2 1"},
+            {"run": "b", "twin": "a", "curve": "2 1.0005"}]  # fmt: skip
     command.compare(rows)
     assert rows[1]["apart"] == pytest.approx(2.5e-4, rel=1e-3)
-    rows[1]["curve"] = [2.0, 1.02]
+    rows[1]["curve"] = "2 1.02"
     with pytest.raises(SystemExit, match="the losses of b differ from those of a by 1.0e-02"):
         command.compare(rows)
-    rows[1]["curve"] = [2.0, float("nan")]
+    rows[1]["curve"] = "2 nan"
     with pytest.raises(SystemExit, match="by nan"):
         command.compare(rows)
 
@@ -101,7 +101,7 @@ def test_tables_and_curves(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "| none | 0.8000 | 0.7000 | 0.9000 |  |  |" in text
     assert "| b | 0.8000 | 0.7000 | 0.9000 | 2.000 to 1.000 | 2e-06 from that of `a` |" in text
-    assert "128 pairs" in text and "9 to 9 s each, load 0.5" in text
+    assert "128 pairs" in text and "9 to 9 s each, under a load of 0 to 0" in text
     picture = tmp_path / "finetuning_sentences.png"
     pytest.importorskip("matplotlib")
     assert picture.read_bytes().startswith(b"\x89PNG")
