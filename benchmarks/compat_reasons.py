@@ -1,4 +1,5 @@
-"""Why a public loss of a library is not replaced: one reason each, for `compat_table`."""
+"""Why a public loss of a library is not replaced, or gains little: one reason each, for
+`compat_table`."""
 
 _WRAPS = "wraps another loss, replaced or not, and calls it as before"
 _PAIRS = "one number per pair of rows: no matrix to save"
@@ -13,6 +14,14 @@ _PROXIES = "weights per class that are learned: rows against few classes, a clas
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
 _DISTANCES = "a soft maximum of distances, which are roots: the operators know products"
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
+
+_PRODUCTS = (
+    "as many rows as columns and wide ones, so that either is mostly matrix products; the more "
+    "negatives for a row, the larger the ratio"
+)
+
+# Of what is replaced and gains little at the first size measured.
+CLOSE = {"info_nce": dict.fromkeys(("InfoNCE", "info_nce"), _PRODUCTS)}
 
 AS_IT_IS = {
     "pytorch_metric_learning": dict.fromkeys(("SelfSupervisedLoss", "MultipleLosses"), _WRAPS),
