@@ -82,8 +82,9 @@ def _retrieval(margin: float | None) -> Callable[[nn.Module], Loss]:
 # Name, what makes the loss, and the run whose curve is to be the same.
 RUNS: dict[str, tuple[Callable[[nn.Module], Loss], str]] = {
     "MultipleNegativesRankingLoss": (_ranking("library", "MultipleNegativesRankingLoss"), ""),
-    "fastcl's": (_ranking("fastcl", "MultipleNegativesRankingLoss"),
-                 "MultipleNegativesRankingLoss"),
+    "fastcl's MultipleNegativesRankingLoss": (
+        _ranking("fastcl", "MultipleNegativesRankingLoss"), "MultipleNegativesRankingLoss",
+    ),
     "retrieval": (_retrieval(None), ""),
     "retrieval, margin": (_retrieval(MARGIN), ""),
     "GISTEmbedLoss": (_ranking("library", "GISTEmbedLoss", temperature=TEMPERATURE), ""),
