@@ -242,7 +242,6 @@ CASES = (
     ),
     _metric("SupConLoss", 2048, "2,048 x 128", _loss("SupConLoss")),
     _metric("MultiSimilarityLoss", 2048, "2,048 x 128", _metric_pairs("MultiSimilarityLoss")),
-    _metric("NCALoss", 2048, "2,048 x 128", _metric_pairs("NCALoss")),
     _metric("TupletMarginLoss", 256, "256 x 128", _metric_pairs("TupletMarginLoss")),
     _metric("CrossBatchMemory", 128, "128 against 4,096 x 128, SupConLoss", _cross_batch),
     _info_nce("InfoNCE, info_nce", 2048, "2,048 x 512", views(512, "query", "positive_key")),

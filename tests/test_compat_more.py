@@ -221,39 +221,3 @@ def test_metric_forms_no_matrix(name, monkeypatch):
     loss(x, labels)
     with pytest.raises(TypeError):
         getattr(theirs, name)()(x, labels)
-
-
-@pytest.mark.parametrize("form", ["labels", "reference", "pairs"])
-@given(scale=st.floats(0.1, 20), classes=st.integers(1, 6), dtype=DTYPES, **SHAPES)
-def test_nca(form, scale, n, d, seed, classes, dtype):
-    """Squares of distances of unit rows; rows without a positive take no part."""
-    utils = peer("pytorch_metric_learning.utils.loss_and_miner_utils")
-    torch.manual_seed(seed)
-    labels, extra = torch.randint(0, classes, (n,)), {}
-    labels[:2] = 0  # a pair, or the mean is over nothing
-    tensors = rows(n, d, dtype, "embeddings")
-    if form == "reference":
-        tensors |= rows(n, d, dtype, "ref_emb")
-        extra["ref_labels"] = labels.flip(0)
-    elif form == "pairs":
-        extra["indices_tuple"] = tuple(x[::2] for x in utils.get_all_pairs_indices(labels))
-    losses = [m.NCALoss(scale) for m in both("pytorch_metric_learning")]
-    budgets(*(lambda f=f, **x: f(labels=labels, **x, **extra) for f in losses), tensors,
-            logit=4 * scale)  # fmt: skip
-
-
-def test_nca_forms_no_matrix(monkeypatch):
-    """But for what needs it: another distance, or another formula."""
-    ours, theirs = both("pytorch_metric_learning")
-    distances = peer("pytorch_metric_learning.distances")
-    x, labels = rows(12, 5, torch.float64, "x")["x"], torch.arange(12) // 3
-    for distance in (distances.LpDistance(power=1), distances.CosineSimilarity(),
-                     distances.LpDistance(normalize_embeddings=False, power=2)):  # fmt: skip
-        torch.testing.assert_close(*(m.NCALoss(distance=distance)(x, labels)
-                                     for m in (ours, theirs)))  # fmt: skip
-    own = type("Own", (ours.NCALoss,), {"nca_computation": lambda self, *a: self.zero_losses()})
-    assert own()(x, labels) == 0 < ours.NCALoss()(x, labels)
-    monkeypatch.setattr(distances.LpDistance, "compute_mat", None)
-    ours.NCALoss()(x, labels)
-    with pytest.raises(TypeError):
-        theirs.NCALoss()(x, labels)

@@ -1,13 +1,13 @@
 """pytorch-metric-learning: losses with a sum over a row's negatives beside its positive pairs."""
 
 import torch
-from pytorch_metric_learning import distances, losses
+from pytorch_metric_learning import losses
 from pytorch_metric_learning.utils import common_functions as c_f
 
 from ..functional.pairs import log_sum_by_row, pair_products
 from ..functional.rows import softplus
-from ._common import hooked, log_sum, several
-from ._metric_softmax import ids_of, is_replaced, positives_of, rows_of, streams
+from ._common import log_sum
+from ._metric_softmax import ids_of, positives_of, rows_of, streams
 
 
 def _parts(loss, embeddings, labels, ref_emb, ref_labels, scale):
@@ -75,46 +75,3 @@ class TupletMarginLoss(losses.TupletMarginLoss):
                 "reduction_type": "pos_pair",
             }
         }
-
-
-class NCALoss(losses.NCALoss):
-    """The share of a row's positives in a softmax over all others of minus the squared distance.
-
-    Equal to pytorch_metric_learning.losses.NCALoss, in memory linear in the number of rows and of
-    positive pairs. Another distance than squares of unit rows, and explicit pairs or triplets, take
-    the library's way.
-    """
-
-    def compute_loss(self, embeddings, labels, indices_tuple, ref_emb, ref_labels):
-        if indices_tuple is not None or len(embeddings) <= 1 or not self._streams():
-            return super().compute_loss(embeddings, labels, indices_tuple, ref_emb, ref_labels)
-        c_f.labels_required(labels)
-        ids, alone = ids_of(labels, ref_labels), ref_emb is embeddings
-        itself = torch.arange(len(labels), device=labels.device) if alone else None
-        a, p, _ = positives_of(*ids, itself)
-        q, k, unit = rows_of(self, embeddings, ref_emb)
-        scale = 2 * self.softmax_scale  # squares of unit rows: 2 - 2 cosines
-        near = log_sum_by_row(scale * pair_products(q, q if k is None else k, a, p), a, len(q))
-        far = log_sum(q, k, scale, ids[0] if k is None else ids, unit)
-        values = c_f.to_dtype(softplus(far - near), embeddings)
-        # The library leaves out the rows whose share is zero, by rounding too.
-        some = (-values).exp() != 0
-        return {
-            "loss": {
-                "losses": values[some],
-                "indices": torch.arange(len(q), device=q.device)[some],
-                "reduction_type": "element",
-            }
-        }
-
-    def _streams(self) -> bool:
-        distance, scale = self.distance, self.softmax_scale
-        return (
-            not is_replaced(self, "nca_computation")
-            and not several(scale)
-            and scale > 0
-            and type(distance) is distances.LpDistance
-            and not is_replaced(distance, "forward", "compute_mat", "maybe_normalize", "normalize")
-            and not hooked(distance)
-            and (distance.p, distance.power, distance.normalize_embeddings) == (2, 2, True)
-        )

@@ -22,7 +22,7 @@ class AllPairs(NamedTuple):
     removed: Tensor | None  # [n] the column that row i is, no positive of it
 
 
-def is_replaced(owner, *names: str) -> bool:
+def _is_replaced(owner, *names: str) -> bool:
     return replaced(owner, *names, homes=("pytorch_metric_learning",))
 
 
@@ -31,11 +31,11 @@ def streams(loss, method: str, *scales: float | Tensor) -> bool:
     or multiplies similarities one number above zero."""
     distance = loss.distance
     return (
-        not is_replaced(loss, "_compute_loss", method)
+        not _is_replaced(loss, "_compute_loss", method)
         and loss.loss_method == getattr(loss, method)
         and not any(several(x) or x <= 0 for x in scales)
         and type(distance) in (distances.CosineSimilarity, distances.DotProductSimilarity)
-        and not is_replaced(distance, "forward", "compute_mat", "maybe_normalize", "normalize")
+        and not _is_replaced(distance, "forward", "compute_mat", "maybe_normalize", "normalize")
         and not hooked(distance)
         and distance.power == 1
         and (distance.p == 2 or not distance.normalize_embeddings)
@@ -212,6 +212,6 @@ class CrossBatchMemory(losses.CrossBatchMemory):
 
     def _unlisted(self) -> bool:
         """Whether nobody but the losses above sees the pairs."""
-        if is_replaced(self.loss, "forward", "compute_loss"):
+        if _is_replaced(self.loss, "forward", "compute_loss"):
             return False
         return streams(self.loss, self.loss.method, self.loss.temperature)

@@ -64,7 +64,6 @@ LIBRARIES = {
                 "SupConLoss",
                 "CrossBatchMemory",
                 "MultiSimilarityLoss",
-                "NCALoss",
                 "TupletMarginLoss",
             )
         },
