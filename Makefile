@@ -6,7 +6,8 @@ METHOD ?= moco
 RUN := .venv/bin
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 
-.PHONY: build pretrain test test-all test-docs docs test-peers test-oldest test-emulated test-wheel lint \
+.PHONY: build pretrain test test-all test-docs docs test-peers test-oldest test-elsewhere \
+	test-emulated test-wheel lint \
 	types workflows fuzz fuzz-files sanitize race wheel wheel-any wheels bench bench-scaling bench-peers \
 	bench-migration bench-guard clean
 
@@ -104,10 +105,12 @@ wheel-any:
 	$(PYTHON) -m pip install --quiet build "setuptools>=77"
 	FASTCL_BUILD=0 $(PYTHON) -m build --no-isolation --skip-dependency-check --outdir dist .
 
-# In the containers of manylinux, by docker: what a release is made of (pyproject.toml).
+# What a release is made of (pyproject.toml): linux in the containers of manylinux, by docker; macos
+# and windows on such a system.
+PLATFORM ?= linux
 wheels:
 	$(PYTHON) -m pip install --quiet "cibuildwheel>=4"
-	$(PYTHON) -m cibuildwheel --platform linux --output-dir dist
+	$(PYTHON) -m cibuildwheel --platform $(PLATFORM) --output-dir dist
 
 # Wheels in fresh environments. BESIDE: Pythons with a torch of their own; BARE: without any.
 test-wheel:
@@ -147,6 +150,19 @@ $(OLDEST)/.installed: Makefile
 
 test-oldest: build $(OLDEST)/.installed
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest -n auto tests/test_oldest_torch.py $(ARGS)
+
+# Systems that this machine is not: a clang that carries their C libraries, and torch for them.
+ELSEWHERE := build/elsewhere
+
+$(ELSEWHERE)/.installed: Makefile
+	$(RUN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(ELSEWHERE)/windows \
+		--platform win_amd64 --python-version 3.11 --only-binary=:all: "torch==2.11.0"
+	$(RUN)/python -m pip install --quiet --no-deps --no-compile --upgrade --target $(ELSEWHERE)/zig \
+		"ziglang==0.17.1"
+	@touch $@
+
+test-elsewhere: build $(OLDEST)/.installed $(ELSEWHERE)/.installed
+	$(RUN)/python -m pytest tests/test_elsewhere.py $(ARGS)
 
 # Processors that this machine is not; what an emulator needs is fetched into build/emulated.
 test-emulated: build

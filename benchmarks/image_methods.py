@@ -17,7 +17,7 @@ from fastcl.pretrain.data import Images, load_images
 from fastcl.pretrain.inputs import Batch
 from fastcl.pretrain.methods import ENTRIES
 from fastcl.pretrain.optimizer import learning_rate_at
-from fastcl.views import MultiCrop
+from fastcl.views import MultiCrop, Recipe
 
 from .report_methods import DATA, Entry
 
@@ -152,6 +152,7 @@ def train(
     *,
     crops: int = 0,
     preset: type[MultiCrop] | None = None,
+    recipes: tuple[Recipe, ...] | None = None,
     epochs: int = EPOCHS,
 ) -> list[float]:
     """AdamW with warmup and half a cosine; the mean loss of every epoch.
@@ -161,11 +162,11 @@ def train(
             `update()` for after the step.
         inputs: As in `fastcl.pretrain.inputs`.
         crops: Small crops per image.
-        preset: Whose recipes the views have, as in `fastcl.pretrain.methods`.
+        preset, recipes: Of the views, as in `fastcl.pretrain.methods`.
         epochs: Passes over the training images.
     """
     data = images()
-    views = Views(data.kind, data.size, data.statistics(), crops, preset=preset)
+    views = Views(data.kind, data.size, data.statistics(), crops, preset=preset, recipes=recipes)
     trained = [p for p in method.parameters() if p.requires_grad]
     optimizer = torch.optim.AdamW(trained, RATE, weight_decay=0.01, fused=True)
     method.train().to(memory_format=torch.channels_last)
@@ -196,6 +197,7 @@ def run(
     *,
     crops: int = 0,
     preset: type[MultiCrop] | None = None,
+    recipes: tuple[Recipe, ...] | None = None,
     backbone: str = "resnet18",
     epochs: int = EPOCHS,
 ) -> dict:
@@ -203,13 +205,13 @@ def run(
 
     Args:
         method: The method around a backbone and its width.
-        inputs, crops, preset, epochs: As for `train`.
+        inputs, crops, preset, recipes, epochs: As for `train`.
         backbone: As for `build_backbone`.
     """
     before, rank_before, work = untrained(backbone)
     network, width = build(backbone)
     losses = train(
-        method(network, width), inputs, crops=crops, preset=preset, epochs=epochs
+        method(network, width), inputs, crops=crops, preset=preset, recipes=recipes, epochs=epochs
     )  # fmt: skip
     after, rank_after = measure(network)
     return {
@@ -230,6 +232,7 @@ def _run(name: str) -> dict:
         entry.inputs,
         crops=2 if name in FAMILIES["clustering"] else 0,
         preset=entry.preset,
+        recipes=entry.recipes,
         backbone=SPACES.get(name, "") + "resnet18",
         epochs=epochs,
     )

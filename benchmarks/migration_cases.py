@@ -91,6 +91,12 @@ def _momentum(module, n):
     return function
 
 
+def _nearest(module, n):
+    """A product gives what has no gradient a step to be timed in."""
+    bank = module.NNMemoryBankModule((16 * n, 128))
+    return lambda out0: (bank(out0.detach()) * out0).sum()
+
+
 def _regions(module, n):
     """8 regions of every image, of 20 masks."""
     loss = module.DetConSLoss(TEMPERATURE, gather_distributed=False)
@@ -145,9 +151,12 @@ def _features(n: int) -> Inputs:
 
 
 def _lightly(name: str, rows: int, size: str, build: Callable, inputs: Callable) -> Replaced:
-    home = "lightly.models.utils" if name == "update_momentum" else "lightly.loss"
-    home = "lightly.loss.swav_loss" if name == "sinkhorn" else home
-    home = "lightly.loss.hypersphere_loss" if name == "HypersphereLoss" else home
+    elsewhere = {
+        "update_momentum": "lightly.models.utils", "sinkhorn": "lightly.loss.swav_loss",
+        "NNMemoryBankModule": "lightly.models.modules",
+        "HypersphereLoss": "lightly.loss.hypersphere_loss",
+    }  # fmt: skip
+    home = elsewhere.get(name, "lightly.loss")
     return Replaced("lightly", home, "lightly", name, rows, size, build, inputs)
 
 
@@ -226,6 +235,9 @@ CASES = (
         "sinkhorn", 512, "512 x 3,000",
         lambda module, n: module.sinkhorn,
         lambda n: {"out": rows(n, PROTOTYPES)},
+    ),
+    _lightly(
+        "NNMemoryBankModule", 4096, "4,096 x 65,536 x 128", _nearest, views(128, "out0"),
     ),
     _lightly("update_momentum", 2048, "ResNet-50", _momentum, _networks),
     _open_clip("ClipLoss", _clip("ClipLoss"), views(512, "image", "text")),

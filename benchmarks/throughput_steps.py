@@ -21,8 +21,9 @@ BATCHES = {32: 16, 224: 8}  # by the side: a step on two cores takes a second or
 
 
 def own(folder: Path, method: str, side: int, batch: int) -> Run:
-    """A run of `fastcl pretrain --stream always`."""
-    images = load_images(str(folder), size=side, stream="always")
+    """A run of `fastcl pretrain`: small images are in memory, as by default, large ones are read
+    while they are used, as if they were many."""
+    images = load_images(str(folder), size=side, stream="never" if side < 96 else "always")
     config = resolve(
         images, method=method, data=str(folder), precision="32", devices=1, seed=0, epochs=1000,
         batch_size=batch, backbone="resnet18", queue_size=4096 if method == "moco" else None,
@@ -33,6 +34,12 @@ def own(folder: Path, method: str, side: int, batch: int) -> Run:
 def own_batches(run: Run) -> Iterator:
     for k in range(run.config.epochs * run.steps):
         yield run.feed.batch(*divmod(k, run.steps))
+
+
+def made(run: Run) -> Iterator:
+    """The views of every batch."""
+    for batch in own_batches(run):
+        yield run._step.inputs(batch)
 
 
 def rate(batches: Iterator, step: Callable, batch: int) -> float:
@@ -54,7 +61,7 @@ def loaders(folder: Path, side: int) -> list[tuple]:
     """Images/s that could train, if training took no time."""
     batch, case = BATCHES[side], f"loader alone, two views of {side}"
     run = own(folder, "simclr", side, batch)
-    rows = [(case, "fastcl", rate(own_batches(run), nothing, batch), "images/s")]
+    rows = [(case, "fastcl", rate(made(run), nothing, batch), "images/s")]
     run.feed.close()
     for name, build in PEERS.items():
         with contextlib.suppress(ImportError):
@@ -86,21 +93,35 @@ def steps(folder: Path, method: str, side: int) -> list[tuple]:
 
 def shares(run: Run) -> dict[str, float]:
     """Of the time of some steps after each other."""
-    loader, profile = run.feed.loader, StepShares(run.fabric.device, skip=1, steps=TURNS - 1)
-    batches = own_batches(run)
+    profile = StepShares(run.fabric.device, skip=1, steps=TURNS - 1)
+    batches, inputs, seconds = own_batches(run), run._step.inputs, []
+
+    def timed(batch) -> tuple:
+        started = time.perf_counter()
+        found = inputs(batch)
+        seconds.append(time.perf_counter() - started)
+        return found
+
+    run._step.inputs = timed
     next(batches)  # where the run is set back to its beginning
     run.feed.mark()
-    before = loader.reports()["views"].seconds, loader.elapsed
+    before, started = _of_threads(run), time.perf_counter()
     for _ in range(TURNS):
         profile.begin_step()
         run._step(next(batches), 0.03)
         profile.end_step()
+    elapsed = time.perf_counter() - started
     profile.stop()
-    made, elapsed = loader.reports()["views"].seconds - before[0], loader.elapsed - before[1]
-    found = dict(profile.result) | {"views, of all cores": made / (elapsed * loader.threads)}
-    found["waiting"] = run.feed.waiting()["waited"]
+    views = (sum(seconds) + _of_threads(run) - before) / elapsed
+    waiting = run.feed.waiting()["waited"] or 0.0  # None where images are in memory
     run.feed.close()
-    return found
+    return dict(profile.result) | {"views, of all cores": views, "waiting": waiting}
+
+
+def _of_threads(run: Run) -> float:
+    """Seconds of all cores that views have taken in the threads that read images, if there are."""
+    loader = getattr(run.feed, "loader", None)
+    return 0.0 if loader is None else loader.reports()["views"].seconds / loader.threads
 
 
 CASES = {

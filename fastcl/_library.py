@@ -5,6 +5,7 @@ fallback of every operator, so all of them work, trace and compile with nothing 
 operators have no autograd: the functions over them own it.
 """
 
+import sys
 from importlib import import_module
 from pathlib import Path
 
@@ -272,7 +273,8 @@ if kernels.available():
     for _name, _module in TRITON.items():
         library.impl(_name, _triton(_name, _module), "CUDA")
 
-COMPILED = Path(__file__).parent / "fastcl_ops.so"
+SUFFIX = "dll" if sys.platform == "win32" else "so"
+COMPILED = Path(__file__).parent / f"fastcl_ops.{SUFFIX}"
 if COMPILED.exists():
     torch.ops.load_library(COMPILED)
 

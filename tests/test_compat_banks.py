@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from peers import both, peer, rows
 from torch import nn
 
-from fastcl.compat import lightly
+from fastcl.compat import _lightly_bank, lightly
 
 
 def test_a_bank_is_not_written_without_gradient():
@@ -92,3 +92,40 @@ def test_a_cross_batch_memory_twice_before_the_backward(name):
         value.backward()
         results.append((value.detach(), z.grad))
     torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("chunk", [1, 400, 1 << 24])
+def test_nearest_rows_of_a_bank(chunk, monkeypatch):
+    """Those of the library, over parts of one row, of some and of all; rows of any length."""
+    monkeypatch.setattr(_lightly_bank, "CHUNK", chunk)
+    theirs, banks = peer("lightly.models.modules"), []
+    for module in (lightly, theirs):
+        torch.manual_seed(0)
+        banks.append(module.NNMemoryBankModule((13, 5)))
+    for n in (3, 4, 13, 2, 1):
+        x = 10 * rows(n, 5, torch.float32, "x")["x"].requires_grad_()
+        for update in (False, True):
+            ours, original = (bank(x, update=update) for bank in banks)
+            assert torch.equal(ours, original) and not ours.requires_grad
+            assert torch.equal(banks[0].bank, banks[1].bank)
+            assert int(banks[0].bank_ptr) == int(banks[1].bank_ptr)
+
+
+def test_of_equal_rows_the_first_is_the_nearest(monkeypatch):
+    monkeypatch.setattr(_lightly_bank, "CHUNK", 8 * 3 * 4)  # parts of three rows
+    x = F.normalize(torch.randn(8, 4), dim=1)
+    bank = torch.cat([-x, x, x])
+    assert torch.equal(_lightly_bank.nearest(x, bank), 8 + torch.arange(8))
+    # Rows that are all away from x have a nearest one too, and a bank of zeros has the first.
+    assert _lightly_bank.nearest(x[:1], -x[:1] * torch.tensor([[3.0], [1.0]])).item() == 0
+    assert not _lightly_bank.nearest(x, torch.zeros(9, 4)).any()
+
+
+def test_nearest_rows_of_16_bits_and_of_no_bank():
+    bank = lightly.NNMemoryBankModule((7, 5))
+    near = bank.bank[[3, 1]].clone()
+    x = near.bfloat16()
+    assert torch.equal(bank(x, update=True), near)
+    assert torch.equal(bank.bank[:2], x.float()) and int(bank.bank_ptr) == 2
+    with pytest.raises(ValueError, match="size must be 1 or more for nearest neighbours, got 0"):
+        lightly.NNMemoryBankModule(0)(x)

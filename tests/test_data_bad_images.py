@@ -79,6 +79,13 @@ def test_the_ends_of_a_file_tell_whether_it_is_whole(kind, tmp_path):
         assert not whole(data[:cut][:64], data[:cut][-64:], cut), cut
 
 
+def test_a_png_that_would_fill_the_memory_is_found_by_its_head(tmp_path):
+    Image.new("1", (20_000, 10_000)).save(tmp_path / "1.png")
+    Image.new("1", (9_000, 9_000)).save(tmp_path / "0.png")
+    (told,) = check(Folder(tmp_path)).items()
+    assert told[0] == 1 and "1.png' is no readable image" in told[1] and "exceeds" in told[1]
+
+
 @pytest.mark.parametrize("stream", ["always", "never"])
 def test_the_first_bad_image_is_an_error_at_the_start(damaged, stream):
     with pytest.raises(ValueError, match=r"(c/002|c/006|d/001).*no readable image.*images skip"):
@@ -100,6 +107,10 @@ def test_bad_images_are_left_out_counted_and_named(damaged, tmp_path, stream):
     assert ("waiting" in result.output) == (stream == "always")
     again = runner.invoke(commands.app, ["evaluate", str(tmp_path / "run"), "--fractions", ""])
     assert again.exit_code == 0, again.output
+    again = runner.invoke(
+        commands.app, ["evaluate", str(tmp_path / "run"), "--bad-images", "error"]
+    )
+    assert again.exit_code == 1 and "is no readable image" in again.output.replace("\n", " ")
 
 
 def test_a_bad_image_inside_is_an_error_that_names_it(damaged, tmp_path):

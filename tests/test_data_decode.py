@@ -2,6 +2,8 @@
 
 import io
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -174,6 +176,25 @@ def test_a_tiff_of_other_bands_names_what_reads_it(monkeypatch):
     data = data[:tag] + struct.pack("<HHII", 258, 3, 1, 24) + data[tag + 12 :]
     with pytest.raises(BadImage, match="needs tifffile: pip install tifffile"):
         seen(data)
+
+
+def test_what_pillow_does_not_read_is_said_once(tmp_path):
+    """Its log would be a line for every such image of every epoch."""
+    data = encoded(Image.fromarray(np.zeros((4, 4, 3), np.uint8)), "TIFF")
+    tag = data.index(struct.pack("<HHII", 277, 3, 1, 3))  # samples of a pixel
+    data = data[:tag] + struct.pack("<HHII", 277, 3, 1, 7) + data[tag + 12 :]
+    (tmp_path / "bands.tif").write_bytes(data)
+    program = """
+import sys
+from fastcl.data import BadImage, read_image
+try:
+    read_image(sys.argv[1])
+except BadImage as error:
+    print(error)
+"""
+    command = [sys.executable, "-c", program, str(tmp_path / "bands.tif")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "bands.tif' is no readable image: " in done.stdout and done.stderr == ""
 
 
 def see_through(kind):

@@ -20,6 +20,7 @@ for name in ("PIL", "filelock"):
 from PIL import Image  # noqa: E402
 
 from fastcl.data import BadImage, Shards, open_images, shrink  # noqa: E402
+from fastcl.data.order import permutation  # noqa: E402
 from fastcl.data.pack import pack  # noqa: E402
 from fastcl.data.square import read_pixels  # noqa: E402
 
@@ -144,15 +145,21 @@ def test_other_folders_and_arguments_are_named(folder, tmp_path):
 def test_bad_images_are_an_error_or_left_out_and_named(folder, tmp_path):
     copied = tmp_path / "set"
     shutil.copytree(folder, copied)
-    bad = sorted(copied.rglob("train/*/*"))[:2]
+    files = sorted(copied.rglob("train/*/*"))
+    bad = [files[i] for i in permutation(len(files), 0, 0)[-2:]]
     bad[0].write_bytes(b"")
     bad[1].write_bytes(b"no image")
-    with pytest.raises(BadImage, match="a.b"):
-        pack(copied, tmp_path / "error")
+    with pytest.raises(BadImage, match="a.b.*; --bad-images skip goes on without such images"):
+        pack(copied, tmp_path / "error", per_shard=3)
+    assert len(list((tmp_path / "error").glob("*.tar"))) == 5, "whole shards stay"
     assert pack(copied, tmp_path / "skip", bad="skip")["train"] == 16
     said = (tmp_path / "skip" / "bad_images.txt").read_text().splitlines()
     assert len(said) == 2 and all(any(str(path) in line for line in said) for path in bad)
     assert pack(copied, tmp_path / "skip", bad="skip")["train"] == 16
+    # What is done is not done again where the answer to bad images changes.
+    assert pack(copied, tmp_path / "error", per_shard=3, bad="skip")["train"] == 16
+    with pytest.raises(BadImage, match="such images"):
+        pack(copied, tmp_path / "error", per_shard=3)
 
 
 KILLED = """

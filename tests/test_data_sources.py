@@ -58,6 +58,11 @@ def test_links_are_followed_and_loops_are_not(tmp_path):
     (tmp_path / "set" / "dog").symlink_to(tmp_path / "else")
     (tmp_path / "set" / "cat" / "loop").symlink_to(tmp_path / "set")
     (tmp_path / "set" / "cat" / "self").symlink_to(".")
+    (tmp_path / "set" / "cat" / "circle").symlink_to("circle")
+    (tmp_path / "set" / "circle").symlink_to("circle")
+    os.mkfifo(tmp_path / "pipe.png")
+    os.mkfifo(tmp_path / "set" / "cat" / "pipe.png")
+    (tmp_path / "set" / "cat" / "to-pipe.png").symlink_to(tmp_path / "pipe.png")
     (tmp_path / "set" / "dog" / "file.png").symlink_to(tmp_path / "set" / "cat" / "b.png")
     (tmp_path / "set" / "dog" / "gone.png").symlink_to(tmp_path / "nowhere.png")
     source = Folder(tmp_path / "set")
@@ -90,6 +95,16 @@ def test_the_held_out_split_with_labels_is_taken(tmp_path):
     found = open_images(tmp_path)
     assert level(found["test"], 0) == 5
     assert found["train"].classes == ("cat", "cow") and found["test"].labels.tolist() == [1]
+
+
+@pytest.mark.parametrize("other", ["val", "annotations"])
+def test_a_folder_without_images_beside_train_is_no_split_and_no_class(tmp_path, other):
+    for i, name in enumerate("xxyy"):
+        draw(tmp_path / "train" / name / f"{i}.png", i)
+    (tmp_path / other).mkdir()
+    (tmp_path / other / "boxes.json").write_text("{}")
+    found = open_images(tmp_path)
+    assert list(found) == ["train"] and found["train"].classes == ("x", "y")
 
 
 def test_a_class_may_be_called_train(tmp_path):
@@ -222,6 +237,21 @@ def test_saved_datasets(tmp_path):
     both.save_to_disk(str(tmp_path / "both"))
     found = open_images(tmp_path / "both")
     assert len(found["train"]) == 4 and level(found["test"], 1) == 9
+
+
+def test_labels_that_are_words_and_labels_that_are_kept_back(tmp_path):
+    datasets = pytest.importorskip("datasets")
+    pictures = [{"bytes": png(i), "path": None} for i in range(4)]
+    columns = {"image": pictures, "label": ["dog", "cat", None, "dog"]}
+    kinds = {"image": datasets.Image(), "label": datasets.Value("string")}
+    words = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+    words.save_to_disk(str(tmp_path / "words"))
+    source = open_images(tmp_path / "words")["train"]
+    assert source.classes == ("cat", "dog") and source.labels.tolist() == [1, 0, -1, 1]
+    secret = hub_dataset(2, 4).map(lambda row: {"kind": -1})
+    both = {"train": hub_dataset(2), "test": secret, "validation": hub_dataset(2, 8)}
+    datasets.DatasetDict(both).save_to_disk(str(tmp_path / "both"))
+    assert level(open_images(tmp_path / "both")["test"], 0) == 8
 
 
 def test_parquet_files(tmp_path, monkeypatch):

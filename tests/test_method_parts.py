@@ -42,15 +42,24 @@ def test_split_batch_norm_normalises_every_group_by_itself(shape):
     split = split_batch_norm(copy.deepcopy(whole), 3)
     y = split(x)
     for i, part in enumerate(parts):
-        rows = x[i::3]
-        rows = rows.flatten(2) if rows.dim() > 3 else rows
-        torch.testing.assert_close(y[i::3], part(rows).view_as(x[i::3]))
+        rows = x.chunk(3)[i]
+        expected = part(rows.flatten(2) if rows.dim() > 3 else rows)
+        torch.testing.assert_close(y.chunk(3)[i], expected.view_as(rows))
     mean = torch.stack([part.running_mean for part in parts]).mean(0)
     torch.testing.assert_close(split.running_mean, mean)
     with pytest.raises(ValueError, match="x must have a multiple of 3 rows, got 11"):
         split(x[:11])
     split.eval()
     assert split(x[:1]).shape == (1, *shape[1:])
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_split_batch_norm_keeps_the_layout(layout):
+    """A convolution that follows would copy what has another one."""
+    x = torch.randn(12, 5, 3, 2).contiguous(memory_format=layout).requires_grad_()
+    y = split_batch_norm(nn.BatchNorm2d(5), 3)(x)
+    (gradient,) = torch.autograd.grad(y.square().sum(), x)
+    assert y.is_contiguous(memory_format=layout) and gradient.is_contiguous(memory_format=layout)
 
 
 def test_shuffling_keeps_the_order_of_rows():

@@ -1,6 +1,9 @@
 """Every source of images, the views made of them, and the networks they go through."""
 
 import io
+import os
+import tarfile
+import zipfile
 from importlib.util import find_spec
 
 import numpy as np
@@ -149,6 +152,12 @@ def bad_sources(folder):
     (folder / "empty").mkdir()
     draw(folder / "both" / "a.png", "red")
     draw(folder / "both" / "class" / "b.png", "red")
+    draw(folder / "photo.jpg", "red")
+    with zipfile.ZipFile(folder / "photos.zip", "w") as archive:
+        archive.write(folder / "photo.jpg", "a/photo.jpg")
+    with tarfile.open(folder / "photos.tar.gz", "w:gz") as archive:
+        archive.add(folder / "photo.jpg", "photo.jpg")
+    os.mkfifo(folder / "pipe.npz")
     (folder / "fake").mkdir()
     for name in "ab":
         (folder / "fake" / f"{name}.png").write_text("no image")
@@ -157,7 +166,11 @@ def bad_sources(folder):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("text.npz", "must be an .npz file"),
+        ("text.npz", "must be an .npz file, or a folder, .*: it begins with b'no arc'"),
+        ("photo.jpg", "must be an .npz file, or a folder, .*: it begins with"),
+        ("photos.tar.gz", "must be an .npz file, or a folder, .*: it begins with"),
+        ("photos.zip", "must hold 'images'.*it holds a/photo.jpg"),
+        ("pipe.npz", "data must be a file or a folder"),
         ("keys.npz", "must hold 'images'.*it holds other"),
         ("float.npz", "must be uint8 or uint16, got float32"),
         ("wide.npz", "must be square, got 8 x 9"),

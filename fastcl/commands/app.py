@@ -154,6 +154,10 @@ def evaluate(
     data: Annotated[
         str | None, typer.Option(help="Other data than the run's, with labels, as pretrain takes.")
     ] = None,
+    bad_images: Annotated[
+        choices.BadImages | None,
+        typer.Option(help="That cannot be read: an error, or left out; default: as in the run."),
+    ] = None,
     knn_k: Annotated[int, typer.Option(min=1, help="Neighbours that vote.")] = 20,
     temperature: Annotated[float, typer.Option(help="Of the weights of their votes.")] = 0.07,
     fractions: Annotated[
@@ -188,7 +192,7 @@ def evaluate(
         with Steps(console) as steps:
             found = evaluate_run(
                 run, wanted, device=device_named(device), out=out, limit=limit, data=data,
-                tell=steps.tell,
+                bad=bad_images and bad_images.value, tell=steps.tell,
             )  # fmt: skip
     config = found.config
     text = f"{config.method}, {config.backbone}, {config.epochs} epochs on {config.data}"

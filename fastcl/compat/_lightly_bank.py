@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from .. import distributed
 from ..momentum import momentum_update_
 
+CHUNK = 1 << 24  # bytes of cosines at a time
+
 
 class MemoryBankModule(nn.Module):
     """A ring of older rows that is read before it is written.
@@ -99,6 +101,50 @@ class MemoryBankModule(nn.Module):
         else:
             self.bank[start : start + count] = batch.detach()
             self.bank_ptr[0] = start + count
+
+
+class NNMemoryBankModule(MemoryBankModule):
+    """A bank that answers with the row nearest to each of the batch.
+
+    Equal to lightly's module of this name, without a copy of the bank and without the matrix of
+    all cosines. Of equal cosines the first row is the nearest.
+
+    Args:
+        size: As for `MemoryBankModule`, but not 0.
+    """
+
+    def __init__(self, size: int | Sequence[int]) -> None:
+        super().__init__(size)
+
+    @torch.no_grad()
+    def forward(self, output: Tensor, update: bool = False) -> Tensor:  # type: ignore[override]
+        """For each row of output `[n, d]` the row of the bank of highest cosine with it, `[n, d]`,
+        of the bank as it was before the output is enqueued (update).
+
+        Raises:
+            ValueError: There is no bank.
+        """
+        if self.size[0] == 0:
+            raise ValueError("size must be 1 or more for nearest neighbours, got 0")
+        rows = self._rows(output)
+        found = rows[nearest(output.to(rows.dtype), rows)]
+        if update:
+            self._dequeue_and_enqueue(output)
+        return found
+
+
+def nearest(
+    x: Tensor,  # [n, d]
+    rows: Tensor,  # [m, d]
+) -> Tensor:
+    """The row of highest cosine with each of x, `[n]`, from a part of the rows at a time."""
+    x = F.normalize(x, dim=1)
+    size = max(CHUNK // (max(x.shape) * x.element_size()), 1)
+    best, place = zip(
+        *((x @ F.normalize(part, dim=1).T).max(1) for part in rows.split(size)), strict=True
+    )
+    part = torch.stack(best).argmax(0)  # the first of equals, like the places within a part
+    return size * part + torch.stack(place).gather(0, part[None])[0]
 
 
 def update_momentum(model: nn.Module, model_ema: nn.Module, m: float) -> None:

@@ -40,6 +40,7 @@ LIBRARIES = {
             "loss.vicreg_loss.VICRegLoss": "VICRegLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",
             "loss.swav_loss.sinkhorn": "sinkhorn",
+            "models.modules.nn_memory_bank.NNMemoryBankModule": "NNMemoryBankModule",
             "models.utils.update_momentum": "update_momentum",
         },
         {"NTXentLoss.bank_type": "models.modules.memory_bank.MemoryBankModule"},

@@ -3,7 +3,7 @@
 Mimics lightly 1.6.0; bare integers as bank sizes, which 1.6.0 refuses, work as in 1.5.
 """
 
-from ._lightly_bank import MemoryBankModule, update_momentum
+from ._lightly_bank import MemoryBankModule, NNMemoryBankModule, update_momentum
 from ._lightly_crops import (
     DINOTransform,
     DINOViewTransform,
@@ -63,6 +63,7 @@ __all__ = [
     "MoCoV1Transform",
     "MoCoV2Transform",
     "MultiViewTransform",
+    "NNMemoryBankModule",
     "NTXentLoss",
     "NegativeCosineSimilarity",
     "SMoGTransform",

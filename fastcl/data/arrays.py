@@ -76,6 +76,13 @@ def read_npy(path: Path) -> dict[str, Source]:
 
 def read_npz(path: Path) -> dict[str, Source]:
     """Arrays of pixels, or JPEG files end to end."""
+    with open(path, "rb") as file:
+        head = file.read(6)
+    if head[:2] != b"PK" and head != b"\x93NUMPY":  # NumPy would take it for pickled objects
+        raise ValueError(
+            f"{str(path)!r} must be an .npz file, or a folder, .npy, .tar, .parquet or .arrow: it "
+            f"begins with {head!r}"
+        )
     try:
         archive = np.load(path, allow_pickle=False)
     except Exception as error:
@@ -110,7 +117,8 @@ def _read_archive(path: Path, archive) -> tuple[dict[str, Split], tuple[str, ...
 def _check_fits(path: Path, archive: np.lib.npyio.NpzFile) -> None:
     """An archive is unpacked as a whole; what its arrays take is in their headers."""
     try:
-        size = sum(_size(archive, name) for name in archive.zip.namelist())
+        names = [name for name in archive.zip.namelist() if name.endswith(".npy")]
+        size = sum(_size(archive, name) for name in names)
     except Exception as error:  # as above
         raise ValueError(f"{str(path)!r} is damaged: {reason(error)}") from error
     free = available()

@@ -1,7 +1,10 @@
 """Which files are no whole images, found without decoding those that are."""
 
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
+
+from PIL import Image
 
 from .decoding import BadImage
 from .folder import Tell
@@ -58,11 +61,13 @@ def _verdict(source: Source, i: int) -> str | None:
 
 
 def whole(head: bytes, tail: bytes, size: int) -> bool:
-    """Whether the ends of a file of `size` bytes are those of a whole image."""
+    """Whether the ends of a file of `size` bytes are those of a whole image; the head of a PNG also
+    tells whether it would fill the memory."""
     if head[:3] == b"\xff\xd8\xff":
         return tail.endswith(b"\xff\xd9")
     if head[:8] == b"\x89PNG\r\n\x1a\n":
-        return tail[-8:-4] == b"IEND"
+        sides = int.from_bytes(head[16:20], "big"), int.from_bytes(head[20:24], "big")
+        return tail[-8:-4] == b"IEND" and math.prod(sides) <= (Image.MAX_IMAGE_PIXELS or math.inf)
     if head[:4] == b"RIFF" and head[8:12] == b"WEBP":
         return int.from_bytes(head[4:8], "little") + 8 <= size
     return head[:4] == b"GIF8" and tail.endswith(b";")

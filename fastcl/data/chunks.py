@@ -9,13 +9,14 @@ import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
-from .decoding import BadImage
-from .parts import PART, Scratch, Slot
+from .decoding import BadImage, Scratch, jpeg_sides
+from .parts import Slot
 from .source import Source
-from .square import read_pixels, to_pixels
+from .square import check_channels, read_pixels, to_pixels
 from .stages import Failed, Stage
 
 LARGEST, SMALLEST = 64, 8  # images; a hand-over costs as much as some small ones
+HELD = 2**22  # bytes of decoded images that a thread holds before it makes their views
 
 
 class Chunk(NamedTuple):
@@ -52,22 +53,35 @@ def cut(
             yield Chunk(epoch, step, images, start, min(start + size, b), [], slot)
 
 
+class Waiting(NamedTuple):
+    """An image whose views are to be made."""
+
+    place: int  # in its batch
+    i: int
+    data: bytes | np.ndarray  # a JPEG file, or pixels [c, h, w]
+    shape: tuple[int, int, int]  # [c, h, w]
+
+
 class Reader:
     """Reads and decodes chunks of a source.
 
     Args:
         source: The images.
-        each: Applied to every image.
+        each: Applied to every image, where it is given.
         skip: Whether the place of an image that cannot be decoded is taken by the one that the next
             batch has there; otherwise it is an error.
         views: Times the views that are made here.
+        channels: Of every image; None takes what comes.
 
     Attributes:
         bad: What was said of each such image, by its place in the source.
     """
 
-    def __init__(self, source: Source, each: Callable, skip: bool, views: Stage) -> None:
+    def __init__(
+        self, source: Source, each: Callable | None, skip: bool, views: Stage, channels: int | None
+    ) -> None:
         self.source, self.each, self.skip, self.views = source, each, skip, views
+        self.channels = channels
         self.bad: dict[int, str] = {}
         self._scratch, self._lock = Scratch(), threading.Lock()
 
@@ -83,37 +97,80 @@ class Reader:
     def decode(self, chunk: Chunk) -> tuple[Chunk, list[Tensor], list[int]]:
         """The images uint8 `[c, h, w]` of a chunk, none where they are views already, and which
         ones they are."""
-        images, index, scratch = [], [], self._scratch
-        scratch.used = 0
-        for place, (i, data) in enumerate(zip(chunk.index, chunk.data, strict=True), chunk.start):
-            i, pixels = self._image(chunk, place, int(i), data)
-            index.append(i)
-            if chunk.slot is None:
-                images.append(torch.from_numpy(pixels))
-                continue
-            images.append(scratch.put(pixels))
-            if scratch.used >= PART or place + 1 == chunk.end:
-                with self.views.timed():
-                    chunk.slot.add(place + 1 - len(images), images)
-                images, scratch.used = [], 0
-        return chunk._replace(data=[]), images, index
+        rows = enumerate(zip(chunk.index.tolist(), chunk.data, strict=True), chunk.start)
+        if chunk.slot is not None:
+            return chunk._replace(data=[]), [], self._make(chunk, rows)
+        found = [self._image(chunk, place, i, data) for place, (i, data) in rows]
+        images = [torch.from_numpy(pixels) for _, pixels in found]
+        return chunk._replace(data=[]), images, [i for i, _ in found]
 
-    def _image(self, chunk: Chunk, place: int, i: int, data) -> tuple[int, np.ndarray]:
+    def _make(self, chunk: Chunk, rows: Iterator[tuple]) -> list[int]:
+        """Views of a chunk in the memory of its batch. What is drawn for an image needs its sides,
+        of which the head of a JPEG tells, and costs as much for one as for many: so few are
+        decoded before it, and JPEG one after the other while the views of each are made."""
+        index: list[int] = []
+        waiting, held = [], 0
+        for place, (i, data) in rows:
+            waiting.append(self._looked(chunk, place, i, data))
+            if isinstance(waiting[-1].data, np.ndarray):
+                held += waiting[-1].data.nbytes
+            if held >= HELD or place + 1 == chunk.end:
+                index += self._views_of(chunk, waiting)
+                waiting, held = [], 0
+        return index
+
+    def _looked(self, chunk: Chunk, place: int, i: int, data) -> Waiting:
+        sides = jpeg_sides(data) if isinstance(data, bytes) and self.each is None else None
+        if sides is None:
+            i, data = self._image(chunk, place, i, data)
+        shape = data.shape if sides is None else (3, *sides)
+        self._check_channels(shape[0])
+        return Waiting(place, i, data, shape)
+
+    def _views_of(self, chunk: Chunk, waiting: list[Waiting]) -> list[int]:
+        slot, (place, _, _, (channels, *_)) = chunk.slot, waiting[0]
+        with self.views.timed():
+            drawn = slot.drawn(place, [x.shape[1:] for x in waiting], channels)
+        index = []
+        for k, x in enumerate(waiting):
+            i, pixels = x.i, x.data
+            if not isinstance(pixels, np.ndarray):
+                i, pixels = self._image(chunk, x.place, i, pixels, self._scratch)
+            with self.views.timed():
+                if pixels.shape == x.shape:
+                    slot.write(x.place, pixels, drawn, k)
+                else:  # another image was taken for it
+                    self._check_channels(len(pixels))
+                    own = slot.drawn(x.place, [pixels.shape[1:]], channels)
+                    slot.write(x.place, pixels, own, 0)
+            index.append(i)
+        return index
+
+    def _check_channels(self, found: int) -> None:
+        if self.channels is None:
+            self.channels = found
+        check_channels(found, self.channels)
+
+    def _image(
+        self, chunk: Chunk, place: int, i: int, data, scratch: Scratch | None = None
+    ) -> tuple[int, np.ndarray]:
         try:
             if isinstance(data, BadImage):
                 raise data
-            memory = None if chunk.slot is None else self._scratch.rest()
-            return i, self.each(to_pixels(self.source, i, data, memory))
+            return i, self._changed(to_pixels(self.source, i, data, scratch))
         except BadImage as error:
             if not self.skip:
                 raise
             self._note(i, error)
         for other in self._substitutes(chunk, place):
             try:
-                return other, self.each(read_pixels(self.source, other))
+                return other, self._changed(read_pixels(self.source, other))
             except BadImage as error:
                 self._note(other, error)
         raise BadImage(f"{self.source.name(i)} and all images that could take its place are bad")
+
+    def _changed(self, pixels: np.ndarray) -> np.ndarray:
+        return pixels if self.each is None else self.each(pixels)
 
     def _substitutes(self, chunk: Chunk, place: int) -> Iterator[int]:
         """What later batches have in this place; where there is none, what is beside it."""

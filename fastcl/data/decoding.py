@@ -7,6 +7,8 @@ word: what an image is does not depend on what is installed.
 """
 
 import io
+import logging
+import threading
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -20,12 +22,31 @@ try:
 except ImportError:
     simplejpeg = None
 
+REMEDY = "; --bad-images skip goes on without such images"  # for the commands' messages
 JPEG = b"\xff\xd8\xff"
 SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
 ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 PLANES, BITS = 284, 258  # tags of TIFF
+KEPT = 2**26  # bytes of a decoded image: a thread keeps memory for those of 22 megapixels
+# Pillow logs every TIFF that it does not read; a log without a handler is on the screen.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+class Scratch(threading.local):
+    """Memory of a thread for an image that is let go before the next one: new memory makes decoding
+    half as long again."""
+
+    def __init__(self) -> None:
+        self.memory = np.empty(0, dtype=np.uint8)
+
+    def room(self, size: int) -> np.ndarray:  # uint8 [size]
+        if size > KEPT:
+            return np.empty(size, dtype=np.uint8)
+        if size > len(self.memory):
+            self.memory = np.empty(size, dtype=np.uint8)
+        return self.memory[:size]
 
 
 class BadImage(ValueError):
@@ -54,15 +75,12 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, 
 
 
 def decode_pixels(
-    data: bytes,
-    name: str,
-    memory: np.ndarray | None = None,  # uint8 [n]
+    data: bytes, name: str, scratch: Scratch | None = None
 ) -> np.ndarray:  # uint8 [h, w, 3]
-    """`decode` for NumPy; into the beginning of `memory` where it is large enough for a JPEG."""
+    """`decode` for NumPy; a JPEG into the memory of the thread where such is given."""
     if sides := jpeg_sides(data):
-        size = 3 * sides[0] * sides[1]
-        fits = memory is not None and size <= len(memory)
-        into = memory[:size].reshape(*sides, 3) if fits else None
+        room = None if scratch is None else scratch.room(3 * sides[0] * sides[1])
+        into = None if room is None else room.reshape(*sides, 3)
         if (pixels := decode_jpeg(data, into)) is not None:
             return pixels
     try:

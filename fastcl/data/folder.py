@@ -1,6 +1,7 @@
 """Folders of image files of any nesting."""
 
 import os
+import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,29 +106,38 @@ def _walk(root: str, below: str, above: tuple[tuple[int, int], ...]) -> Iterator
         kept = sorted((e for e in entries if not hidden(e.name)), key=lambda e: e.name)
     for entry in kept:
         name = os.path.join(below, entry.name)
-        if entry.is_dir():
+        if _is_folder(entry):
             yield from _walk(root, name, (*above, mark))
-        elif is_image(entry.name) and (entry.is_file() or entry.is_symlink()):
-            yield name, _size(entry)
+        elif is_image(entry.name) and (size := _size(entry)) is not None:
+            yield name, size
 
 
-def _size(entry: os.DirEntry) -> int:
-    """Zero for a link to nothing, which is a bad image like another."""
+def _is_folder(entry: os.DirEntry) -> bool:
     try:
-        return entry.stat().st_size
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def _size(entry: os.DirEntry) -> int | None:
+    """Of a file; zero for a link to nothing, which is a bad image like another. None for what is no
+    file, as a pipe, of which reading might never end."""
+    try:
+        found = entry.stat()
     except OSError:
         return 0
+    return found.st_size if stat.S_ISREG(found.st_mode) else None
 
 
 def read_folder(root: Path, tell: Tell = lambda text: None) -> dict[str, Source]:
     """A folder as `{"train": ..., "test": ...}`; without `test` where it comes in one piece.
 
     `train` beside a folder called test, val, valid, validation, dev or eval, in any case, is split
-    that way; several held-out folders give the first with labels.
+    that way; several held-out folders give the first with labels. Folders without images are none.
     """
-    folders = [e.name for e in os.scandir(root) if e.is_dir() and not hidden(e.name)]
+    folders = [e.name for e in os.scandir(root) if _is_folder(e) and not hidden(e.name)]
+    folders = [name for name in folders if next(_walk(str(root / name), "", ()), None)]
     train, others = training(folders), held_out(folders)
-    others = [name for name in others if next(_walk(str(root / name), "", ()), None)]
     if train is None or (not others and len(folders) > 1):
         return {"train": Folder(root, tell)}
     found = {name: Folder(root / name, tell) for name in (train, *others)}

@@ -46,10 +46,6 @@ def as_they_are(images: list[Tensor], generator: torch.Generator) -> list[Tensor
     return images
 
 
-def unchanged(pixels: np.ndarray) -> np.ndarray:
-    return pixels
-
-
 class Loader:
     """Batches of a source in an order, the same for any number of threads.
 
@@ -59,9 +55,10 @@ class Loader:
         views: Makes a batch of the images uint8 `[c, h, w]`, a list in the order of the batch. All
             its chance must come from the generator it is given, whose seed follows from those of
             the order, the epoch, the step and the rank. Those of `fastcl.views`, and whatever else
-            has the methods of `PartViews`, are made of a few images at a time in the threads that
-            decode, so that few decoded images are in memory; the batch is the same.
+            has the methods of `PartViews`, are made in the threads that decode, of each image
+            while it is in cache, straight into the memory of the batch; the batch is the same.
         each: Applied to every image, uint8 `[c, h, w]`, in the threads that decode.
+        channels: Of every image, for such views; None: as many as one of the first has.
         device: Where the tensors of a batch go, in pinned memory and beside the training on a GPU.
         threads: That decode; every core by default.
         bad: What is done about an image that cannot be read: "error" raises when its batch is asked
@@ -73,7 +70,8 @@ class Loader:
 
     Raises:
         ImportError: SPDL is not installed.
-        ValueError: A number of threads below 1, or another word for `bad`.
+        ValueError: A number of threads below 1, or another word for `bad`; while batches are read,
+            an image of other channels.
     """
 
     def __init__(
@@ -82,7 +80,8 @@ class Loader:
         order: Order,
         views: Views | PartViews = as_they_are,
         *,
-        each: Each = unchanged,
+        each: Each | None = None,
+        channels: int | None = None,
         device: torch.device | str = "cpu",
         threads: int | None = None,
         bad: str = "error",
@@ -97,7 +96,7 @@ class Loader:
         self.transfer = Transfer(torch.device(device))
         self.in_parts = isinstance(views, PartViews)
         making = Stage("views", self._make, self.threads if self.in_parts else 1)
-        self.reader = _reader(source, each, bad == "skip", making)
+        self.reader = _reader(source, each, bad == "skip", making, channels)
         self.bad_images = self.reader.bad
         self.waited, self.elapsed = 0.0, 0.0
         within = making if self.in_parts else None
@@ -164,7 +163,7 @@ class Loader:
     def _slots(self) -> Callable[[int, int, int], Slot | None]:
         if not self.in_parts:
             return lambda epoch, step, b: None
-        buffers = Buffers()
+        buffers = Buffers(pinned=self.transfer.moves)
         return lambda epoch, step, b: Slot(
             b, self.views, lambda: self._generator(epoch, step), buffers
         )
@@ -203,9 +202,9 @@ class Loader:
             self.waited += time.perf_counter() - started
 
 
-def _reader(source: Source, each: Each, skip: bool, views: Stage):
+def _reader(source: Source, each: Each | None, skip: bool, views: Stage, channels: int | None):
     try:
         from .chunks import Reader
     except ImportError:
         raise ImportError("loading images needs spdl-core: pip install spdl-core") from None
-    return Reader(source, each, skip, views)
+    return Reader(source, each, skip, views, channels)

@@ -30,9 +30,11 @@ def open_images(path: str | Path, tell: Tell = lambda text: None) -> dict[str, S
     path = Path(path).expanduser()
     if not path.exists():
         raise FileNotFoundError(
-            f"data must be 'digits', a folder of images or an .npz file; "
-            f"nothing is at {str(path)!r}"
+            f"data must be 'digits', or a folder of images, tar shards, a Hugging Face dataset, an "
+            f".npz or an .npy; nothing is at {str(path)!r}"
         )
+    if not (path.is_file() or path.is_dir()):
+        raise ValueError(f"data must be a file or a folder, {str(path)!r} is neither")
     if path.is_file() and path.suffix not in (".tar", *KINDS):
         return read_npy(path) if path.suffix == ".npy" else read_npz(path)
     first = _first(path) if path.is_dir() else path.name

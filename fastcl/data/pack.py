@@ -12,7 +12,7 @@ from pathlib import Path
 
 from .. import _check
 from .._files import replace_file
-from .decoding import BadImage
+from .decoding import REMEDY, BadImage
 from .folder import Tell
 from .opening import open_images
 from .order import permutation
@@ -72,11 +72,14 @@ def pack(
     permutations = {name: permutation(len(x), seed, 0) for name, x in sources.items()}
     asked = {
         "format": FORMAT, "shorter_side": shorter_side, "quality": quality,
-        "per_shard": per_shard, "seed": seed, "bad": bad,
+        "per_shard": per_shard, "seed": seed,
         "source": digest(*(x.fingerprint() for x in sources.values())),
         "classes": list(sources["train"].classes),
     }  # fmt: skip
     done = _begun(out, asked)
+    if bad == "error":  # shards that another call left them out of
+        for said in (text for shard in done.values() for text in shard["bad"]):
+            raise BadImage(f"{said}{REMEDY}")
     counts = dict.fromkeys(sources, 0)
     for split, source in sources.items():
         total = -(-len(source) // per_shard)
@@ -164,7 +167,7 @@ def _write(
                     data, kind = found.result()
                 except BadImage as error:
                     if not skip:
-                        raise
+                        raise BadImage(f"{error}{REMEDY}") from None
                     facts["bad"].append(str(error))
                     continue
                 _add(archive, f"{first + place:09}.{kind}", data)

@@ -1,56 +1,39 @@
-"""Views of a few images at a time, in the threads that decode, side by side in one batch."""
+"""Views of one image at a time, in the threads that decode, side by side in one batch."""
 
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Bytes of decoded images that a thread holds before it makes their views: about 8 photographs of
-# 500 x 375. A call for a single one costs as much as its views.
-PART = 2**22
-
-
-class Scratch(threading.local):
-    """Memory of a thread for images that lie end to end, so that their views need no copy."""
-
-    def __init__(self) -> None:
-        self.memory, self.used = torch.empty(2 * PART, dtype=torch.uint8), 0
-
-    def rest(self) -> np.ndarray:  # uint8 [n]
-        """Where the next image may be decoded to."""
-        return self.memory[self.used :].numpy()
-
-    def put(self, pixels: np.ndarray) -> Tensor:  # uint8 [c, h, w]
-        """An image in its place behind the others; one that is too large stays where it is."""
-        image, (c, h, w) = torch.from_numpy(pixels), pixels.shape
-        place = self.memory[self.used : self.used + pixels.size]
-        self.used += pixels.size
-        if len(place) < pixels.size:
-            return image
-        place = place.view(h, w, c).permute(2, 0, 1)
-        if place.data_ptr() != image.data_ptr():
-            place.copy_(image)
-        return place
+from .._library import ops
 
 
 @runtime_checkable
 class PartViews(Protocol):
     """Views that need not see the batch as a whole, as those of `fastcl.views`.
 
-    For any cut of a batch into parts, `joined` of the parts side by side is what
+    For any cut of a batch into parts, `joined` of what `write` has written is what
     `views(images, generator)` gives.
     """
 
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
         """All random numbers of a batch, `[b, ...]` on the CPU."""
 
-    def part(self, images: list[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
-        """Views of some images uint8 `[c, h, w]` by their random numbers, each
-        `[views, k, ...]`."""
+    def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
+        """What the views of a batch are like, each `[views, b, ...]`, without memory: on the meta
+        device."""
+
+    def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> Any:
+        """What `write` needs to know of some images, by their heights and widths int64 `[k, 2]` and
+        their random numbers `[k, ...]`."""
+
+    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...]) -> None:
+        """Views of image k of those drawn, uint8 `[h, w, c]`, to memory `[views, ...]` like
+        that of `places`."""
 
     def joined(self, groups: tuple[Tensor, ...]) -> Any:
         """The batch, of the same `[views, b, ...]`."""
@@ -58,29 +41,38 @@ class PartViews(Protocol):
 
 class Buffers:
     """Memory of batches that nobody holds any more, for the next ones: fresh memory costs ten times
-    what writing to it does."""
+    what writing to it does.
 
-    def __init__(self) -> None:
+    Args:
+        pinned: Whether a GPU copies from it.
+    """
+
+    def __init__(self, pinned: bool = False) -> None:
+        self.pinned = pinned
         self.free: dict[int, list[np.ndarray]] = {}  # by their size
 
-    def empty_like(self, x: Tensor, b: int) -> Tensor:
-        """`[v, b, ...]` as `x` `[v, k, ...]` is laid out, not filled."""
-        shape = (x.shape[0], b, *x.shape[2:])
+    def like(self, x: Tensor) -> Tensor:
+        """As `x` is laid out, not filled."""
         order = sorted(range(x.dim()), key=lambda i: -x.stride(i))
-        count = int(np.prod(shape)) * x.element_size()
-        free = self.free.setdefault(count, [])
+        free = self.free.setdefault(x.nbytes, [])
         try:
             memory = free.pop()
         except IndexError:
-            memory = np.empty(count, dtype=np.uint8)
+            memory = self._new(x.nbytes)
         lent = memory[:]  # PyTorch holds it as long as any tensor of it lives
         weakref.finalize(lent, free.append, memory).atexit = False
         flat = torch.from_numpy(lent).view(x.dtype)
-        return flat.view([shape[i] for i in order]).permute(*np.argsort(order).tolist())
+        return flat.view([x.shape[i] for i in order]).permute(*np.argsort(order).tolist())
+
+    def _new(self, size: int) -> np.ndarray:
+        memory = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
+        if not self.pinned:
+            ops.large_pages_(memory)
+        return memory.numpy()
 
 
 class Slot:
-    """Where the views of one batch come together.
+    """Where the views of one batch come together, from any thread.
 
     Args:
         b: Images of the batch.
@@ -97,18 +89,20 @@ class Slot:
         self._chances: Tensor | None = None
         self._lock = threading.Lock()
 
-    def add(self, place: int, images: list[Tensor]) -> None:
-        """Make the views of images `place` to `place + k` of the batch; from any thread."""
+    def drawn(self, place: int, sides: Sequence[tuple[int, int]], channels: int) -> Any:
+        """What is drawn for the images from a place of the batch on."""
         with self._lock:
             if self._chances is None:
                 self._chances = self.views.chances(self.b, self.generator())
-        rows = slice(place, place + len(images))
-        made = self.views.part(images, self._chances[rows])
-        with self._lock:
-            if self.groups is None:
-                self.groups = tuple(self.buffers.empty_like(x, self.b) for x in made)
-        for group, x in zip(self.groups, made, strict=True):
-            group[:, rows].copy_(x)
+                like = self.views.places(self.b, channels)
+                self.groups = tuple(self.buffers.like(x) for x in like)
+        rows = self._chances[place : place + len(sides)]
+        return self.views.drawn(torch.tensor(sides), channels, rows)
+
+    def write(self, place: int, pixels: np.ndarray, drawn: Any, k: int) -> None:
+        """The views of the image `[c, h, w]` of a place, image k of those drawn."""
+        image = torch.from_numpy(pixels.transpose(1, 2, 0)).contiguous()
+        self.views.write(image, drawn, k, tuple(group[:, place] for group in self.groups))
 
     def joined(self) -> Any:
         return self.views.joined(self.groups)

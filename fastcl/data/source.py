@@ -101,6 +101,14 @@ def training(names: Iterable[str]) -> str | None:
     return next((name for name in sorted(names) if name.lower() in TRAIN), None)
 
 
+def has_labels(source: Source) -> bool:
+    """Whether any image has one: those that a benchmark keeps to itself are often all -1."""
+    if source.labels is None:
+        return False
+    labels = np.asarray(source.labels)  # what is no number is named where labels are used
+    return labels.dtype.kind not in "iuf" or bool((labels >= 0).any())
+
+
 def choose(found: dict[str, Source]) -> dict[str, Source]:
     """`train` and, where one is held out, `test`, of splits by their names: the first with labels
     where there is one. The classes of both are numbered alike."""
@@ -110,7 +118,7 @@ def choose(found: dict[str, Source]) -> dict[str, Source]:
     chosen = {"train": found[name]}
     others = held_out(found)
     if others:
-        labelled = [other for other in others if found[other].labels is not None]
+        labelled = [other for other in others if has_labels(found[other])]
         chosen["test"] = found[(labelled or others)[0]]
     _number_alike([source for source in chosen.values() if source.classes])
     return chosen

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .decoding import BadImage, decode_pixels
+from .decoding import BadImage, Scratch, decode_pixels
 from .source import Source
 
 CHUNK = 32  # images that a thread takes at once
@@ -35,12 +35,20 @@ def read_pixels(source: Source, i: int) -> np.ndarray:  # uint8 [c, h, w]
 
 
 def to_pixels(
-    source: Source, i: int, data: bytes | np.ndarray, memory: np.ndarray | None = None
+    source: Source, i: int, data: bytes | np.ndarray, scratch: Scratch | None = None
 ) -> np.ndarray:  # uint8 [c, h, w]
-    """What was read of image i, decoded where it is a file; see `decode_pixels` of memory."""
+    """What was read of image i, decoded where it is a file; see `decode_pixels` of scratch."""
     if isinstance(data, bytes):
-        return decode_pixels(data, source.name(i), memory).transpose(2, 0, 1)
+        return decode_pixels(data, source.name(i), scratch).transpose(2, 0, 1)
     return data
+
+
+def check_channels(found: int, channels: int) -> None:
+    """Images of a run, or of a batch, have as many."""
+    if found != channels:
+        raise ValueError(
+            f"all images must have {channels} channels like the first, got one with {found}"
+        )
 
 
 def to_square(pixels: np.ndarray, size: int) -> np.ndarray:  # uint8 [c, size, size]

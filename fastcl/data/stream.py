@@ -11,7 +11,7 @@ from .loader import Loader
 from .order import Order
 from .parts import PartViews
 from .source import Part, Source
-from .square import read_all, to_square
+from .square import check_channels, read_all, to_square
 
 CHECKED = 256  # images that are looked at together
 
@@ -107,17 +107,11 @@ class Stream:
         """Batches on the device: views of the images as they are, or without views uint8
         `[b, c, size, size]`."""
         return Loader(
-            self.source, order, views or stacked, each=self._alike if views else self._square,
-            device=self.device, threads=threads_of(order.ranks), bad=self.bad,
+            self.source, order, views or stacked, each=None if views else self._square,
+            channels=self.shape[1], device=self.device, threads=threads_of(order.ranks),
+            bad=self.bad,
         )  # fmt: skip
 
     def _square(self, pixels: np.ndarray) -> np.ndarray:
-        return to_square(self._alike(pixels), self.size)
-
-    def _alike(self, pixels: np.ndarray) -> np.ndarray:
-        if len(pixels) != self.shape[1]:
-            raise ValueError(
-                f"all images must have {self.shape[1]} channels like the first, got one with "
-                f"{len(pixels)}"
-            )
-        return pixels
+        check_channels(len(pixels), self.shape[1])
+        return to_square(pixels, self.size)

@@ -26,7 +26,7 @@ class Table:
     """
 
     def __init__(self, dataset, where: str) -> None:
-        from datasets import ClassLabel, Image
+        from datasets import Image
 
         images = [name for name, kind in dataset.features.items() if isinstance(kind, Image)]
         if len(images) != 1:
@@ -35,15 +35,7 @@ class Table:
                 f"{', '.join(f'{name} ({kind.dtype})' for name, kind in dataset.features.items())}"
             )
         self.where, self.column = where, images[0]
-        kinds = dataset.features
-        named = [name for name, kind in kinds.items() if isinstance(kind, ClassLabel)]
-        plain = [name for name in LABELS if name in kinds and kinds[name].dtype.startswith("int")]
-        self.labels, self.classes = None, ()
-        if label := next(iter(named + plain), None):
-            values = dataset.data.column(label).to_numpy() if dataset._indices is None else None
-            values = np.array(dataset[label]) if values is None else values
-            self.labels = np.nan_to_num(values.astype(np.float64), nan=-1).astype(np.int64)
-            self.classes = tuple(kinds[label].names) if label in named else ()
+        self.labels, self.classes = _labels(dataset)
         self.dataset = dataset.select_columns(images).cast_column(self.column, Image(decode=False))
 
     def __len__(self) -> int:
@@ -66,6 +58,28 @@ class Table:
     def fingerprint(self) -> str:
         first, last = (digest(self.read(i)) for i in (0, len(self) - 1))
         return digest(len(self), first, last, self.labels, self.classes)
+
+
+def _labels(dataset) -> tuple[np.ndarray | None, tuple[str, ...]]:  # int64 [n]
+    """Labels and the names of their classes, where a column has them."""
+    from datasets import ClassLabel
+
+    kinds = dataset.features
+    named = [name for name, kind in kinds.items() if isinstance(kind, ClassLabel)]
+    known = [name for name in LABELS if name in kinds]
+    plain = [name for name in known if kinds[name].dtype.startswith("int")]
+    if label := next(iter(named + plain), None):
+        values = dataset.data.column(label).to_numpy() if dataset._indices is None else None
+        values = np.array(dataset[label]) if values is None else values
+        labels = np.nan_to_num(values.astype(np.float64), nan=-1).astype(np.int64)
+        return labels, tuple(kinds[label].names) if label in named else ()
+    words = [name for name in known if kinds[name].dtype in ("string", "large_string")]
+    if not words:
+        return None, ()
+    texts = dataset[words[0]]
+    classes = tuple(sorted({text for text in texts if text}))
+    numbers = {text: i for i, text in enumerate(classes)}
+    return np.array([numbers.get(text, -1) for text in texts], dtype=np.int64), classes
 
 
 def read_table(root: Path) -> dict[str, Source]:

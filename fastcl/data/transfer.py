@@ -37,7 +37,9 @@ class Transfer:
             moved = each_tensor(
                 batch, lambda x: x.pin_memory().to(self.device, non_blocking=True)
             )  # fmt: skip
-            return moved, self.stream.record_event()
+            copied = self.stream.record_event()
+        copied.synchronize()  # from then on the next batch may be written to the same memory
+        return moved, copied
 
     def receive(self, sent):
         """In the thread that trains: what it does from here on comes after the copy."""

@@ -26,9 +26,10 @@ from .._ranks import gather, gather_with_gradient, rank, world_size
 from ._plan import mean
 from .pairs import clip, info_nce, moco, siglip
 from .positives import contrast
+from .tokens import max_sim
 from .views import dcl, flat_nce, nt_xent, sup_con
 
 __all__ = [
-    "clip", "contrast", "dcl", "flat_nce", "gather", "gather_with_gradient", "info_nce", "mean",
-    "moco", "nt_xent", "rank", "siglip", "sup_con", "world_size",
+    "clip", "contrast", "dcl", "flat_nce", "gather", "gather_with_gradient", "info_nce", "max_sim",
+    "mean", "moco", "nt_xent", "rank", "siglip", "sup_con", "world_size",
 ]  # fmt: skip

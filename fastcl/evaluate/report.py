@@ -88,7 +88,7 @@ def score_backbones(untrained: nn.Module, trained: nn.Module, images: Images) ->
 
 
 def load_run(
-    folder: Path, limit: int | None = None, data: str | None = None
+    folder: Path, limit: int | None = None, data: str | None = None, bad: str | None = None
 ) -> tuple[Config, nn.Module, Images]:
     """What a finished run left: its configuration, its backbone and its data, on the CPU.
 
@@ -96,6 +96,8 @@ def load_run(
         folder: Made by `fastcl pretrain`.
         limit: Images of each split at most; the run's own by default.
         data: Other data, as `load_images` takes them, which the backbone sees as it saw its own.
+        bad: What is done about images that cannot be read, "error" or "skip"; as in the run by
+            default.
 
     Raises:
         FileNotFoundError: The folder is no run, the run is not finished, or its data are gone.
@@ -111,7 +113,7 @@ def load_run(
     limit = limit or config.limit
     kept = "always" if config.stream else "never"
     images = load_images(
-        data or config.data, size=config.image_size, limit=limit, bad=config.bad_images,
+        data or config.data, size=config.image_size, limit=limit, bad=bad or config.bad_images,
         stream="auto" if data else kept,
     )  # fmt: skip
     if (

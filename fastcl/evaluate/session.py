@@ -52,6 +52,7 @@ def evaluate_run(
     out: Path | None = None,
     limit: int | None = None,
     data: str | None = None,
+    bad: str | None = None,
     tell: Callable[[str], None] = lambda text: None,
 ) -> Evaluation:
     """Measure a run and write `report.html`, `evaluation.json` and its pictures.
@@ -63,6 +64,7 @@ def evaluate_run(
         out: Folder of what is written; the run's by default, or one below it for other data.
         limit: Images of each split at most; the run's own by default.
         data: Other data to measure on, as `load_images` takes them.
+        bad: What is done about images that cannot be read, as `load_run` takes it.
         tell: Called with what is being done.
 
     Raises:
@@ -72,7 +74,9 @@ def evaluate_run(
     """
     plot.plane_method(choices.embedding)
     tell("loading the run")
-    config, trained, images = load_run(folder, limit, data)
+    config, trained, images = load_run(folder, limit, data, bad)
+    if images.bad:
+        tell(f"{len(images.bad):,} images cannot be read and are left out, {images.bad[0]}")
     out = out or (folder if data is None else folder / f"on-{Path(data).name}")
     config = config if data is None else replace(config, data=data)
     with locked(out):

@@ -51,6 +51,21 @@ def max_sim(
     Contextualized Late Interaction over BERT", equation 3; Santhanam et al. 2022, "ColBERTv2",
     section 3.2, for the softmax over the documents of the batch.
     """
+    masks = query_mask, document_mask, hard_mask
+    check_max_sim(query, document, hard, masks, temperature)
+    scale = _check.inverse("temperature", temperature, query.device)
+    return max_sim_mean(query, document, hard, masks, scale, normalize)
+
+
+def check_max_sim(
+    query: Tensor,  # [n, Lq, d]
+    document: Tensor,  # [m, Ld, d]
+    hard: Tensor | None,  # [n, h, Lh, d]
+    masks: tuple[Tensor | None, Tensor | None, Tensor | None],  # [n, Lq], [m, Ld], [n, h, Lh]
+    temperature: float | Tensor,  # []
+) -> None:
+    """The errors of `max_sim`."""
+    query_mask, document_mask, hard_mask = masks
     _check.no_transform()
     _check.array("query", query, 3, "[queries, tokens, width]")
     n, _, d = query.shape
@@ -71,9 +86,7 @@ def max_sim(
     _mask("document_mask", document_mask, "document", document)
     if hard is not None:
         _mask("hard_mask", hard_mask, "hard", hard)
-    scale = _check.inverse("temperature", temperature, query.device)
-    masks = query_mask, document_mask, hard_mask
-    return max_sim_mean(query, document, hard, masks, scale, normalize)
+    _check.inverse("temperature", temperature, query.device)
 
 
 def _same_width(name: str, x: Tensor, d: int) -> None:

@@ -24,8 +24,8 @@ from .._ranks import row_counts
 class SplitBatchNorm(_BatchNorm):
     """Batch normalisation of every group of a batch by itself, as if each were on a device.
 
-    Rows i, i + groups, i + 2 groups, ... are one group. The running statistics are those of the
-    groups' mean.
+    The rows of one group lie beside each other, as those of a device do: so every layout of memory
+    stays as it is. The running statistics are those of the groups' mean.
 
     Args:
         groups: How many; the batch is a multiple of it in training.
@@ -49,24 +49,23 @@ class SplitBatchNorm(_BatchNorm):
     def forward(self, x: Tensor) -> Tensor:  # [b, c, ...]
         if not self.training:
             return super().forward(x)
-        b, c = x.shape[:2]
-        if b % self.groups:
-            raise ValueError(f"x must have a multiple of {self.groups} rows, got {b}")
-        mean, var = (s.repeat(self.groups) for s in (self.running_mean, self.running_var))
-        # Without weight and bias here: they are the same for all groups and follow below.
-        y = F.batch_norm(
-            x.reshape(b // self.groups, self.groups * c, *x.shape[2:]),
-            mean, var, None, None, True, self.momentum, self.eps,
-        ).reshape(x.shape)  # fmt: skip
+        if len(x) % self.groups:
+            raise ValueError(f"x must have a multiple of {self.groups} rows, got {len(x)}")
+        means, variances = (
+            s.repeat(self.groups, 1) for s in (self.running_mean, self.running_var)
+        )  # fmt: skip
+        parts = zip(x.chunk(self.groups), means, variances, strict=True)
+        y = torch.cat([
+            F.batch_norm(
+                part, mean, variance, self.weight, self.bias, True, self.momentum, self.eps
+            )
+            for part, mean, variance in parts
+        ])  # fmt: skip
         with torch.no_grad():
-            self.running_mean.copy_(mean.view(self.groups, c).mean(0))
-            self.running_var.copy_(var.view(self.groups, c).mean(0))
+            self.running_mean.copy_(means.mean(0))
+            self.running_var.copy_(variances.mean(0))
             self.num_batches_tracked += 1
-        if not self.affine:
-            return y
-        shape = (1, c) + (1,) * (x.dim() - 2)
-        y = y * self.weight.view(shape)
-        return y if self.bias is None else y + self.bias.view(shape)
+        return y
 
 
 def split_batch_norm(module: nn.Module, groups: int) -> nn.Module:

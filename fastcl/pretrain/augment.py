@@ -3,7 +3,7 @@
 from copy import deepcopy
 from dataclasses import replace
 from itertools import cycle, islice
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -63,6 +63,7 @@ class Views(nn.Module):
         crops: How many small crops of photographs `small_crops` makes, with 3/7 of the side.
         multiple: Of which this side is one: the patches of a transformer.
         preset: Whose recipes photographs have in place of MoCo v2's: a class of `fastcl.views`.
+        recipes: Of the full views of photographs in turns, in place of the others.
         strength: Of the views, from 0 to 2; 1 is the recipes', 0 of photographs the whole image,
             mirrored or not.
         channels_last: Whether views are so in memory. The layout that convolutions on tensor
@@ -82,6 +83,7 @@ class Views(nn.Module):
         channels_last: bool = True,
         multiple: int = 1,
         preset: type[MultiCrop] | None = None,
+        recipes: tuple[Recipe, ...] | None = None,
     ) -> None:
         super().__init__()
         mean, deviation = statistics
@@ -96,7 +98,7 @@ class Views(nn.Module):
         large, small = MoCoV2.RECIPES[:1], replace(MoCoV2.RECIPES[0], scale=SMALL_CROPS)
         if preset is not None:
             large, small = preset.LARGE, preset.SMALL
-        self.large = tuple(photograph(recipe, strength, size) for recipe in large)
+        self.large = tuple(photograph(recipe, strength, size) for recipe in recipes or large)
         self.small = photograph(small, strength, self.small_size)
 
     @torch.no_grad()
@@ -154,7 +156,7 @@ class Ahead:
     """Views that are made while images are read, on the CPU; their batches are `Made`.
 
     Args:
-        views: A module with `chances` and `part`, see `fastcl.data.PartViews`; it is copied.
+        views: A module with the methods of `fastcl.data.PartViews`; it is copied.
     """
 
     def __init__(self, views: nn.Module) -> None:
@@ -163,8 +165,14 @@ class Ahead:
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
         return self.views.chances(b, generator)
 
-    def part(self, images: list[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
-        return self.views.part(images, chances)
+    def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
+        return self.views.places(b, channels)
+
+    def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> Any:
+        return self.views.drawn(sizes, channels, chances)
+
+    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...]) -> None:
+        self.views.write(image, drawn, k, out)
 
     def joined(self, groups: tuple[Tensor, ...]) -> Made:
         return Made(groups)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ..data.arrays import Arrays
 from ..data.check import check
-from ..data.decoding import BadImage
+from ..data.decoding import REMEDY, BadImage
 from ..data.folder import Tell
 from ..data.memory import amount, available
 from ..data.opening import open_images
@@ -26,7 +26,6 @@ LARGEST_DEFAULT_SIZE = 224
 WHOLE = 2**30  # bytes of pixels that are kept in memory: all of CIFAR's kind
 STREAM = "auto", "always", "never"
 BAD = "error", "skip"
-REMEDY = "; --bad-images skip goes on without such images"
 
 
 def load_images(

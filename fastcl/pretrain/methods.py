@@ -7,8 +7,14 @@ from typing import NamedTuple
 from torch import nn
 
 from .. import methods, pretext
-from ..views import DINO, MultiCrop
+from ..views import DINO, MultiCrop, Recipe
 from . import inputs
+
+# What these methods tell apart is in the colours and places of one view, which their papers leave
+# as they are: other colours than the bank saw, or none, are no view of the same image to CMC.
+CMC_VIEW = Recipe(scale=(0.2, 1.0), mirror=0.5)  # the authors' command
+CPC_VIEW = Recipe(scale=((256 / 300) ** 2, 1.0), mirror=0.5, grey=0.25)  # section 3.2
+DIM_VIEW = Recipe(scale=(1.0, 1.0), ratio=(1.0, 1.0), mirror=0.5)  # images as they are
 
 
 class Entry(NamedTuple):
@@ -18,6 +24,7 @@ class Entry(NamedTuple):
     inputs: Callable[..., tuple] = inputs.two_views  # (views, batch), the arguments of its forward
     views: int = 2  # of full size, with colours and crops; 0 where it takes light ones
     preset: type[MultiCrop] | None = None  # whose recipes they have
+    recipes: tuple[Recipe, ...] | None = None  # of photographs, where the full ones have others
 
 
 def _deep_info_max(backbone: nn.Module, *, width: int, **options) -> nn.Module:
@@ -53,9 +60,9 @@ ENTRIES = {
     "dcl": Entry(partial(methods.SimCLR, loss="dcl")),
     "dclw": Entry(partial(methods.SimCLR, loss="dclw")),
     "supcon": Entry(partial(methods.SimCLR, loss="sup_con"), inputs.two_views_and_labels),
-    "cpc": Entry(methods.ImageCPC, inputs.one_view, views=1),
-    "cmc": Entry(_cmc, inputs.lab_views_and_index, views=1),
-    "dim": Entry(_deep_info_max, inputs.one_view, views=1),
+    "cpc": Entry(methods.ImageCPC, inputs.one_view, views=1, recipes=(CPC_VIEW,)),
+    "cmc": Entry(_cmc, inputs.lab_views_and_index, views=1, recipes=(CMC_VIEW,)),
+    "dim": Entry(_deep_info_max, inputs.one_view, views=1, recipes=(DIM_VIEW,)),
     "swav": Entry(methods.SwAV, inputs.crops),
     "dino": Entry(methods.DINO, inputs.crops, preset=DINO),
     "byol": Entry(methods.BYOL),

@@ -41,6 +41,7 @@ def build_parts(config: Config, images: Images, device: torch.device) -> Parts:
     views = Views(
         images.kind, images.size, images.statistics(), config.crops, config.augmentation,
         channels_last=config.channels_last, multiple=patch_side(backbone), preset=entry.preset,
+        recipes=entry.recipes,
     )  # fmt: skip
     return Parts(
         method, backbone, partial(entry.inputs, views.to(device)), views.ahead(entry.views)

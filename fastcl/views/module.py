@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from .. import _check
 from .. import functional as F
+from .._library import ops
 from ..functional.packed import Packed, pack
 from ..functional.random_views import check_form, normal
 from .chance import Chance
@@ -125,19 +126,39 @@ class Drawn(nn.Module):
             tuple(part.out.permute(0, 1, 4, 2, 3) if last else part.out for part in parts)
         )
 
-    # Part by part, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
+    # Image by image, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
 
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
         return torch.cat([uniform(b, len(recipes), generator) for recipes, _ in self.groups], 2)
 
+    def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
+        check_form(self.dtype, self.memory_format)
+        last = self.memory_format == torch.channels_last
+        found = []
+        for recipes, size in self.groups:
+            shape = (size, size, channels) if last else (channels, size, size)
+            x = torch.empty(len(recipes), b, *shape, dtype=self.dtype, device="meta")
+            found.append(x.permute(0, 1, 4, 2, 3) if last else x)
+        return tuple(found)
+
     @torch.no_grad()
-    def part(self, images: Sequence[Tensor], chances: Tensor) -> tuple[Tensor, ...]:
-        packed = together(images)
+    def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> tuple:
+        """Mean and deviation, and the parameters of each group."""
         parts = chances.split([len(recipes) for recipes, _ in self.groups], 2)
-        return tuple(
-            self.make(packed, recipes, size, chances=part)
-            for (recipes, size), part in zip(self.groups, parts, strict=True)
-        )
+        parameters = [
+            draw(recipes if channels == 3 else colourless(recipes), sizes, chances=part)
+            for (recipes, _), part in zip(self.groups, parts, strict=True)
+        ]
+        return normal(self.mean, self.deviation, channels, sizes.device), parameters
+
+    def write(self, image: Tensor, drawn: tuple, k: int, out: tuple[Tensor, ...]) -> None:
+        normalisation, parameters = drawn
+        last = self.memory_format == torch.channels_last
+        for (_, size), rows, x in zip(self.groups, parameters, out, strict=True):
+            ops.image_views_(
+                image, rows[k : k + 1], kernel_of(size), *normalisation, last,
+                x.permute(0, 2, 3, 1) if last else x,
+            )  # fmt: skip
 
 
 def kernel_of(size: int) -> int:

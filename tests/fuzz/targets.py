@@ -8,12 +8,13 @@ from cases import CASES
 
 from fastcl._library import COMPILED
 from fastcl._processor import INSTRUCTION_SETS, PAIR_PRODUCTS, use_processor
-from fuzz import files, general, state, table
+from fuzz import files, general, late, state, table
 
 TARGETS = {
     **{case.name: partial(table.check, case=case) for case in CASES},
     "any_contrast": general.contrast,
     "false_negatives": general.false_negatives,
+    "max_sim_tokens": late.max_sim,
     "queue_push_": state.queue_push,
     "bank_update_": state.bank_update,
     "momentum_update_": state.momentum_update,

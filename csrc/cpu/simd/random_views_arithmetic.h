@@ -4,8 +4,10 @@
 
 #if defined(__x86_64__)
 #pragma GCC diagnostic push
+#if !defined(__clang__)
 // gcc 12 takes its own undefined vectors for mistakes.
 #pragma GCC diagnostic ignored "-Wmaybe-uninitialized"
+#endif
 #include <immintrin.h>
 #pragma GCC diagnostic pop
 #endif
