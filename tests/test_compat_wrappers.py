@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.mark.slow
 def test_two_ranks_of_the_trainer():
-    """The script compares curves and weights with those of the library itself."""
+    """The script compares curves with those of the library itself."""
     for library in ("accelerate", "datasets", "sentence_transformers"):
         if importlib.util.find_spec(library) is None:
             pytest.skip(f"{library} is not installed: make test-peers")
