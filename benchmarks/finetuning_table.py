@@ -35,7 +35,8 @@ def runs(rows: Rows) -> str:
         f"{trained['epochs']} epoch; figures on its test part. {_source(rows)}. One thread a "
         f"training, {trained['workers']} at a time, {min(seconds):.0f} to {max(seconds):.0f} s "
         f"each, under a load of {min(loads):.0f} to {max(loads):.0f}: `python -m "
-        f"benchmarks.finetuning_sentences --pairs {trained['pairs']}`, [rows](../benchmarks/results/{RUNS_CSV}).",
+        f"benchmarks.finetuning_sentences --pairs {trained['pairs']}`, "
+        f"[rows](../benchmarks/results/{RUNS_CSV}).",
     ]) + "\n"  # fmt: skip
 
 
