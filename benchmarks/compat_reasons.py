@@ -1,4 +1,5 @@
-"""Why a public loss of a library is not replaced: one reason each, for `compat_table`."""
+"""Why a public loss of a library is not replaced, or gains little: one reason each, for
+`compat_table`."""
 
 _WRAPS = "wraps another loss, replaced or not, and calls it as before"
 _PAIRS = "one number per pair of rows: no matrix to save"
@@ -11,7 +12,16 @@ _HARDEST = (
 _MINED = "sums over mined pairs or triplets, which the library lists; no sum of exponentials"
 _PROXIES = "weights per class that are learned: rows against few classes, a classifier"
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
+_DISTANCES = "a soft maximum of distances, which are roots: the operators know products"
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
+
+_PRODUCTS = (
+    "as many rows as columns and wide ones, so that either is mostly matrix products; the more "
+    "negatives for a row, the larger the ratio"
+)
+
+# Of what is replaced and gains little at the first size measured.
+CLOSE = {"info_nce": dict.fromkeys(("InfoNCE", "info_nce"), _PRODUCTS)}
 
 AS_IT_IS = {
     "pytorch_metric_learning": dict.fromkeys(("SelfSupervisedLoss", "MultipleLosses"), _WRAPS),
@@ -25,7 +35,7 @@ NOT: dict[str, dict[str, str]] = {
     "lightly": {
         **dict.fromkeys(
             ("BarlowTwinsLoss", "EMPSSLLoss", "FroSSLLoss", "LeJEPALoss", "LeWMLoss", "MMCRLoss",
-             "TiCoLoss", "VICRegLLoss", "VISRegLoss",
+             "TiCoLoss", "SIGReg", "VICRegLLoss", "VISRegLoss",
              "VISRegLossComponents", "WMSELoss"), _FEATURES,
         ),
         "CAPILoss": "its Sinkhorn balances each position of the patches by itself",
@@ -38,16 +48,18 @@ NOT: dict[str, dict[str, str]] = {
             "the mean of softmaxes over prototypes is regularised: they are formed anyway",
         ),
         "KoLeoLoss": _HARDEST,
+        "CO2Regularizer": "lightly's has no gradient: its value is copied into a new tensor",
+        "DSERegularizer": "k-means of the patches: no softmax",
         "PatchKernelAlignmentLoss": "kernels of the patches of one image: small matrices",
     },
     "pytorch_metric_learning": {
         **dict.fromkeys(
-            ("AngularLoss", "BaseMetricLossFunction", "ContrastiveLoss", "DynamicSoftMarginLoss",
-             "GeneralizedLiftedStructureLoss", "IntraPairVarianceLoss", "LiftedStructureLoss",
-             "MarginLoss",
-             "RankedListLoss", "SignalToNoiseRatioContrastiveLoss", "ThresholdConsistentMarginLoss",
-             "TripletMarginLoss", "GenericPairLoss", "BaseLossWrapper"), _MINED,
+            ("AngularLoss", "BaseLossWrapper", "BaseMetricLossFunction", "ContrastiveLoss",
+             "DynamicSoftMarginLoss", "GenericPairLoss", "IntraPairVarianceLoss", "MarginLoss",
+             "RankedListLoss", "SignalToNoiseRatioContrastiveLoss",
+             "ThresholdConsistentMarginLoss", "TripletMarginLoss"), _MINED,
         ),
+        **dict.fromkeys(("GeneralizedLiftedStructureLoss", "LiftedStructureLoss"), _DISTANCES),
         **dict.fromkeys(
             ("ArcFaceLoss", "CosFaceLoss", "InstanceLoss", "LargeMarginSoftmaxLoss",
              "NormalizedSoftmaxLoss", "P2SGradLoss", "ProxyAnchorLoss", "ProxyNCALoss",
@@ -57,7 +69,7 @@ NOT: dict[str, dict[str, str]] = {
         "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
         "VICRegLoss": "the library reduces its parts one by one",
         "CircleLoss": _QUADRATIC,
-        "NCALoss": "a softmax of squared distances: the operators know products",
+        "NCALoss": "a sum over all pairs of a label in the logarithm: fused, it gained too little",
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
     },
     "sentence_transformers": {

@@ -126,9 +126,9 @@ def chosen(case: Replaced, names: list[str]) -> bool:
     return any(name in f"{case.library} {case.name}" for name in names)
 
 
-def peaks(names: list[str]) -> None:
+def peaks(names: list[str], cases: tuple[Replaced, ...] = CASES) -> None:
     """One line per case and side; the gradients count, which are as large on both."""
-    for index, case in enumerate(CASES):
+    for index, case in enumerate(cases):
         if not chosen(case, names) or not installed(case):
             continue
         for side in SIDES[1:] if case.cannot else SIDES:
@@ -138,9 +138,11 @@ def peaks(names: list[str]) -> None:
             del function, inputs
 
 
-def peaks_elsewhere(names: list[str]) -> dict[tuple[int, str], float]:
+def peaks_elsewhere(
+    names: list[str], module: str = "benchmarks.migration"
+) -> dict[tuple[int, str], float]:
     """Extra memory in MB, from a process that does nothing else."""
-    command = [sys.executable, "-m", "benchmarks.migration", "--peaks", "--cases", *names]
+    command = [sys.executable, "-m", module, "--peaks", "--cases", *names]
     # What is freed goes back to the system at once, so that the peak is what was asked for.
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
     result = subprocess.run(command, capture_output=True, text=True, env=environment, check=True)
@@ -197,7 +199,7 @@ def table(rows: list[dict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def renewed(new: list[dict], old: list[dict]) -> list[dict]:
+def renewed(new: list[dict], old: list[dict], cases: tuple[Replaced, ...] = CASES) -> list[dict]:
     """The rows of all cases in their order, new ones in the place of the old."""
 
     def key(row: dict) -> tuple:
@@ -209,7 +211,7 @@ def renewed(new: list[dict], old: list[dict]) -> list[dict]:
     kept: dict[tuple, list[dict]] = {}
     for row in old:
         kept.setdefault(key(row), []).append(row)
-    order = [(case.library, case.name, str(case.rows)) for case in CASES]
+    order = [(case.library, case.name, str(case.rows)) for case in cases]
     return [row for x in order for row in found.get(x, kept.get(x, []))]
 
 

@@ -154,6 +154,7 @@ def _lightly(name: str, rows: int, size: str, build: Callable, inputs: Callable)
     elsewhere = {
         "update_momentum": "lightly.models.utils", "sinkhorn": "lightly.loss.swav_loss",
         "NNMemoryBankModule": "lightly.models.modules",
+        "HypersphereLoss": "lightly.loss.hypersphere_loss",
     }  # fmt: skip
     home = elsewhere.get(name, "lightly.loss")
     return Replaced("lightly", home, "lightly", name, rows, size, build, inputs)
@@ -214,6 +215,10 @@ CASES = (
     _lightly("DCLLoss", 2048, _TWO, _loss("DCLLoss"), _VIEWS),
     _lightly("DCLWLoss", 2048, _TWO, _loss("DCLWLoss"), _VIEWS),
     _lightly("DirectCLRLoss", 2048, "2 x 2,048 x 64 of 128", _direct, _VIEWS),
+    _lightly(
+        "HypersphereLoss", 2048, _TWO, lambda module, n: module.HypersphereLoss(),
+        views(128, "z_a", "z_b"),
+    ),
     _lightly("MACLLoss", 2048, _TWO, _loss("MACLLoss"), views(128, "z0", "z1")),
     _lightly("DetConSLoss", 128, "2 x 128 images x 8 regions x 128", _regions, _of_regions),
     _lightly(

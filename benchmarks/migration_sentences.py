@@ -57,7 +57,7 @@ def _cached(name: str) -> Callable:
 
 
 @functools.cache
-def _model(key: str) -> torch.nn.Module:
+def embedding_model(key: str) -> torch.nn.Module:
     """A model of sentences as far as the losses look, whose embeddings are in its features."""
 
     class Model(torch.nn.Module):
@@ -80,7 +80,9 @@ def _model(key: str) -> torch.nn.Module:
 
 
 def _guided(module, n):
-    loss = module.GISTEmbedLoss(_model("row"), _model("guide"), temperature=TEMPERATURE)
+    loss = module.GISTEmbedLoss(
+        embedding_model("row"), embedding_model("guide"), temperature=TEMPERATURE
+    )
 
     def function(anchor, positive, *, x, y):
         return loss([{"row": anchor, "guide": x}, {"row": positive, "guide": y}], None)
@@ -89,7 +91,9 @@ def _guided(module, n):
 
 
 def _guided_in_parts(module, n):
-    loss = module.CachedGISTEmbedLoss(_model("row"), _model("guide"), temperature=TEMPERATURE)
+    loss = module.CachedGISTEmbedLoss(
+        embedding_model("row"), embedding_model("guide"), temperature=TEMPERATURE
+    )
 
     def function(anchor, positive, *, x, y):
         guides = [list(g.split(loss.mini_batch_size)) for g in (x, y)]
@@ -99,8 +103,10 @@ def _guided_in_parts(module, n):
 
 
 def _tension(module, n):
-    loss = module.ContrastiveTensionLossInBatchNegatives(_model("anchor"), scale=1 / TEMPERATURE)
-    loss.model1 = _model("positive")
+    loss = module.ContrastiveTensionLossInBatchNegatives(
+        embedding_model("anchor"), scale=1 / TEMPERATURE
+    )
+    loss.model1 = embedding_model("positive")
     return lambda **rows: loss([rows], None)
 
 

@@ -9,7 +9,8 @@ COLOURS = {"fastcl": "#c1121f", "plain": "#6c757d", "compiled": "#003566", "chun
 OTHERS = ("#e09f3e", "#7b2cbf", "#588157", "#bc6c25", "#3a86ff", "#8d99ae")
 
 
-def _figure(rows: int, columns: int, height: float):
+def figure(rows: int, columns: int, height: float):
+    """A figure of panels, and their axes."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -24,7 +25,7 @@ def _figure(rows: int, columns: int, height: float):
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:
+def save(figure, path: Path) -> None:
     import matplotlib.pyplot as plt
 
     figure.savefig(path, dpi=120)
@@ -38,7 +39,7 @@ def scaling(rows: list[tables.Row], path: Path) -> None:
     from matplotlib.ticker import LogLocator
 
     times, memory = (tables.curves(rows, key) for key in ("median_ms", "extra_mb"))
-    figure, axes = _figure(len(times), 2, 3.4 * len(times))
+    picture, axes = figure(len(times), 2, 3.4 * len(times))
     for line, loss in zip(axes, times, strict=True):
         mine = [r for r in rows if r["loss"] == loss]
         name = f"{mine[0]['case'].split()[0]}, width {mine[0]['d']}"
@@ -63,7 +64,7 @@ def scaling(rows: list[tables.Row], path: Path) -> None:
         line[0].set_title(f"{name}: forward and backward", fontsize=10)
         line[1].set_title(f"{name}: extra memory", fontsize=10)
         line[0].legend(frameon=False, fontsize=8)
-    _save(figure, path)
+    save(picture, path)
 
 
 def distances(rows: list[tables.Row], path: Path) -> None:
@@ -75,7 +76,7 @@ def distances(rows: list[tables.Row], path: Path) -> None:
     names = [n for n in dict.fromkeys(r["variant"] for r in rows if r["median_ms"])]
     spare = iter(OTHERS * len(names))
     colours = {n: COLOURS[n] if n in COLOURS else next(spare) for n in names}
-    figure, ((axis,),) = _figure(1, 1, 1.2 + 0.42 * len(cases))
+    picture, ((axis,),) = figure(1, 1, 1.2 + 0.42 * len(cases))
     labelled = set()
     for place, variants in enumerate(cases.values()):
         timed = [r for r in variants.values() if r["median_ms"] and r["fraction"]]
@@ -99,4 +100,4 @@ def distances(rows: list[tables.Row], path: Path) -> None:
     axis.minorticks_off()
     axis.set_xlabel("time, in multiples of the products alone (dashed) at the measured rate")
     axis.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
-    _save(figure, path)
+    save(picture, path)

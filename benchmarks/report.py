@@ -23,7 +23,7 @@ from .variants import bfloat16_products
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
 # Where tables stand between markers, beside the one of docs/migration.md and docs/methods.md each.
-PAGES = "README.md", "docs/results.md", "docs/data.md"
+PAGES = "README.md", "docs/results.md", "docs/data.md", "docs/finetuning.md"
 
 
 def circumstances(device: str) -> dict[str, str | int | float]:

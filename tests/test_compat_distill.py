@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import DTYPES, SHAPES, both, budgets, rows
 
+from fastcl.compat import _open_clip_both as square
 from fastcl.compat import _open_clip_distill as distill
 from fastcl.compat.open_clip import DistillClipLoss
 
@@ -52,6 +53,53 @@ def test_it_is_the_librarys(n, d, seed, scale, taught, dtype):
     for i in (0, 1):
         losses = [part(m.DistillClipLoss(), i) for m in (ours, theirs)]
         budgets(*losses, tensors, 4 * max(1, abs(scale), abs(taught)))
+
+
+def constant(loss, index, tensors):
+    """Of the student's tensors alone: the teacher's have no gradient."""
+    taught = {k: v for k, v in tensors.items() if k.startswith("dist_")}
+
+    def function(**own):
+        dtype = own["image_features"].dtype
+        return loss(**own, **{k: v.to(dtype) for k, v in taught.items()})[index]
+
+    return function, {k: v for k, v in tensors.items() if k not in taught}
+
+
+@pytest.mark.parametrize("block", [1, 21, 22, 10_000])
+@pytest.mark.parametrize("part_of", [0, 1])
+def test_a_constant_teacher_is_its_formula(monkeypatch, block, part_of):
+    monkeypatch.setattr(square, "BLOCK", block)
+    monkeypatch.setattr(distill, "soft_contrast", None)  # the other way is not taken
+    tensors = problem(7, 3, torch.float64)
+    ours, own = constant(DistillClipLoss(), part_of, tensors)
+    budgets(ours, constant(plain, part_of, tensors)[0], own, 16)
+
+
+@given(scale=st.floats(-5, 100), taught=st.floats(-5, 100), dtype=DTYPES, **SHAPES)
+def test_a_constant_teacher_in_the_library(n, d, seed, scale, taught, dtype):
+    """Both losses, summed with weights of their own."""
+    torch.manual_seed(seed)
+    tensors = problem(n, d, dtype, scale, taught)
+    forms = []
+    for module in both("open_clip"):
+        (first, own), (second, _) = (constant(module.DistillClipLoss(), i, tensors) for i in (0, 1))
+        forms.append(lambda f=first, g=second, **x: 0.7 * f(**x) - 1.3 * g(**x))
+    budgets(*forms, own, 4 * max(1, abs(scale), abs(taught)))
+
+
+def test_one_backward_for_both_losses_and_no_second_derivative():
+    tensors = problem(6, 4, torch.float64)
+    results = []
+    for function in (DistillClipLoss(), plain):
+        own = {k: tensors[k].clone().requires_grad_() for k in NAMES[:2]}
+        a, b = function(**tensors | own)
+        results.append(torch.autograd.grad(2 * a - b, list(own.values())))
+    torch.testing.assert_close(*results)
+    own = {k: tensors[k].clone().requires_grad_() for k in NAMES[:2]}
+    loss = DistillClipLoss()(**tensors | own)[1]
+    with pytest.raises(RuntimeError, match="no second derivative"):
+        torch.autograd.grad(loss, own["image_features"], create_graph=True)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -106,10 +154,14 @@ class Sizes(torch.utils._python_dispatch.TorchDispatchMode):
         return result
 
 
-def test_no_matrix_is_formed_and_nothing_of_a_block_is_kept(monkeypatch):
-    monkeypatch.setattr(distill, "BLOCK", 1024)
+@pytest.mark.parametrize("constant", [False, True])
+def test_no_matrix_is_formed_and_nothing_of_a_block_is_kept(monkeypatch, constant):
+    for module in (distill, square):
+        monkeypatch.setattr(module, "BLOCK", 1024)
     n, d = 256, 8
     features = [x.requires_grad_() for x in rows(n, d, torch.float32, *NAMES).values()]
+    if constant:
+        features[2:] = [x.detach() for x in features[2:]]
     kept = []
     with (
         Sizes() as sizes,

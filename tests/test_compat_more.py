@@ -78,6 +78,28 @@ def test_macl_of_decided_rows():
     torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)
 
 
+@given(t=st.floats(0.1, 20), lam=st.floats(-1, 3), alpha=st.floats(1, 3), dtype=DTYPES, **SHAPES)
+def test_hypersphere(n, d, seed, t, lam, alpha, dtype):
+    torch.manual_seed(seed)
+    modules = (
+        importlib.import_module("fastcl.compat.lightly"),
+        peer("lightly.loss.hypersphere_loss"),
+    )
+    losses = [m.HypersphereLoss(t, lam, alpha) for m in modules]
+    budgets(*losses, rows(n, d, dtype, "z_a", "z_b"), logit=4 * t)
+
+
+@pytest.mark.parametrize(("n", "t"), [(1, 1.0), (5, 0.0), (5, -2.0)])
+def test_hypersphere_beside_the_kernel(n, t):
+    """One row, and rows that attract each other: what lightly makes of them."""
+    modules = (
+        importlib.import_module("fastcl.compat.lightly"),
+        peer("lightly.loss.hypersphere_loss"),
+    )
+    pair = rows(n, 4, torch.float64, "z_a", "z_b").values()
+    torch.testing.assert_close(*(m.HypersphereLoss(t)(*pair) for m in modules), equal_nan=True)
+
+
 @pytest.mark.parametrize("options", [{"temperature": 0.0}, {"alpha": 1.5}, {"A_0": -0.1}])
 def test_macl_errors(options):
     messages = []

@@ -6,7 +6,7 @@ import pytest
 from peers import peer
 
 from benchmarks import compat_table, report
-from benchmarks.compat_reasons import AS_IT_IS, NOT
+from benchmarks.compat_reasons import AS_IT_IS, CLOSE, NOT
 
 ROWS = report.read(report.RESULTS / "migration.csv")
 
@@ -49,3 +49,17 @@ def test_figures_are_of_the_rows():
     found = compat_table.figures("lightly", "B", [row, ours])
     assert found == "4.0x at 2 x 3; 10 MB, now 0.5 MB"
     assert compat_table.figures("lightly", "C", [row, ours]) == "its figures are to be measured"
+
+
+def test_what_gains_little_has_its_reason():
+    row = {"library": "info_nce", "name": "InfoNCE, info_nce", "size": "2 x 3", "median_ms": "8.0",
+           "extra_mb": "10.0"}  # fmt: skip
+    reason = CLOSE["info_nce"]["InfoNCE"]
+    for time, memory, close in (("6.5", "4", True), ("6", "4", False), ("9", "1", False)):
+        ours = {**row, "median_ms": time, "extra_mb": memory}
+        found = compat_table.figures("info_nce", "InfoNCE", [row, ours])
+        assert found.endswith(f": {reason}") == close
+    with pytest.raises(KeyError):
+        compat_table.figures(
+            "lightly", "A", [{**row, "library": "lightly", "name": "A"}, {**row, "extra_mb": "9"}]
+        )

@@ -4,7 +4,14 @@ import re
 
 import pytest
 
-from benchmarks import digits, report, summary, throughput_table, view_table
+from benchmarks import (
+    digits,
+    finetuning_table,
+    report,
+    summary,
+    throughput_table,
+    view_table,
+)
 
 MADE = {
     "cpu": lambda: report.texts("cpu")["cpu"],
@@ -12,6 +19,9 @@ MADE = {
     "digits": lambda: digits.table(report.read(report.RESULTS / "digits.csv")),
     "views": lambda: view_table.table(report.read(report.RESULTS / "views.csv")),
     "throughput": lambda: throughput_table.table(report.read(report.RESULTS / "throughput.csv")),
+    "finetuning": lambda: finetuning_table.runs(
+        report.read(report.RESULTS / finetuning_table.RUNS_CSV)
+    ),
     "speed": lambda: summary.speed(report.read(report.RESULTS / "cpu.csv")),
     "replaced": lambda: summary.replaced(report.read(report.RESULTS / "migration.csv")),
 }
@@ -43,11 +53,12 @@ def test_writing_changes_no_page_that_is_right_and_mends_one_that_is_not(monkeyp
     monkeypatch.setattr(report, "ROOT", tmp_path)
     (tmp_path / "docs").mkdir()
     right = "a\n<!-- speed: start -->\n| 1 |\n<!-- speed: end -->\nb\n"
-    for page, text in zip(report.PAGES, (right, right.replace("1", "2"), right), strict=True):
+    texts = right, right.replace("1", "2"), right, right
+    for page, text in zip(report.PAGES, texts, strict=True):
         (tmp_path / page).write_text(text)
     report.write_pages("speed", "| 1 |\n")
     report.write_pages("elsewhere", "| 3 |\n")
-    assert [(tmp_path / page).read_text() for page in report.PAGES] == 3 * [right]
+    assert [(tmp_path / page).read_text() for page in report.PAGES] == 4 * [right]
 
 
 def test_short_tables_show_the_newest_machine_and_the_least_and_the_most():

@@ -1,5 +1,6 @@
 """lightly's contrasts of parts of an encoding, of regions and of a temperature by the model."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -47,6 +48,41 @@ class DirectCLRLoss(NTXentLoss):
     ) -> Tensor:
         """A scalar."""
         return super().forward(*(x.flatten(1)[:, : self.loss_dim] for x in (out0, out1)))
+
+
+class HypersphereLoss(nn.Module):
+    """Alignment of the pairs and uniformity of all rows of a view.
+
+    Equal to lightly's class of this name, but for the distances of a row of zeros, which has no
+    place on the sphere.
+
+    Args:
+        t: How steeply near rows repel each other; positive where memory is to be linear.
+        lam: Weight of uniformity.
+        alpha: Power of the distance of a pair.
+    """
+
+    def __init__(self, t: float = 1.0, lam: float = 1.0, alpha: float = 2.0) -> None:
+        super().__init__()
+        self.t, self.lam, self.alpha = t, lam, alpha
+
+    def forward(
+        self,
+        z_a: Tensor,  # [n, d]
+        z_b: Tensor,  # [n, d]
+    ) -> Tensor:
+        """A scalar."""
+        x, y = (nn.functional.normalize(z) for z in (z_a, z_b))
+        align = (x - y).norm(dim=1).pow(self.alpha).mean()
+        return align + self.lam * (self._uniform(x) + self._uniform(y)) / 2
+
+    def _uniform(self, x: Tensor) -> Tensor:
+        """The logarithm of the mean over pairs of exp(-t distance^2), which is 2 - 2 cosines."""
+        n = len(x)
+        if n < 2 or not self.t > 0:
+            return torch.pdist(x).pow(2).mul(-self.t).exp().mean().log()
+        sums = log_sum(x, None, 2 * self.t)
+        return in_dtype_of(x, sums.logsumexp(0) - math.log(n * (n - 1)) - 2 * self.t)
 
 
 class MACLLoss(nn.Module):

@@ -5,7 +5,8 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..reference import accumulate_dtype
-from ._common import in_dtype_of, replaced
+from ._common import in_dtype_of, replaced, several
+from ._open_clip_both import Both
 from ._open_clip_softmax import ClipLoss
 
 BLOCK = 2**22  # similarities of a block of rows: 16 MB in float32
@@ -42,7 +43,8 @@ class DistillClipLoss(ClipLoss):
     """CLIP, and beside it how far its two softmaxes are from those of a teacher.
 
     Equal to open_clip's class of this name. The arguments are those of `ClipLoss`. No logits are
-    formed, except where a subclass or the instance replaces a method.
+    formed, except where a subclass or the instance replaces a method. Fastest where the teacher is
+    constant, and both directions are of one matrix: not with local_loss over several ranks.
     """
 
     def dist_loss(self, teacher_logits: Tensor, student_logits: Tensor) -> Tensor:
@@ -65,14 +67,22 @@ class DistillClipLoss(ClipLoss):
         if replaced(self, "get_logits", "get_ground_truth", "dist_loss"):
             loss, distilled = self._formed_both(student, teacher)
         else:
-            loss = in_dtype_of(image_features, self._streamed(*student))
-            pairs = zip(self._pairs(*student), self._pairs(*teacher), strict=True)
-            distilled = sum(soft_contrast(*pair) for pair in pairs) / 2
+            loss, distilled = self._streamed_both(student, teacher)
+            loss = in_dtype_of(image_features, loss)
             wider = max(image_features, dist_image_features, key=lambda x: x.dtype.itemsize)
             distilled = in_dtype_of(wider, distilled)
         if output_dict:
             return {"contrastive_loss": loss, "distill_loss": distilled}
         return loss, distilled
+
+    def _streamed_both(self, student, teacher) -> tuple[Tensor, Tensor]:
+        pairs, taught = self._pairs(*student), self._pairs(*teacher)
+        square = self.world_size == 1 or not self.local_loss
+        square = square and not several(student[2]) and not several(teacher[2])
+        if square and not any(x.requires_grad for x in taught[0]):
+            return Both.apply(*pairs[0], *taught[0])
+        distilled = sum(soft_contrast(*pair) for pair in zip(pairs, taught, strict=True)) / 2
+        return self._streamed(*student), distilled
 
     def _pairs(self, images, texts, scale) -> tuple[Pair, Pair]:
         """Rows and columns of the logits per image and per text."""

@@ -35,6 +35,7 @@ LIBRARIES = {
             "loss.detcon_loss.DetConSLoss": "DetConSLoss",
             "loss.dino_loss.DINOLoss": "DINOLoss",
             "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
+            "loss.hypersphere_loss.HypersphereLoss": "HypersphereLoss",
             "loss.macl_loss.MACLLoss": "MACLLoss",
             "loss.vicreg_loss.VICRegLoss": "VICRegLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",

@@ -61,13 +61,14 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
 
     def _loss_of(self, embeddings):
         unit = self.similarity_fct is cos_sim
-        plain = self._is_plain(embeddings[1:])
-        if plain and not self.gather_across_devices:
+        plain, both = self._is_plain(embeddings[1:]), self._is_both(embeddings)
+        if (plain or both) and not self.gather_across_devices:
             ids = [torch.arange(len(e), device=e.device) for e in embeddings]
             ids = ids[0] if len(ids[0]) == len(ids[1]) else tuple(ids)
             options: dict[str, Any] = {
                 "scale": self.scale,
                 "ids": ids,
+                "both": both,
                 "unit": unit,
                 "normalize": unit,
             }
@@ -89,6 +90,12 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
 
     def _is_plain(self, docs):
         return len(docs) == 1 and self.directions == ("query_to_doc",) and not self._alpha()
+
+    def _is_both(self, embeddings):
+        """Rows against columns and columns against rows, each by itself: one matrix, read twice."""
+        square = len(embeddings) == 2 and len(embeddings[0]) == len(embeddings[1])
+        apart = self.partition_mode == "per_direction" and not self._alpha()
+        return square and apart and set(self.directions) == {"query_to_doc", "doc_to_query"}
 
     def _alpha(self) -> float:
         return self.hardness_strength if self.hardness_mode else 0.0

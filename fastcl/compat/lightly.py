@@ -14,7 +14,13 @@ from ._lightly_crops import (
 from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
 from ._lightly_dino import DINOLoss
 from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
-from ._lightly_more import DetConBLoss, DetConSLoss, DirectCLRLoss, MACLLoss
+from ._lightly_more import (
+    DetConBLoss,
+    DetConSLoss,
+    DirectCLRLoss,
+    HypersphereLoss,
+    MACLLoss,
+)
 from ._lightly_swav import SwaVLoss, sinkhorn
 from ._lightly_transforms import (
     BYOLTransform,
@@ -50,6 +56,7 @@ __all__ = [
     "DetConSLoss",
     "DirectCLRLoss",
     "FastSiamTransform",
+    "HypersphereLoss",
     "MACLLoss",
     "MMCRTransform",
     "MemoryBankModule",
