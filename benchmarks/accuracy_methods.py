@@ -12,14 +12,17 @@ from fastcl.pretrain.data import Images
 
 # Heads, queue and momentum for few images and epochs, as in `benchmarks.image_methods`.
 SMALL = {"hidden": 512, "dim": 128}
-PROTOTYPES = {"prototypes": 256, "freeze": 0}
+PROTOTYPES = 256
 OPTIONS: dict[str, dict] = {
     "simclr": {"temperature": 0.2, **SMALL},
     "moco": {"temperature": 0.2, "queue_size": 1024, "momentum": 0.97, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
-    "swav": {**PROTOTYPES, **SMALL},
+    # Where prototypes move from the first step on, the features of either library collapse: the
+    # loss of three epochs is log 256.
+    "swav": {"prototypes": PROTOTYPES, "freeze": 100, **SMALL},
     "dino": {
-        "momentum": 0.97, "batch_norm": True, "teacher_temperature": 0.04, **PROTOTYPES, **SMALL,
+        "momentum": 0.97, "batch_norm": True, "teacher_temperature": 0.04,
+        "prototypes": PROTOTYPES, "freeze": 0, **SMALL,
     },
 }  # fmt: skip
 CLASSES = {

@@ -128,14 +128,14 @@ class SwAV(Method):
     def __init__(self, own: methods.SwAV) -> None:
         super().__init__(own, started(modules.SwaVProjectionHead(*sizes(own.head)), own.head))
         count, dim = own.prototypes.shape
-        self.prototypes = modules.SwaVPrototypes(dim, count)
+        self.prototypes = modules.SwaVPrototypes(dim, count, own.freeze)
         with torch.no_grad():
             self.prototypes.heads[0].weight.copy_(own.prototypes)
             self.prototypes.heads[0].bias.zero_()
         self.loss = losses.SwaVLoss(own.temperature, own.iterations, own.epsilon)
 
     def score(self, features: Tensor) -> Tensor:
-        return self.prototypes(F.normalize(self.head(features), dim=1))
+        return self.prototypes(F.normalize(self.head(features), dim=1), int(self.step))
 
     def forward(self, *crops: Tensor) -> Tensor:
         self.prototypes.normalize()

@@ -13,6 +13,12 @@ def percent(row: dict[str, str], figure: str) -> str:
     return " | ".join(cells)
 
 
+def ratio(steps: dict[str, str] | None) -> str:
+    if steps is None:
+        return "-"
+    return "{:.2f} ({:.2f} to {:.2f})".format(*(float(steps[k]) for k in ("ratio", "q20", "q80")))
+
+
 def listed(rows: list[dict[str, str]], column: str) -> str:
     return ", ".join(dict.fromkeys(row[column] for row in rows))
 
@@ -34,18 +40,17 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
         "|" + " --- |" * 9,
     ]
     for row in sorted(rows, key=lambda r: list(NAMES).index(r["method"])):
-        found = ratios.get((row["method"], row["backbone"]))
-        ratio = (
-            "-"
-            if found is None
-            else "{:.2f} ({:.2f} to {:.2f})".format(
-                *(float(found[k]) for k in ("ratio", "q20", "q80"))
-            )
-        )
         lines.append(
             f"| {NAMES[row['method']]} | {int(row['images']):,}, {row['epochs']} | "
-            f"{percent(row, 'knn')} | {percent(row, 'probe')} | {ratio} |"
+            f"{percent(row, 'knn')} | {percent(row, 'probe')} | "
+            f"{ratio(ratios.get((row['method'], row['backbone'])))} |"
         )
+    trained = {row["method"] for row in rows}
+    lines += [
+        f"| {NAMES[row['method']]} |" + " - |" * 7 + f" {ratio(row)} |"
+        for row in steps
+        if row["method"] not in trained
+    ]
     one = rows[0]
     lines += [
         "",

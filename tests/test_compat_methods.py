@@ -33,7 +33,8 @@ BESIDES = {
 }
 SMALL_CROPS = "swav", "dino"
 SIZES = {
-    "moco": {"queue_size": 3 * BATCH}, "swav": {"prototypes": 20}, "byol": {"steps": STEPS},
+    "moco": {"queue_size": 3 * BATCH}, "byol": {"steps": STEPS},
+    "swav": {"prototypes": 20, "freeze": 3},
     "dino": {"prototypes": 20, "steps": STEPS},
 }  # fmt: skip
 
