@@ -55,11 +55,13 @@ docs: .venv/documenting
 	@touch $@
 
 # Random problems against float64, damaged files for every reader: tests/fuzz. SEED repeats a run
-# as far as its seconds go, CASE=NAME:SEED one case; ONLY is part of a target's name.
+# as far as its seconds go; with CASES, so many of every target instead, it is the same on any
+# machine. CASE=NAME:SEED is one case; ONLY is part of a target's name.
 SECONDS ?= 60
 fuzz: build
 	cd tests && PYTHONPATH=.. ../$(RUN)/python -W ignore -m fuzz --seconds $(SECONDS) \
-		$(if $(SEED),--seed $(SEED)) $(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE)) $(ARGS)
+		$(if $(CASES),--cases $(CASES)) $(if $(SEED),--seed $(SEED)) \
+		$(if $(ONLY),--only $(ONLY)) $(if $(CASE),--case $(CASE)) $(ARGS)
 
 # The readers by atheris, beside the environment: it has wheels for x86-64 Linux alone.
 ATHERIS := build/atheris

@@ -78,7 +78,7 @@ def albumentations(interpolation: str) -> Callable[[int, float, bool], Callable]
         ]  # fmt: skip
         if blur:
             taps = size // 20 * 2 + 1
-            steps.append(A.GaussianBlur(blur_limit=(taps, taps), sigma_limit=SIGMA, p=0.5))
+            steps.append(A.GaussianBlur((taps, taps), SIGMA, p=0.5))
         view = A.Compose([*steps, A.Normalize(MEAN, DEVIATION), A.ToTensorV2()])
 
         def call(source):

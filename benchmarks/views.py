@@ -2,7 +2,7 @@
 
 fastcl takes files by `load`, which makes the views of an image while it is in cache, as a training
 loop would, into new memory; beside it stand the same into the memory of an earlier batch (`out=`),
-and `decode` of all files before their views.
+and `decode` of all files before their views; batches are of 24, beside them one of 256.
 Processor time of one thread, all variants of a case in turn in one run; a library that is not
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
@@ -30,6 +30,7 @@ from .memory import growth
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
 SMALL, BATCH = 32, 512
+MANY = 256  # a batch whose views, 308 MB, stay in no cache
 DECODING = "simplejpeg, decoding alone"
 COLUMNS = (
     "case", "variant", "version", "us", "q20_us", "q80_us", "samples", "clock", "of_decoding",
@@ -88,7 +89,8 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     """JPEG to two views of 224."""
     each, make = cycle(jpegs), views.SimCLR(224, strength=0.5)
     record, version = views.decode(jpegs, threads=1), view_peers.installed("simplejpeg")
-    memory = make(record)
+    many = [file for file, _ in zip(cycle(jpegs), range(MANY), strict=False)]
+    memory, record_of_many = make(record), views.decode(many, threads=1)
     found = {
         DECODING: Variant(lambda: view_peers.decoded(next(each)), 1, version),
         "fastcl": Variant(lambda: make.load(jpegs, threads=1), len(jpegs)),
@@ -99,6 +101,8 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
             lambda: make(views.decode(jpegs, threads=1)), len(jpegs)
         ),
         "fastcl, views alone": Variant(lambda: make(record), len(jpegs)),
+        f"fastcl, views alone, {MANY} images": Variant(lambda: make(record_of_many), MANY),
+        f"fastcl, {MANY} images": Variant(lambda: make.load(many, threads=1), MANY),
         "fastcl, drawing alone": Variant(
             lambda: views.draw(make.recipes, record.sizes), len(jpegs)
         ),
@@ -174,19 +178,21 @@ def rows(case: str, variants: dict[str, Variant], budget: float, clock=time.proc
 
 
 def threads(record: Packed, budget: float) -> list[dict]:
-    """Wall time of the views alone, of one thread and of two."""
+    """Wall time of the views alone, of one thread and of two, into new memory and into old."""
     make, found = views.SimCLR(224, strength=0.5), {}
     parameters = views.draw(make.recipes, record.sizes)
+    memory = F.random_views(record, parameters, size=224)
 
-    def of(count):
+    def of(count, out):
         def call():
             torch.set_num_threads(count)
-            F.random_views(record, parameters, size=224)
+            F.random_views(record, parameters, size=224, out=out)
 
-        return call
+        return Variant(call, len(record.sizes))
 
     for count in (1, 2):
-        found[f"fastcl, {count} threads"] = Variant(of(count), len(record.sizes))
+        found[f"fastcl, {count} threads"] = of(count, None)
+        found[f"fastcl, {count} threads, memory used again"] = of(count, memory)
     made = rows("two views of 224, wall", found, budget, time.perf_counter)
     torch.set_num_threads(1)
     return made

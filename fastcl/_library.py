@@ -213,9 +213,20 @@ _define(
     _random_views_fake,
 )
 _define(
+    "random_views_(Tensor images, Tensor? offsets, Tensor? sizes, Tensor parameters, int kernel, "
+    "Tensor mean, Tensor deviation, bool channels_last_in, bool channels_last_out, "
+    "Tensor(a!) out) -> ()",
+    lambda *arguments: None,
+)
+_define(
     "image_views_(Tensor image, Tensor parameters, int kernel, Tensor mean, Tensor deviation, "
     "bool channels_last_out, Tensor(a!) out) -> ()",
     lambda image, parameters, kernel, mean, deviation, channels_last_out, out: None,
+)
+_define(
+    "draw_views(Tensor chances, Tensor sizes, Tensor? middle, Tensor low, Tensor span, "
+    "Tensor ratio, Tensor threshold, Tensor? shares) -> Tensor",
+    lambda chances, *arguments: chances.new_empty(*chances.shape[1:], 13),
 )
 _define("large_pages_(Tensor(a!) x) -> ()", lambda x: None)
 _define(
@@ -242,6 +253,7 @@ TRITON = {
     "sinkhorn_assign": "sinkhorn",
     "soft_cross_entropy": "soft_cross_entropy",
     "random_views": "random_views",
+    "random_views_": "random_views",
 }
 
 

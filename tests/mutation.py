@@ -34,6 +34,7 @@ FUNCTIONAL = {
     "product": ("product", ""),
     "packed": ("random_views_input views_decode views fuzz", ""),
     "random_views": ("random_views random_views_input random_views_laws fuzz", "view"),
+    "view_memory": ("views_out views_decode", ""),
     "view_parameters": ("random_views_input random_views draw", ""),
     "sinkhorn": ("sinkhorn bad_input fuzz", "sinkhorn or swav"),
     "unit_rows": ("unit_rows bad_input fuzz", "unit_rows"),
@@ -56,6 +57,7 @@ CPU = {
     "sinkhorn_scaling": "sinkhorn", "soft_cross_entropy": "soft_cross_entropy",
     "product": "product nested_contrast", "nested_contrast": "nested_contrast",
     "random_views": "random_views_kernel random_views_laws", "max_sim": "max_sim",
+    "draw_views": "draw_kernel",
     "sigmoid_contrast": "block_borders cpu_kernel",
     "instruction_set": "instruction_sets cpu_kernel",
 }  # fmt: skip

@@ -120,12 +120,21 @@ def _others(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
 
     image = images[:1].permute(0, 2, 3, 1).contiguous()[0]
 
+    def to_memory() -> Tensor:
+        out = torch.empty(2, 9, 3, 33, 33)
+        ops.random_views_(images, None, None, views, 9, *plain, False, False, out)
+        return out
+
     def one_image() -> Tensor:
         out = torch.empty(2, 33, 33, 3)
         ops.image_views_(image, views[:1], 9, *plain, True, out)
         return out
 
+    yield "random_views_", to_memory
     yield "image_views_", one_image
+    recipes = [torch.rand(33, 1, 2), torch.ones(33, 1, 2), torch.ones(2, 1, 2), torch.ones(1, 2)]
+    numbers, sizes = torch.rand(33, 9, 2), torch.full((9, 2), 40)
+    yield "draw_views", lambda: ops.draw_views(numbers, sizes, None, *recipes, None)
 
 
 def _written(dtype: torch.dtype, x: Tensor, bank: Tensor) -> Iterator[tuple[str, Call]]:

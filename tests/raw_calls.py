@@ -135,6 +135,12 @@ def views_that_fit():
         yield ops.image_views_, [image, whole[:1], 5, *normal, False, out[:, 1]]
         turned = torch.empty(2, 3, 3, 3, dtype=torch.bfloat16)
         yield ops.image_views_, [image, whole[:1], 1, *normal, True, turned]
+        out = torch.empty(2, B, 3, 3, 3)
+        yield ops.random_views_, [images, None, None, whole, 5, *normal, False, False, out]
+    numbers, views = torch.rand(33, B, 2), torch.rand(33, 1, 2)
+    for b, middle, shares in ((B, None, None), (1, torch.ones(2, 1, 2), torch.ones(1, 2))):
+        sizes, bounds = torch.full((b, 2), 9), [torch.ones(2, 1, 2), torch.ones(1, 2)]
+        yield ops.draw_views, [numbers, sizes, middle, views, views, *bounds, shares]
     yield ops.large_pages_, [torch.empty(N, D)]
 
 

@@ -231,6 +231,16 @@ def test_inva_spread_of_saturated_pairs(temperature, dtype):
     torch.testing.assert_close(ours.double(), exact, rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("weight", [1.0, 3.0])
+def test_inva_spread_of_equal_views(weight):
+    """What is left of the loss is 1 - p of negatives far away, not the difference of two logs."""
+    z = torch.randn(9, 240, dtype=torch.float64).float().double()
+    options = {"temperature": 0.08, "negative_weight": weight}
+    exact = inva_spread(z, z, **options)
+    ours = F.inva_spread(z.float(), z.float(), **options)
+    torch.testing.assert_close(ours.double(), exact, rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("weight", [0.9, 0.5, 0.1])
 def test_inva_spread_of_a_weight_below_one(weight):
     """The authors' formula where it is a number, and NaN where it is: there p is above one."""

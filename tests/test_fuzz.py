@@ -5,6 +5,7 @@ import pickle
 import random
 import time
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,12 @@ import pytest
 import torch
 from cases import CASES
 from fuzz import files, table, targets
-from fuzz.__main__ import failure, fuzz
+from fuzz.__main__ import at_random, failure, fuzz, of_each
 from fuzz.ledger import Ledger, Line
 
 import fastcl.functional as F
+from fastcl.contrast.node import row_losses
+from fastcl.contrast.problem import problem
 
 CASE = next(case for case in CASES if case.name == "nt_xent")
 
@@ -49,8 +52,8 @@ def fault(monkeypatch):
 
 
 def test_a_fault_is_found_and_told_with_its_seed(fault, capsys):
-    assert fuzz(60, 0, ["no fault"], most=20) == 0
-    assert fuzz(60, 0, ["fault"], most=40) == 1
+    assert fuzz(of_each(["no fault"], 0, 20), ["no fault"]) == 0
+    assert fuzz(of_each(["fault"], 0, 40), ["fault"]) == 1
     line = next(x for x in capsys.readouterr().out.splitlines() if x.startswith("FAILED fault:"))
     seed, message = line.removeprefix("FAILED fault:").split(" ", 1)
     assert failure("fault", int(seed)) == message
@@ -71,8 +74,38 @@ def test_what_is_known_is_passed_over_until_it_is_larger(fault, tmp_path):
 def test_a_known_case_that_is_cured_is_reported(fault, monkeypatch, capsys):
     ledger = Ledger(Path("ledger.txt"), [Line("no fault", 1, "error", 1.0)])
     monkeypatch.setattr(Ledger, "read", lambda: ledger)
-    assert fuzz(60, 0, ["no fault"], most=1) == 1
+    assert fuzz(of_each(["no fault"], 0, 1), ["no fault"]) == 1
     assert "CURED no fault:1" in capsys.readouterr().out
+
+
+def test_a_number_of_cases_is_the_same_of_a_target_whichever_others_there_are():
+    alone, among = list(of_each(["b"], 7, 3)), list(of_each(["a", "b"], 7, 5))
+    assert len(alone) == 3 and len(among) == len(set(among)) == 10
+    assert among[5:8] == alone != list(of_each(["b"], 8, 3))
+
+
+def test_seconds_draw_targets_by_the_seed():
+    drawn = [list(islice(at_random(["a", "b"], seed, 60), 20)) for seed in (1, 1, 2)]
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert {name for name, _ in drawn[0]} == {"a", "b"}
+    assert list(at_random(["a"], 0, 0)) == []
+
+
+@pytest.mark.parametrize("cosine", [0.7, 0.9])
+def test_a_cosine_is_as_wrong_as_the_bound_takes_it_to_be(cosine):
+    """In half steps: one deviation on average, where partial sums end near one, and never five."""
+    for d in (64, 256, 512):
+        q = F.unit_rows(torch.randn(2048, d, dtype=torch.float64))
+        k = cosine * q + (1 - cosine**2) ** 0.5 * F.unit_rows(torch.randn_like(q))
+        q, k = q.float(), k.float()
+        ids = torch.arange(len(q))
+        found = row_losses(problem(q, k, scale=1.0, ids=ids, normalize=False)).positive
+        steps = (found - (q.double() * k.double()).sum(1)) / (torch.finfo(torch.float32).eps / 2)
+        deviation = (min(d, table.SLICE) / 21) ** 0.5
+        assert steps.square().mean().sqrt() < deviation
+        assert steps.abs().max() < 5 * deviation
+        if d == 256 and cosine == 0.9:
+            assert steps.square().mean().sqrt() > 0.8 * deviation
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 times, of every operator, and its rows."""
 
 import csv
+import subprocess
+from pathlib import Path
 
 import pytest
 import race
@@ -45,3 +47,12 @@ def test_the_rows_of_the_release_are_of_every_operator_and_none_differs():
     rows = list(csv.DictReader(race.RESULTS.open()))
     assert {row["operator"] for row in rows} == OPERATORS
     assert {(row["repeats"], row["differ"]) for row in rows} == {("1000", "0")}
+
+
+def test_the_driver_of_the_sanitizers_is_that_of_the_kernels():
+    """It is compiled by `make sanitize` alone."""
+    root = Path(__file__).parents[1]
+    sources = sorted((root / "tests" / "threads").glob("*.cpp"))
+    flags = ["-std=c++20", "-fsyntax-only", "-I", root / "csrc"]
+    done = subprocess.run(["c++", *flags, *sources], capture_output=True, text=True)
+    assert sources and done.returncode == 0, done.stderr[-3000:]

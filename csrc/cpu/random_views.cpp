@@ -34,13 +34,18 @@ void random_views(const RandomViews& x, int64_t threads) {
   const int64_t workers = std::min({threads, parts, views});
   int64_t turn = std::clamp<int64_t>(views / (8 * workers), 1, x.views * 16);
   if (turn > x.views) turn -= turn % x.views;
+  // The last ones view by view, so that no thread waits for long.
+  const int64_t whole = std::max<int64_t>(0, views / turn - 2 * workers) * turn;
   parallel(workers, [&](int64_t) {
     const std::unique_ptr<char[]> memory(new char[bytes]);
     char* scratch =
         memory.get() + kAlignment - reinterpret_cast<uintptr_t>(memory.get()) % kAlignment;
-    for (int64_t i = next.fetch_add(turn); i < views; i = next.fetch_add(turn)) {
-      for (int64_t k = i; k < std::min(i + turn, views); ++k) {
-        one(x, k / x.views, k % x.views, scratch);
+    while (true) {
+      const int64_t ticket = next.fetch_add(1), after = ticket - whole / turn;
+      const int64_t first = after < 0 ? ticket * turn : whole + after;
+      if (first >= views) return;
+      for (int64_t i = first; i < first + (after < 0 ? turn : 1); ++i) {
+        one(x, i / x.views, i % x.views, scratch);
       }
     }
   });

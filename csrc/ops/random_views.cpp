@@ -1,5 +1,5 @@
-// random_views and image_views_: what the operators accept. The values of the parameters decide
-// which memory is read, so they are looked at here too.
+// random_views, random_views_ and image_views_: what the operators accept. The values of the
+// parameters decide which memory is read, so they are looked at here too.
 #include "random_views.h"
 
 #include <algorithm>
@@ -125,6 +125,13 @@ void set_dtype(const Tensor& out, RandomViews& x) {
         "fastcl: dtype must be float32, bfloat16 or float16");
 }
 
+void run(RandomViews& x, Tensor& out) {
+  set_dtype(out, x);
+  x.out = mutable_data<char>(out, "out");
+  x.apart = x.b * x.channels * x.size * x.size;
+  cpu::random_views(x, cpu::thread_count());
+}
+
 Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
                     int64_t size, int64_t kernel, Tensor mean, Tensor deviation, ScalarType dtype,
                     bool channels_last_in, bool channels_last_out) {
@@ -134,15 +141,30 @@ Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes,
   set_images(images, offsets, sizes, x);
   set_parameters(images, parameters, x);
   set_writing(images, size, kernel, mean, deviation, x);
-  std::vector<int64_t> shape{x.views, x.b, x.channels, size, size};
-  if (channels_last_out) shape = {x.views, x.b, size, size, x.channels};
-  Tensor out = torch::stable::new_empty(images, shape, dtype);
-  set_dtype(out, x);
-  x.out = mutable_data<char>(out, "out");
-  x.apart = x.b * x.channels * size * size;
-  cpu::use_large_pages(x.out, x.views * x.apart * size_of(x.dtype));
-  cpu::random_views(x, cpu::thread_count());
+  Tensor out = channels_last_out ? empty(images, {x.views, x.b, size, size, x.channels}, dtype)
+                                 : empty(images, {x.views, x.b, x.channels, size, size}, dtype);
+  cpu::use_large_pages(out.data_ptr(), out.numel() * out.element_size());
+  run(x, out);
   return out;
+}
+
+void random_views_to(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
+                     int64_t kernel, Tensor mean, Tensor deviation, bool channels_last_in,
+                     bool channels_last_out, Tensor out) {
+  RandomViews x{};
+  x.channels_last_in = channels_last_in;
+  x.channels_last_out = channels_last_out;
+  set_images(images, offsets, sizes, x);
+  set_parameters(images, parameters, x);
+  check(out.dim() == 5, "fastcl: out must have 5 dimensions, got ", out.dim());
+  check_device(out, images, "out");
+  set_writing(images, out.size(3), kernel, mean, deviation, x);
+  const int channel = channels_last_out ? 4 : 2, row = channels_last_out ? 2 : 4;
+  check(out.size(0) == x.views && out.size(1) == x.b && out.size(channel) == x.channels &&
+            out.size(row) == x.size,
+        "fastcl: out must hold ", x.views, " views of ", x.b, " images of ", x.channels,
+        " channels");
+  run(x, out);
 }
 
 // Views of an image that lie in the memory of a batch: each in one piece.
@@ -186,5 +208,6 @@ void image_views(Tensor image, Tensor parameters, int64_t kernel, Tensor mean, T
 
 STABLE_TORCH_LIBRARY_IMPL(fastcl, CPU, m) {
   m.impl("random_views", TORCH_BOX(&fastcl::random_views));
+  m.impl("random_views_", TORCH_BOX(&fastcl::random_views_to));
   m.impl("image_views_", TORCH_BOX(&fastcl::image_views));
 }

@@ -92,8 +92,9 @@ def _rows(
 ) -> tuple[Tensor, Tensor]:
     """Loss [c] and its gradient to the logits [c, n].
 
-    One negative of a row may hold nearly all of p; its 1 - p is taken from the sum of everything
-    else, for all the others p is a half at most where the weight is 1 or more.
+    One negative of a row may hold nearly all of p: where it holds half or more its 1 - p is taken
+    from the sum of everything else, two logs whose difference would be all rounding where p is
+    small. For all the others p is a half at most where the weight is 1 or more.
     """
     partner = ((i + n // 2) % n)[:, None]
     negative = torch.ones_like(s, dtype=torch.bool)
@@ -114,14 +115,14 @@ def _rows(
     loss = softplus(t.logsumexp(1) + log_weight - positive)  # -log p of the partner
     log_z = positive + loss
     p = (others - log_z[:, None]).exp()  # of the negatives but top
-    log_q = torch.log1p(-p).sum(1) + rest - log_z
+    p_top = (top - log_z).exp()
+    log_q = torch.log1p(-p).sum(1) + torch.where(p_top < 0.5, torch.log1p(-p_top), rest - log_z)
 
     odds = p / (1 - p)  # a half over a half at most, for a weight of 1
     total = odds.sum(1)
     # p of a column times the odds of top, which may be infinite by themselves.
     by_top = (top - rest - log_z)[:, None]
     g = weight * (p * (1 - weight * total[:, None]) + odds - weight * (others + by_top).exp())
-    p_top = (top - log_z).exp()
     g_top = weight * p_top * (1 + (fair - rest).exp() - weight * total)
     g = torch.where(is_top, g_top[:, None], g)
     p_partner = (-loss).exp()

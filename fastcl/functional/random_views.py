@@ -8,6 +8,7 @@ from torch import Tensor
 from .. import _check
 from .._library import ops
 from .packed import Packed, pack
+from .view_memory import apart, laid_out
 from .view_parameters import check_parameters
 
 PIXELS = (torch.uint8, torch.uint16, torch.float32)
@@ -27,6 +28,7 @@ def random_views(
     dtype: torch.dtype = torch.float32,
     memory_format: torch.memory_format = torch.contiguous_format,
     layout: str = "chw",
+    out: Tensor | None = None,
 ) -> Tensor:
     """V views of every image, resized, mirrored, coloured, blurred and normalised.
 
@@ -55,13 +57,16 @@ def random_views(
         dtype: Of the views, float32, bfloat16 or float16.
         memory_format: Of each view, contiguous or `torch.channels_last`.
         layout: Of a batch of one size, "chw" or "hwc".
+        out: What an earlier call of this shape, dtype and memory format returned, to be written
+            again and returned: memory that is new to a process takes time of its own.
 
     Returns:
         `[V, b, c, size, size]`.
 
     Raises:
         ValueError: Images without pixels, offsets or crops beyond them, parameters that are out
-            of range, an even kernel or one too large, a deviation that is not positive.
+            of range, an even kernel or one too large, a deviation that is not positive, an out
+            that is not what will be returned or lies in the memory of the images.
         TypeError: Not tensors, or of another dtype.
 
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
@@ -77,11 +82,19 @@ def random_views(
     check_form(dtype, memory_format)
     sides = pixels.shape[1:3] if last else pixels.shape[2:]
     check_parameters(parameters, pixels, sizes, sides, channels)
-    views = ops.random_views(
-        pixels.contiguous(), offsets, sizes, parameters.contiguous(), size, kernel, mean,
-        deviation, dtype, last, memory_format == torch.channels_last,
-    )  # fmt: skip
-    return views if memory_format == torch.contiguous_format else views.permute(0, 1, 4, 2, 3)
+    pixels, parameters = pixels.contiguous(), parameters.contiguous()
+    ends = last, memory_format == torch.channels_last
+    if out is None:
+        views = ops.random_views(
+            pixels, offsets, sizes, parameters, size, kernel, mean, deviation, dtype, *ends
+        )
+        return views.permute(0, 1, 4, 2, 3) if ends[1] else views
+    shape = parameters.shape[1], parameters.shape[0], channels, size, size
+    memory = laid_out(out, shape, dtype, memory_format, pixels.device)
+    apart(memory, "images", pixels)
+    apart(memory, "parameters", parameters)
+    ops.random_views_(pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, memory)
+    return out
 
 
 def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:

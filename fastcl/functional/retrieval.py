@@ -76,16 +76,17 @@ def retrieval(
     gq, gd = (None, None) if judges is None else judges
     blocks = [(q, d, gq, gd)]
     blocks += [(q, q, gq, gq)] * query_query + [(d, d, gd, gd)] * document_document
-    sums = [_others(*block, scale, limit) for block in blocks]
+    # Relative to the own logit: near one over the temperature the sums' last digit is a large one.
+    sums = [_others(*block, scale, limit, scale * own) for block in blocks]
     if hard is not None:
-        sums.append(_hard(q, hard, hard_judge, gq, scale, limit, normalize))
-    return softplus(log_sum(torch.stack(sums), 0) - scale * own).mean()
+        sums.append(_hard(q, hard, hard_judge, gq, scale, limit, own, normalize))
+    return softplus(log_sum(torch.stack(sums), 0)).mean()
 
 
-def _others(rows, columns, row_guide, col_guide, scale, limit) -> Tensor:
-    """The log of the sum over the columns of other rows, [n]."""
+def _others(rows, columns, row_guide, col_guide, scale, limit, own) -> Tensor:
+    """The log of the sum over the columns of other rows, less the own logit, [n]."""
     if limit is None and columns is rows:
-        return row_losses(problem(rows, scale=scale, normalize=False)).loss
+        return row_losses(problem(rows, scale=scale, normalize=False)).loss - own
     columns = columns.view_as(columns)
     guide = None if row_guide is None else (row_guide, col_guide)
     ids = torch.arange(len(rows), device=rows.device)
@@ -96,11 +97,11 @@ def _others(rows, columns, row_guide, col_guide, scale, limit) -> Tensor:
         "normalize": False,
     }
     found = row_losses(problem(rows, columns, limit=limit, guide=guide, **options))
-    return found.loss + found.positive
+    return found.loss + (found.positive - own)
 
 
-def _hard(q, hard, judge, row_guide, scale, limit, normalize) -> Tensor:
-    """The same over a row's own hard negatives."""
+def _hard(q, hard, judge, row_guide, scale, limit, own, normalize) -> Tensor:
+    """The same over a row's own hard negatives; own: a similarity, not a logit."""
     n, h, width = hard.shape
     rows = unit_rows(hard.reshape(n * h, width)).view(n, h, width) if normalize else hard
     dtype = accumulate_dtype(q.dtype)
@@ -113,7 +114,7 @@ def _hard(q, hard, judge, row_guide, scale, limit, normalize) -> Tensor:
                 b = unit_rows(judge.flatten(0, 1).to(dtype)).view(judge.shape)
                 found = torch.einsum("ng,nhg->nh", a, b)
             s = torch.where(found > limit[:, None], -torch.inf, s)
-    return log_sum(scale * s, 1)
+    return log_sum(scale * (s - own[:, None]), 1)
 
 
 def _guide(guide, hard, query):

@@ -248,9 +248,24 @@ def random_views(
 ):  # fmt: skip
     """`reference.random_views` in one launch."""
     b, views, _ = parameters.shape
-    c, last = channels(images, offsets, channels_last_in), channels_last_in or offsets is not None
+    c = channels(images, offsets, channels_last_in)
     shape = (size, size, c) if channels_last_out else (c, size, size)
     out = common.empty(images, views, b, *shape, dtype=dtype)
+    random_views_(
+        images, offsets, sizes, parameters, kernel, mean, deviation, channels_last_in,
+        channels_last_out, out,
+    )  # fmt: skip
+    return out
+
+
+def random_views_(
+    images, offsets, sizes, parameters, kernel, mean, deviation, channels_last_in,
+    channels_last_out, out,
+) -> None:  # fmt: skip
+    """`reference.random_views_` in one launch."""
+    b, views, _ = parameters.shape
+    c, last = channels(images, offsets, channels_last_in), channels_last_in or offsets is not None
+    size = out.shape[3]
     processors = torch.cuda.get_device_properties(images.device).multi_processor_count
     programs = min(b * views, processors)
     scratch = common.empty(images, programs, 2, c, size, size)
@@ -262,4 +277,3 @@ def random_views(
         FULL_SCALE[images.dtype], c, last, channels_last_out,
         BLOCK // columns, BLUR_BLOCK // columns, columns, num_warps=WARPS, num_stages=1,
     )  # fmt: skip
-    return out

@@ -31,6 +31,17 @@ def random_views(
     return out.permute(0, 1, 3, 4, 2).contiguous() if channels_last_out else out
 
 
+def random_views_(
+    images, offsets, sizes, parameters, kernel, mean, deviation, channels_last_in,
+    channels_last_out, out,
+) -> None:  # fmt: skip
+    """The same, written to out."""
+    out.copy_(random_views(
+        images, offsets, sizes, parameters, out.shape[3], kernel, mean, deviation, out.dtype,
+        channels_last_in, channels_last_out,
+    ))  # fmt: skip
+
+
 def image_views_(image, parameters, kernel, mean, deviation, channels_last_out, out) -> None:
     """The views of one image `[h, w, c]` by `[1, V, 13]`, written to out, `[V, c, size, size]` or
     `[V, size, size, c]`, where each view is one piece."""

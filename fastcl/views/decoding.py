@@ -3,9 +3,12 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,7 +22,7 @@ Source = str | Path | bytes
 class Seen(NamedTuple):
     """A file before it is decoded."""
 
-    data: bytes | Tensor  # bytes that simplejpeg will decode, or pixels [h, w, 3]
+    data: bytes | np.ndarray  # bytes that simplejpeg will decode, or pixels [h, w, 3]
     name: str  # what messages call it
     sides: tuple[int, int]  # height and width
 
@@ -49,8 +52,8 @@ def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> P
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
         pixels = torch.empty(int(ends[-1]), dtype=torch.uint8)
         ops.large_pages_(pixels)
-        places = zip(seen, pixels.tensor_split(ends[:-1]), strict=True)
-        for _ in each(lambda job: fill(*job), places):
+        places = np.split(pixels.numpy(), ends[:-1].tolist())
+        for _ in each(lambda x, place: fill(x, place.reshape(*x.sides, 3)), seen, places):
             pass
     return Packed(pixels.view(-1, 3), starts, torch.tensor(sides))
 
@@ -89,10 +92,15 @@ def looked_at(files, threads: int | None) -> Iterator[tuple[list[Seen], Callable
         yield list(each(_look, named)), each
 
 
-def _look(named: tuple[Source, str]) -> Seen:
+@cache
+def _decoding() -> ModuleType:
     from ..data import decoding  # needs Pillow, which the views do not
 
-    file, name = named
+    return decoding
+
+
+def _look(named: tuple[Source, str]) -> Seen:
+    decoding, (file, name) = _decoding(), named
     data = file
     if not isinstance(file, bytes):
         try:
@@ -102,20 +110,17 @@ def _look(named: tuple[Source, str]) -> Seen:
     sides = decoding.jpeg_sides(data)
     if sides is not None:
         return Seen(data, name, sides)
-    pixels = torch.from_numpy(decoding.decode_pixels(data, name))
-    return Seen(pixels, name, tuple(pixels.shape[:2]))
+    pixels = decoding.decode_pixels(data, name)
+    return Seen(pixels, name, pixels.shape[:2])
 
 
-def fill(image: Seen, place: Tensor) -> Tensor:
-    """The pixels `[h, w, 3]`, in as many bytes of the caller's."""
-    from ..data import decoding
-
-    place = place.view(*image.sides, 3)
-    if isinstance(image.data, Tensor):
-        return place.copy_(image.data)
-    if decoding.decode_jpeg(image.data, place.numpy()) is None:  # Pillow has the last word
-        place.copy_(torch.from_numpy(decoding.decode_pixels(image.data, image.name)))
-    return place
+def fill(image: Seen, place: np.ndarray) -> None:
+    """The pixels, to `[h, w, 3]` of the caller's."""
+    decoding = _decoding()
+    if isinstance(image.data, np.ndarray):
+        place[:] = image.data
+    elif decoding.decode_jpeg(image.data, place) is None:  # Pillow has the last word
+        place[:] = decoding.decode_pixels(image.data, image.name)
 
 
 @contextmanager

@@ -9,19 +9,11 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .._library import ops
+from ..reference.draw_views import DRAWS, TRIES, middle_box
 from .recipe import Recipe
 
-TRIES = 10  # torchvision's, before it takes the middle of the image
 ORDERS = 24  # of brightness, contrast, saturation and hue
-NEVER = 2.0  # a threshold that no pixel reaches
-
-# Rows of the random numbers. A chance is drawn as u - p, which is below zero where it comes true.
-AREA, RATIO = slice(0, TRIES), slice(TRIES, 2 * TRIES)
-PLACE = slice(20, 22)
-FACTORS = slice(22, 26)
-ORDER, SIGMA = slice(26, 27), slice(27, 28)
-JITTER, MIRROR, GREY, BLUR, SOLARISE = range(28, 33)
-DRAWS = 33
 
 
 class Bounds(NamedTuple):
@@ -31,9 +23,7 @@ class Bounds(NamedTuple):
     span: Tensor  # [DRAWS, 1, views]
     ratio: Tensor  # [2, 1, views] narrowest and widest
     threshold: Tensor  # [1, views]
-    middle: Tensor | None  # [1, views] share of a crop in the middle, 0: a random crop
-    identity: Tensor  # [4, 1, 1] the factors that change nothing
-    rank: Tensor  # [TRIES, 1, 1] of the tries, the first highest
+    shares: Tensor | None  # [1, views] of a crop in the middle, 0: a random crop
 
 
 def draw(
@@ -74,8 +64,7 @@ def draw(
         raise ValueError(f"generator must be on {device}, got one on {generator.device}")
     bounds = _bounds(recipes, device)
     if isinstance(sizes, Tensor):
-        b, sides = len(sizes), sizes.t().unsqueeze(2).float()
-        middle = _middle(bounds, sides)
+        b, sides, middle = len(sizes), sizes.contiguous(), None
     else:
         b, *one_size = sizes
         sides, middle = _frame(recipes, *one_size, device)
@@ -86,9 +75,7 @@ def draw(
             f"chances must have shape {[b, DRAWS, len(recipes)]} on {device}, got "
             f"{list(chances.shape)} on {chances.device}"
         )
-    u = chances.transpose(0, 1)
-    x = torch.addcmul(bounds.low, bounds.span, u)
-    return _assembled(x, _boxes(x, bounds, sides, middle), bounds)
+    return ops.draw_views(chances.transpose(0, 1).contiguous(), sides, middle, *bounds)
 
 
 def uniform(
@@ -126,8 +113,8 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
         raise TypeError(f"sizes must be int64, got {sizes.dtype}")
     if not _check.seen(sizes) or len(sizes) == 0:
         return sizes.to(device, non_blocking=True), device
-    if sizes.min() < 1:
-        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
+    if (least := int(sizes.min())) < 1:
+        raise ValueError(f"sizes must be 1 or more, got {least}")
     if len(sizes) == 1:
         return (1, *sizes[0].tolist()), device
     return sizes.to(device, non_blocking=True), device
@@ -135,24 +122,23 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
 
 @lru_cache(maxsize=1024)  # images of a camera or of a data set have few sizes
 def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.device):
-    """Sides `[2, 1, 1]` and the boxes in the middle of images of one size."""
-    sides = torch.tensor([height, width], dtype=torch.float32).view(2, 1, 1).to(device)
-    return sides, _middle(_bounds(recipes, device), sides)
+    """Sides `[1, 2]` and the boxes in the middle of images of one size."""
+    sides = torch.tensor([[height, width]]).to(device)
+    bounds = _bounds(recipes, device)
+    return sides, middle_box(sides, bounds.ratio, bounds.shares)
 
 
 @lru_cache(maxsize=64)  # as a copy to a GPU from memory of the host makes the host wait
 def _bounds(recipes: tuple[Recipe, ...], device: torch.device) -> Bounds:
     table = torch.tensor([_ranges(recipe) for recipe in recipes], dtype=torch.float64)
     low, high = table.t().reshape(2, DRAWS, 1, len(recipes))
-    middle = torch.tensor([[recipe.middle or 0.0 for recipe in recipes]])
+    shares = torch.tensor([[recipe.middle or 0.0 for recipe in recipes]])
     return Bounds(
-        low=low.float().to(device),
-        span=(high - low).float().to(device),
-        ratio=torch.tensor([r.ratio for r in recipes]).t().unsqueeze(1).to(device),
+        low=low.float().contiguous().to(device),
+        span=(high - low).float().contiguous().to(device),
+        ratio=torch.tensor([r.ratio for r in recipes]).t().unsqueeze(1).contiguous().to(device),
         threshold=torch.tensor([[recipe.threshold for recipe in recipes]], device=device),
-        middle=middle.to(device) if middle.any() else None,
-        identity=torch.tensor([1.0, 1.0, 1.0, 0.0], device=device).view(4, 1, 1),
-        rank=torch.arange(TRIES, 0, -1, device=device).view(TRIES, 1, 1),
+        shares=shares.to(device) if shares.any() else None,
     )
 
 
@@ -167,44 +153,3 @@ def _ranges(recipe: Recipe) -> list[float]:
         (0.0, ORDERS), recipe.sigma, *[(-p, 1 - p) for p in chances],
     ]  # fmt: skip
     return [low for low, _ in pairs] + [high for _, high in pairs]
-
-
-def _assembled(x: Tensor, box: Tensor, bounds: Bounds) -> Tensor:
-    came_true = x[JITTER:] < 0
-    factors = torch.where(came_true[0], x[FACTORS], bounds.identity)
-    flags = came_true[1:4].to(x.dtype)  # mirror, grey, blur
-    threshold = torch.where(came_true[4:], bounds.threshold, NEVER)
-    # None of the products of u reaches its upper end: u is at most 1 - 2^-24.
-    rows = [box, flags[:1], factors, x[ORDER].floor(), flags[1:2], x[SIGMA] * flags[2:], threshold]
-    return torch.cat(rows).permute(1, 2, 0).contiguous()
-
-
-def _boxes(x: Tensor, bounds: Bounds, sides: Tensor, middle: Tensor) -> Tensor:
-    """Top, left, height and width of the crops `[4, b, views]`: the first try that fits."""
-    area, stretch = x[AREA] * sides.prod(0), x[RATIO].exp()
-    tried = torch.stack([area / stretch, area * stretch]).sqrt_().round_()
-    fits = (tried > 0).logical_and_(tried <= sides.unsqueeze(1))
-    # The first that fits, by its rank: argmax over a dimension that is not the last is slow.
-    best = (bounds.rank * (fits[0] & fits[1])).amax(0)
-    found = best > 0
-    first = (TRIES - best).clamp_(max=TRIES - 1).expand(2, 1, -1, -1)
-    box = tried.gather(1, first).squeeze(1)
-    if bounds.middle is not None:
-        found = found & (bounds.middle == 0)
-    box = torch.where(found, box, middle)
-    room = sides - box
-    corner = torch.where(found, x[PLACE] * (room + 1), room / 2).floor_()
-    return torch.cat([corner, box])
-
-
-def _middle(bounds: Bounds, sides: Tensor) -> Tensor:
-    """The box `[2, b or 1, views]` in the middle: the image, cut down to the ratios allowed."""
-    height, width = sides
-    narrow, wide = bounds.ratio
-    high = torch.where(width < narrow * height, (width / narrow).round_().clamp_(min=1), height)
-    broad = torch.where(width > wide * height, (height * wide).round_().clamp_(min=1), width)
-    box = torch.stack(torch.broadcast_tensors(high, broad))
-    if bounds.middle is None:
-        return box
-    square = (bounds.middle * torch.minimum(height, width)).round_().clamp_(min=1)
-    return torch.where(bounds.middle == 0, box, square)

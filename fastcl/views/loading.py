@@ -1,15 +1,15 @@
 """Files to views: each image is decoded and made its views while it is in cache."""
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .. import _check
 from .._library import ops
+from ..functional.view_memory import laid_out
 from .decoding import Seen, fill
 
 
@@ -25,33 +25,29 @@ def places(
     out: Tensor | Sequence[Tensor] | None,
     counts: Sequence[tuple[int, int, int]],  # views, images and side of each part
     dtype: torch.dtype,
-    channels_last: bool,
+    memory_format: torch.memory_format,
 ) -> list[Tensor]:
     """Memory for the views of each part: new, or what an earlier call returned."""
-    shapes = [(v, b, s, s, 3) if channels_last else (v, b, 3, s, s) for v, b, s in counts]
-    if out is None:
-        made = [torch.empty(shape, dtype=dtype) for shape in shapes]
-        for x in made:
-            ops.large_pages_(x)
-        return made
-    given = [out] if isinstance(out, Tensor) else list(out)
-    if len(given) != len(shapes):
-        raise ValueError(f"out must hold {len(shapes)} tensors, got {len(given)}")
-    return [_place(*pair, dtype, channels_last) for pair in zip(given, shapes, strict=True)]
+    if out is not None:
+        cpu = torch.device("cpu")
+        return [
+            laid_out(x, (v, b, 3, s, s), dtype, memory_format, cpu)
+            for x, (v, b, s) in zip(tensors(out, len(counts)), counts, strict=True)
+        ]
+    last = memory_format == torch.channels_last
+    shapes = [(v, b, s, s, 3) if last else (v, b, 3, s, s) for v, b, s in counts]
+    made = [torch.empty(shape, dtype=dtype) for shape in shapes]
+    for x in made:
+        ops.large_pages_(x)
+    return made
 
 
-def _place(x: Tensor, shape: tuple[int, ...], dtype: torch.dtype, channels_last: bool) -> Tensor:
-    _check.tensor("out", x)
-    if x.dtype != dtype:
-        raise TypeError(f"out must be {dtype}, got {x.dtype}")
-    found = x[None] if x.dim() == 4 else x  # a view alone has no dimension for the views
-    found = found.permute(0, 1, 3, 4, 2) if channels_last and found.dim() == 5 else found
-    if found.shape != shape or not found.is_contiguous() or x.device.type != "cpu":
-        raise ValueError(
-            f"out must be what a call on {shape[1]} files returned, with {math.prod(shape)} "
-            f"elements end to end on the CPU, got {list(x.shape)} on {x.device}"
-        )
-    return found.detach()
+def tensors(out: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
+    """So many of them; a view alone gets its dimension for the views."""
+    given = list(out) if isinstance(out, (list, tuple)) else [out]
+    if len(given) != count:
+        raise ValueError(f"out must hold {count} tensors, got {len(given)}")
+    return [x[None] if isinstance(x, Tensor) and x.dim() == 4 else x for x in given]
 
 
 def load(
@@ -65,16 +61,20 @@ def load(
     after the other to the same place."""
     room = max(3 * height * width for _, _, (height, width) in seen)
     own = threading.local()
+    # For all images at once: beside a decoder, which leaves no cache to others, a slice is dear.
+    jobs = [(x.parameters.split(1), x.kernel, x.out.unbind(1)) for x in parts]
+    views = ops.image_views_.default
 
     def make(i: int) -> None:
         if not hasattr(own, "place"):
-            own.place = torch.empty(room, dtype=torch.uint8)
-        height, width = seen[i].sides
-        image = fill(seen[i], own.place[: 3 * height * width])
-        for parameters, kernel, out in parts:
-            ops.image_views_(
-                image, parameters[i : i + 1], kernel, *normalisation, channels_last, out[:, i]
-            )
+            own.place, own.sides = np.empty(room, np.uint8), None
+        if own.sides != seen[i].sides:
+            own.sides = height, width = seen[i].sides
+            own.array = own.place[: 3 * height * width].reshape(height, width, 3)
+            own.image = torch.from_numpy(own.array)
+        fill(seen[i], own.array)
+        for parameters, kernel, out in jobs:
+            views(own.image, parameters[i], kernel, *normalisation, channels_last, out[i])
 
     for _ in each(make, range(len(seen))):
         pass

@@ -12,10 +12,11 @@ from .. import functional as F
 from .._library import ops
 from ..functional.packed import Packed, pack
 from ..functional.random_views import check_form, normal
+from ..functional.view_memory import apart, laid_out
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
-from .loading import Part, load, places
+from .loading import Part, load, places, tensors
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -66,6 +67,7 @@ class Drawn(nn.Module):
         size: int,
         generator: torch.Generator | None = None,
         chances: Tensor | None = None,  # [b, 33, len(recipes)] of `draw.uniform`
+        out: Tensor | None = None,
     ) -> Tensor:
         """One view by each recipe, `[len(recipes), b, c, size, size]`."""
         channels, sizes, device = _seen(images, self.layout)
@@ -76,8 +78,33 @@ class Drawn(nn.Module):
         return F.random_views(
             images, parameters, size=size, kernel=kernel_of(size), mean=self.mean,
             deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
-            layout=self.layout,
+            layout=self.layout, out=out,
         )  # fmt: skip
+
+    def of_groups(
+        self,
+        images: Tensor | Packed | Sequence[Tensor],
+        generator: torch.Generator | None,
+        out: Tensor | Sequence[Tensor] | None,
+    ) -> tuple[Tensor, ...]:
+        """The views of each group, in memory of the caller's where it is given."""
+        images, count = together(images), len(self.groups)
+        memory = [None] * count if out is None else tensors(out, count)
+        if count > 1 and out is not None:
+            self._check_all(images, memory)
+        return tuple(
+            self.make(images, recipes, size, generator, out=x)
+            for (recipes, size), x in zip(self.groups, memory, strict=True)
+        )
+
+    def _check_all(self, images: Tensor | Packed, memory: list[Tensor]) -> None:
+        """All of them before the first is written."""
+        channels, sizes, device = _seen(images, self.layout)
+        b = len(sizes) if isinstance(sizes, Tensor) else sizes[0]
+        for (recipes, size), x in zip(self.groups, memory, strict=True):
+            shape = len(recipes), b, channels, size, size
+            x = laid_out(x, shape, self.dtype, self.memory_format, device)
+            apart(x, "images", images.pixels if isinstance(images, Packed) else images)
 
     def joined(self, groups: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
         """What a call returns, of the views of each group."""
@@ -100,8 +127,9 @@ class Drawn(nn.Module):
         Args:
             files, threads: As for `decode`.
             generator: As for `Drawn`.
-            out: What an earlier call on as many files returned, to be written again: memory that
-                is new to a process takes time of its own. After an error it holds some of both.
+            out: What an earlier call on as many files or images returned, to be written again:
+                memory that is new to a process takes time of its own. After an error it holds some
+                of both.
 
         Returns:
             What a call of the module does.
@@ -117,7 +145,7 @@ class Drawn(nn.Module):
         with looked_at(files, threads) as (seen, each):
             sizes = torch.tensor([image.sides for image in seen])
             counts = [(len(recipes), len(seen), size) for recipes, size in self.groups]
-            memory = places(out, counts, self.dtype, last)
+            memory = places(out, counts, self.dtype, self.memory_format)
             for (recipes, size), views in zip(self.groups, memory, strict=True):
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 parts.append(Part(drawn, kernel_of(size), views))
@@ -204,8 +232,9 @@ class Views(Drawn):
 
     Returns:
         `[views, b, c, size, size]` of a uint8, uint16 or float32 batch `[b, c, h, w]`, a list of
-        `[c, h, w]` of any sizes, or `decode`'s record. The colours of images of other than three
-        channels stay.
+        `[c, h, w]` of any sizes, or `decode`'s record; in the memory of `out=`, which an earlier
+        call has returned, where it is given. The colours of images of other than three channels
+        stay.
 
     Raises:
         ValueError, TypeError: A size or a strength out of range, no recipe; images that
@@ -243,9 +272,13 @@ class Views(Drawn):
 
     @torch.no_grad()
     def forward(
-        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+        self,
+        images: Tensor | Packed | Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        *,
+        out: Tensor | None = None,
     ) -> Tensor:
-        return self.make(together(images), self.recipes, self.size, generator)
+        return self.joined(self.of_groups(images, generator, out))
 
     @property
     def groups(self) -> tuple[tuple[tuple[Recipe, ...], int]]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from .. import _check
 from ..functional.packed import Packed
-from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Drawn, together
+from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Drawn
 from .presets import BYOL, SimCLR
 from .recipe import Recipe
 
@@ -25,7 +25,7 @@ class MultiCrop(Drawn):
 
     Returns:
         A list of `[2, b, c, size, size]` and `[crops, b, c, small, small]`, of images as `Views`
-        takes them.
+        takes them; in the memory of `out=`, an earlier list, where it is given.
 
     Raises:
         ValueError, TypeError: A size, a number or a strength out of range; images that
@@ -63,10 +63,13 @@ class MultiCrop(Drawn):
 
     @torch.no_grad()
     def forward(
-        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
+        self,
+        images: Tensor | Packed | Sequence[Tensor],
+        generator: torch.Generator | None = None,
+        *,
+        out: Sequence[Tensor] | None = None,
     ) -> list[Tensor]:
-        images = together(images)
-        return [self.make(images, recipes, size, generator) for recipes, size in self.groups]
+        return self.joined(self.of_groups(images, generator, out))
 
     @property
     def groups(self) -> tuple[tuple[tuple[Recipe, ...], int], ...]:

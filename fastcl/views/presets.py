@@ -1,12 +1,9 @@
 """The views of the methods of one size, with their papers' numbers."""
 
-from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
 
-from ..functional.packed import Packed
 from .module import Views
 from .recipe import Recipe
 
@@ -121,11 +118,6 @@ class Supervised(Views):
     """
 
     RECIPES = (Recipe(mirror=0.5),)
-
-    def forward(
-        self, images: Tensor | Packed | Sequence[Tensor], generator: torch.Generator | None = None
-    ) -> Tensor:
-        return super().forward(images, generator)[0]
 
     def joined(self, groups: tuple[Tensor, ...]) -> Tensor:
         return groups[0][0]

@@ -1,10 +1,12 @@
-"""``python -m fuzz --seconds 60``: rounds over all targets until the time is over."""
+"""``python -m fuzz --seconds 60``: random targets until the time is over; ``--cases 10 --seed 0``:
+as many of every target, the same on any machine."""
 
 import argparse
 import random
 import sys
 import time
 import traceback
+from collections.abc import Iterable, Iterator
 
 import torch
 
@@ -17,6 +19,7 @@ MOST_WRONG = 10  # more of a kind tell no more
 def arguments():
     parser = argparse.ArgumentParser(prog="make fuzz", description=__doc__)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--cases", type=int, help="of every target, in place of the seconds")
     parser.add_argument("--seed", type=int, help="of the whole run; default: drawn, and printed")
     parser.add_argument("--only", default="", help="targets whose name contains this")
     parser.add_argument("--without", help="targets whose name does not contain this")
@@ -56,21 +59,33 @@ def known(ledger: Ledger, names: list[str]) -> int:
     return len(cured)
 
 
-def fuzz(
-    seconds: float, seed: int, names: list[str], keep_going: bool = False, most: int = 10**9
-) -> int:
-    """0 where nothing new is wrong in the seconds or in so many cases."""
+def at_random(names: list[str], seed: int, seconds: float) -> Iterator[tuple[str, int]]:
+    draws, end = random.Random(seed), time.monotonic() + seconds
+    while time.monotonic() < end:
+        yield draws.choice(names), draws.randrange(2**31)
+
+
+def of_each(names: list[str], seed: int, cases: int) -> Iterator[tuple[str, int]]:
+    """The same of a target, whichever others there are."""
+    for name in names:
+        draws = random.Random(f"{seed}:{name}")
+        for _ in range(cases):
+            yield name, draws.randrange(2**31)
+
+
+def fuzz(drawn: Iterable[tuple[str, int]], names: list[str], keep_going: bool = False) -> int:
+    """0 where nothing new is wrong."""
     ledger = Ledger.read()
-    wrong, cases, draws = known(ledger, names), 0, random.Random(seed)
-    end = time.monotonic() + seconds
-    while time.monotonic() < end and cases < most and (wrong < MOST_WRONG or keep_going):
-        name, case = draws.choice(names), draws.randrange(2**31)
+    wrong, cases = known(ledger, names), 0
+    for name, case in drawn:
+        if wrong >= MOST_WRONG and not keep_going:
+            break
         message = failure(name, case)
         cases += 1
         if message and not ledger.explains(name, message):
             wrong += 1
             print(f"FAILED {name}:{case} {message}", flush=True)
-    print(f"{cases} cases of {len(names)} targets, seed {seed}: {wrong} wrong")
+    print(f"{cases} cases of {len(names)} targets: {wrong} wrong")
     return int(wrong > 0)
 
 
@@ -83,4 +98,9 @@ if __name__ == "__main__":
     wanted = [x for x in TARGETS if asked.only in x and not (asked.without and asked.without in x)]
     if not wanted:
         sys.exit(f"--only must be part of one of {', '.join(TARGETS)}, got {asked.only}")
-    sys.exit(fuzz(asked.seconds, chosen, wanted, asked.keep_going))
+    print(f"seed {chosen}", flush=True)
+    if asked.cases is None:
+        cases = at_random(wanted, chosen, asked.seconds)
+    else:
+        cases = of_each(wanted, chosen, asked.cases)
+    sys.exit(fuzz(cases, wanted, asked.keep_going))

@@ -112,10 +112,27 @@ void views() {
   const float mean[] = {0.4f, 0.5f, 0.6f}, deviation[] = {0.2f, 0.3f, 0.4f};
   under_threads("random_views", [&] {
     Array out(Dtype::kFloat32, v * b * 3 * size * size);
-    cpu::random_views({reinterpret_cast<const char*>(images.data()), Pixel::kUint8,
-                       static_cast<int64_t>(images.size()), nullptr, nullptr, b, v, 3, h, w, false,
-                       parameters.data(), size, 9, mean, deviation, Dtype::kFloat32, false,
-                       static_cast<char*>(out.at(0))});
+    const RandomViews x{reinterpret_cast<const char*>(images.data()),
+                        Pixel::kUint8,
+                        static_cast<int64_t>(images.size()),
+                        nullptr,
+                        nullptr,
+                        b,
+                        v,
+                        3,
+                        h,
+                        w,
+                        false,
+                        parameters.data(),
+                        size,
+                        9,
+                        mean,
+                        deviation,
+                        Dtype::kFloat32,
+                        false,
+                        static_cast<char*>(out.at(0)),
+                        b * 3 * size * size};
+    cpu::random_views(x, cpu::thread_count());
     return Arrays{out};
   });
 }

@@ -130,15 +130,17 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const bool grey = c == 3 && view.grey != 0, coloured = c == 3 && colours.any();
   const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const Target target{
-      x.dtype,        out,     c, size * size, x.channels_last_out, x.mean, x.deviation,
-      view.threshold, streamed};
+      x.dtype,        out,      c,       size * size, x.channels_last_out, x.mean, x.deviation,
+      view.threshold, A::kUnit, streamed};
   const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
   const auto finish = [&](int64_t first, int64_t count) {
     if (taps.reach > 0) return;
     for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
       solarise<A>(view.threshold, planes + k * plane + first, count);
     }
-    write<A>(target, planes + first, grey ? 0 : plane, first, count);
+    for (int64_t k = 0; k < c; ++k) {
+      write_channel(target, planes + (grey ? 0 : k * plane) + first, k, first, count);
+    }
   };
   coloured ? colours.run(finish) : finish(0, size * size);
   if (taps.reach > 0) blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);
@@ -166,7 +168,7 @@ int64_t random_view_scratch(const RandomViews& x) {
   const int64_t planes = x.channels * plane_stride(x.size) * 4;
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
   const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
-  const int64_t blur = (x.kernel + 2) * 40 + (x.channels + 1) * kBlurRows * rows;
+  const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows + 1) * rows;
   return planes + axes + blur + 32 * 64;
 }
 

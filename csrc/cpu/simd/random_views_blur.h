@@ -90,12 +90,12 @@ inline int64_t reflected(int64_t i, int64_t size) {
 // when the next one loads it at other places.
 constexpr int64_t kBlurRows = 8;
 
-// Rows y .. y + count of a plane, down the columns and then along them, to `out`, one after the
-// other; wide has room for the rows, each with both ends and a vector.
-template <typename A>
+// Rows y .. y + count of a plane, down the columns and then along them; done(row, pixels) takes one
+// after the other. wide has room for the rows, each with both ends and a vector, out for one.
+template <typename A, typename F>
 void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y, int64_t count,
                int64_t size, const typename A::Element** rows, typename A::Element* wide,
-               typename A::Element* out) {
+               typename A::Element* out, const F& done) {
   const int64_t margin = (taps.reach + A::kLanes - 1) / A::kLanes * A::kLanes;
   const int64_t apart =
       (size + A::kLanes - 1) / A::kLanes * A::kLanes + 2 * margin + kTogether * A::kLanes;
@@ -118,26 +118,30 @@ void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y,
     const typename A::Element* const row = wide + i * apart + margin;
     taps.sums(
         size, [&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); },
-        [&](int64_t x, auto sum) { store(out + i * size + x, A::lowered(sum)); });
+        [&](int64_t x, auto sum) { store(out + x, A::lowered(sum)); });
+    done(y + i, out);
   }
 }
 
-// Of the first `planes` planes, the others are like the first.
+// Of the first `planes` planes, the others are like the first. Every row is written before the next
+// is made: memory takes it meanwhile.
 template <typename A>
 void blur_and_write(const Taps<A>& taps, const typename A::Element* from, int64_t plane,
                     int64_t planes, int64_t size, const Target& target, Arena arena) {
   using E = typename A::Element;
-  const int64_t apart = kBlurRows * size + kTogether * A::kLanes;
   const E** rows = arena.take<const E*>(2 * (taps.reach + 1));
   E* wide = arena.take<E>(kBlurRows * (size + 2 * taps.reach + (3 + kTogether) * A::kLanes));
-  E* out = arena.take<E>(planes * apart);
+  E* out = arena.take<E>(size + kTogether * A::kLanes);
   for (int64_t y = 0; y < size; y += kBlurRows) {
     const int64_t count = size - y < kBlurRows ? size - y : kBlurRows;
     for (int64_t c = 0; c < planes; ++c) {
-      blur_rows(taps, from + c * plane, y, count, size, rows, wide, out + c * apart);
-      solarise<A>(target.threshold, out + c * apart, count * size);
+      blur_rows(taps, from + c * plane, y, count, size, rows, wide, out, [&](int64_t row, E* x) {
+        solarise<A>(target.threshold, x, size);
+        for (int64_t k = c; k < (planes == target.channels ? c + 1 : target.channels); ++k) {
+          write_channel(target, x, k, row * size, size);
+        }
+      });
     }
-    write<A>(target, out, planes == target.channels ? apart : 0, y * size, count * size);
   }
 }
 

@@ -14,8 +14,8 @@ struct Target {
   bool channels_last;
   const float* mean;       // [channels]
   const float* deviation;  // [channels]
-  float threshold;
-  bool streamed;  // past the caches, as nobody reads what is written while it is in one
+  float threshold, unit;   // unit: share of full scale that one is
+  bool streamed;           // past the caches, as nobody reads what is written while it is in one
 };
 
 constexpr int64_t kBuffer = 1024;
@@ -69,35 +69,49 @@ void stream_plane(const E* from, int64_t count, float factor, float offset, T* t
   }
 }
 
-// Pixels from `first` on of the view; channel c lies at from + c * apart.
-template <typename A, typename T>
-void write_as(const Target& target, const typename A::Element* from, int64_t apart, int64_t first,
-              int64_t count) {
-  T* const out = reinterpret_cast<T*>(target.out);
-  for (int64_t c = 0; c < target.channels; ++c) {
-    const float factor = A::kUnit / target.deviation[c];
-    const float offset = -target.mean[c] / target.deviation[c];
-    if (target.channels_last) {
-      write_plane(from + c * apart, count, factor, offset, out + first * target.channels + c,
-                  target.channels);
-    } else if (target.streamed) {
-      stream_plane(from + c * apart, count, factor, offset, out + c * target.plane + first);
-    } else {
-      write_plane(from + c * apart, count, factor, offset, out + c * target.plane + first, 1);
+// Floats as they are made: a store more for each would fill the queue of stores.
+template <typename E>
+void stream_plane(const E* from, int64_t count, float factor, float offset, float* to) {
+  int64_t i = 0;
+#if defined(__x86_64__)
+  constexpr int64_t kLanes = kViewBytes / 4;
+  typedef E Pixels __attribute__((vector_size(kLanes * sizeof(E))));
+  if (reinterpret_cast<uintptr_t>(to) % kViewBytes == 0) {
+    for (; i + kLanes <= count; i += kLanes) {
+      const Floats x = __builtin_convertvector(load<Pixels>(from + i), Floats);
+      stream(reinterpret_cast<char*>(to + i), x * factor + offset);
     }
+  }
+#endif
+  write_plane(from + i, count - i, factor, offset, to + i, 1);
+}
+
+// `count` pixels of channel c from `first` on of the view.
+template <typename T, typename E>
+void write_channel_as(const Target& target, const E* from, int64_t c, int64_t first,
+                      int64_t count) {
+  T* const out = reinterpret_cast<T*>(target.out);
+  const float factor = target.unit / target.deviation[c];
+  const float offset = -target.mean[c] / target.deviation[c];
+  if (target.channels_last) {
+    T* const to = out + first * target.channels + c;
+    write_plane(from, count, factor, offset, to, target.channels);
+  } else if (target.streamed) {
+    stream_plane(from, count, factor, offset, out + c * target.plane + first);
+  } else {
+    write_plane(from, count, factor, offset, out + c * target.plane + first, 1);
   }
 }
 
-template <typename A>
-void write(const Target& target, const typename A::Element* from, int64_t apart, int64_t first,
-           int64_t count) {
+template <typename E>
+void write_channel(const Target& target, const E* from, int64_t c, int64_t first, int64_t count) {
   if (target.dtype == Dtype::kBFloat16) {
-    return write_as<A, BFloat16>(target, from, apart, first, count);
+    return write_channel_as<BFloat16>(target, from, c, first, count);
   }
   if (target.dtype == Dtype::kFloat16) {
-    return write_as<A, Half>(target, from, apart, first, count);
+    return write_channel_as<Half>(target, from, c, first, count);
   }
-  write_as<A, float>(target, from, apart, first, count);
+  write_channel_as<float>(target, from, c, first, count);
 }
 
 }  // namespace fastcl::FASTCL_SIMD

@@ -1,0 +1,41 @@
+"""Memory that views are written to, given by the caller."""
+
+import torch
+from torch import Tensor
+
+from .. import _check
+
+
+def laid_out(
+    out: Tensor,
+    shape: tuple[int, ...],  # V, b, c, size, size
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+    device: torch.device,
+) -> Tensor:
+    """`out` as the kernels write it, `[V, b, c, s, s]` or `[V, b, s, s, c]` end to end."""
+    _check.tensor("out", out)
+    if out.dtype != dtype:
+        raise TypeError(f"out must be {dtype}, got {out.dtype}")
+    if out.device.type != device.type:
+        raise ValueError(f"out must be on {device}, got a tensor on {out.device}")
+    if out.shape != shape:
+        raise ValueError(f"out must have shape {list(shape)}, got {list(out.shape)}")
+    last = memory_format == torch.channels_last
+    memory = out.detach()
+    memory = memory.permute(0, 1, 3, 4, 2) if last else memory
+    if not memory.is_contiguous():
+        kind = "channels last within each view" if last else "contiguous"
+        raise ValueError(f"out must be {kind} and end to end, got strides {list(out.stride())}")
+    return memory
+
+
+def apart(out: Tensor, name: str, x: Tensor) -> None:
+    """No byte of out may be one of x, which is read while out is written; both end to end."""
+    if torch.compiler.is_compiling() or out.device.type == "meta":
+        return
+    (start, end), (first, last) = (
+        (y.data_ptr(), y.data_ptr() + y.numel() * y.element_size()) for y in (out, x)
+    )
+    if start < last and first < end:
+        raise ValueError(f"out must not lie in the memory of {name}, which it would overwrite")
