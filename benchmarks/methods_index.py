@@ -72,11 +72,13 @@ LINES = (
     _trained("CPC, images", PREDICTION, "van den Oord et al. 2018", "ImageCPC", "cpc",
              "overlapping patches, context from the rows above by masked convolutions (plain "
              "residual ones, not a gated PixelCNN); the patch's own row is part of it from the "
-             "left and the right"),
+             "left and the right; a quarter of the images grey (the paper: all), no crops of "
+             "patches"),
     _trained("CMC", PREDICTION, "Tian et al. 2020", "CMC", "cmc",
-             "L and ab, or any number of views in all pairs; bank per view; estimation or softmax"),
+             "L and ab, or any number of views in all pairs; bank per view; estimation or softmax; "
+             "colours are not jittered"),
     Line("Deep InfoMax", PREDICTION, "Hjelm et al. 2019", "DeepInfoMax", ("dim",),
-         "local form with JSD, NCE, DV and the authors' heads; no prior matching",
+         "local form with JSD, NCE, DV and the authors' heads; whole images; no prior matching",
          ("dim", "dim-nce", "dim-dv")),
     Line("CLIP", PREDICTION, "Radford et al. 2021", "CLIP", (),
          "scale starts at 1/0.07 and stays at 100 at most"),

@@ -144,8 +144,10 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
     path = RESULTS / "throughput.csv"
+    # The rows change a file of the repository: asked for later, it would always be dirty.
+    commit = {"commit": circumstances("cpu")["commit"]}
     for name in arguments.cases:
-        where = circumstances("cpu")
+        where = circumstances("cpu") | commit
         found = CASES[name](arguments.pictures)
         print(*(" ".join(map(str, row)) for row in found), sep="\n", flush=True)
         rows = [where | dict(zip(COLUMNS, row, strict=True)) for row in found]

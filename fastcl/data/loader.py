@@ -150,11 +150,12 @@ class Loader:
 
         read, decode, views, copy = self.stages
         builder = PipelineBuilder().add_source(cut(places, self.threads, self._slots()))
-        for stage, executor in ((read, None), (decode, decoders)):
-            builder.pipe(
-                stage, concurrency=stage.threads, output_order="input", name=stage.name,
-                executor=executor,
-            )  # fmt: skip
+        builder.pipe(read, concurrency=read.threads, output_order="input", name=read.name)
+        # Chunks leave in their order: a thread that is done before the one ahead has another.
+        builder.pipe(
+            decode, concurrency=2 * decode.threads, output_order="input", name=decode.name,
+            executor=decoders,
+        )  # fmt: skip
         builder.aggregate(Gather()).pipe(views, name=views.name)
         if self.transfer.moves:
             builder.pipe(copy, name=copy.name)

@@ -10,11 +10,12 @@ from .. import methods, pretext
 from ..views import DINO, MultiCrop, Recipe
 from . import inputs
 
-# What these methods tell apart is in the colours and places of one view, which their papers leave
-# as they are: other colours than the bank saw, or none, are no view of the same image to CMC.
-CMC_VIEW = Recipe(scale=(0.2, 1.0), mirror=0.5)  # the authors' command
-CPC_VIEW = Recipe(scale=((256 / 300) ** 2, 1.0), mirror=0.5, grey=0.25)  # section 3.2
-DIM_VIEW = Recipe(scale=(1.0, 1.0), ratio=(1.0, 1.0), mirror=0.5)  # images as they are
+# What these methods tell apart is in the colours and places of one view, which their papers do not
+# jitter: other colours than the bank saw, or none, are no view of the same image to CMC.
+CMC_VIEW = Recipe(scale=(0.2, 1.0), mirror=0.5)  # the authors' code
+# Section 3.2: 256 of 300 pixels and a mirror. There all is grey, and features know no colour.
+CPC_VIEW = Recipe(scale=((256 / 300) ** 2, 1.0), mirror=0.5, grey=0.25)
+DIM_VIEW = Recipe(scale=(1.0, 1.0), ratio=(1.0, 1.0), mirror=0.5)  # the whole image
 
 
 class Entry(NamedTuple):
