@@ -146,8 +146,8 @@ class Drawn(nn.Module):
         parts: list[Part] = []
         with looked_at(files, threads) as (seen, each):
             sizes = torch.tensor([image.sides for image in seen])
-            memory = self._memory(len(seen), out)
-            for (recipes, size), views in zip(self.groups, memory, strict=True):
+            jobs = zip(self.groups, self._memory(len(seen), out), strict=True)
+            for (recipes, size), views in jobs:
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 parts.append(Part(drawn, kernel_of(size), views))
             load(seen, each, parts, normalisation, last)
@@ -157,12 +157,9 @@ class Drawn(nn.Module):
 
     def _memory(self, b: int, out: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
         """Where the views of so many files go, as the kernels write them."""
-        like, cpu = self.places(b, 3), torch.device("cpu")
+        like, end = self.places(b, 3), (self.dtype, self.memory_format, torch.device("cpu"))
         given = [self.memory.like(x) for x in like] if out is None else tensors(out, len(like))
-        return [
-            laid_out(x, tuple(as_x.shape), self.dtype, self.memory_format, cpu)
-            for x, as_x in zip(given, like, strict=True)
-        ]
+        return [laid_out(x, tuple(y.shape), *end) for x, y in zip(given, like, strict=True)]
 
     # Image by image, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
 
