@@ -22,6 +22,9 @@ MADE = {
     "finetuning": lambda: finetuning_table.runs(
         report.read(report.RESULTS / finetuning_table.RUNS_CSV)
     ),
+    "finetuning_steps": lambda: finetuning_table.steps(
+        report.read(report.RESULTS / finetuning_table.STEPS_CSV)
+    ),
     "speed": lambda: summary.speed(report.read(report.RESULTS / "cpu.csv")),
     "replaced": lambda: summary.replaced(report.read(report.RESULTS / "migration.csv")),
 }
