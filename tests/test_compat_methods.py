@@ -131,7 +131,7 @@ def test_both_start_at_the_same_loss():
         torch.testing.assert_close(mine(*views), on_our_scale(theirs(*views), name))
 
 
-@pytest.mark.parametrize("name", ["moco", "dino"])
+@pytest.mark.parametrize("name", ["moco", "swav", "dino"])
 def test_a_stopped_run_goes_on(name, tmp_path):
     """With what lightly keeps beside its state_dict."""
     assert_goes_on(tiny(name), contenders, tmp_path)
