@@ -25,7 +25,7 @@ class Buffers:
         self.pinned = pinned
         self.free: dict[int, deque[np.ndarray]] = {}  # by their size
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[type, tuple[bool]]:
         return Buffers, (self.pinned,)
 
     def like(self, x: Tensor) -> Tensor:
