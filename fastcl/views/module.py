@@ -11,12 +11,13 @@ from .. import _check
 from .. import functional as F
 from .._buffers import Buffers
 from .._library import ops
-from ..functional.packed import Packed, pack
+from ..functional.packed import Packed
 from ..functional.random_views import check_form, normal
 from ..functional.view_memory import apart, laid_out
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
+from .images import looked_over, together
 from .loading import Part, load, tensors
 from .recipe import Recipe
 
@@ -27,6 +28,9 @@ LEAST_BLURRED = 96  # pixels along a side: on CIFAR's 32 the papers leave the bl
 
 class Drawn(nn.Module):
     """What all views share: how they are written and where their random numbers come from.
+
+    On the CPU the memory of an earlier batch is taken once nothing refers to its views any more, as
+    new memory takes time of its own: the module keeps what was let go.
 
     Args:
         mean: `[c]`, subtracted, in units of full scale; None subtracts nothing.
@@ -71,7 +75,7 @@ class Drawn(nn.Module):
         out: Tensor | None = None,
     ) -> Tensor:
         """One view by each recipe, `[len(recipes), b, c, size, size]`."""
-        channels, sizes, device = _seen(images, self.layout)
+        channels, sizes, device = looked_over(images, self.layout)
         if channels != 3:
             recipes = colourless(recipes)
         generator = generator or self.chance.now()
@@ -89,23 +93,28 @@ class Drawn(nn.Module):
         out: Tensor | Sequence[Tensor] | None,
     ) -> tuple[Tensor, ...]:
         """The views of each group, in memory of the caller's where it is given."""
-        images, count = together(images), len(self.groups)
-        memory = [None] * count if out is None else tensors(out, count)
-        if count > 1 and out is not None:
-            self._check_all(images, memory)
+        images = together(images)
+        memory = self._given(images, out)
         return tuple(
             self.make(images, recipes, size, generator, out=x)
             for (recipes, size), x in zip(self.groups, memory, strict=True)
         )
 
-    def _check_all(self, images: Tensor | Packed, memory: list[Tensor]) -> None:
-        """All of them before the first is written."""
-        channels, sizes, device = _seen(images, self.layout)
+    def _given(self, images: Tensor | Packed, out) -> Sequence[Tensor | None]:
+        """Memory for each group: the caller's, all of it looked at before the first is written; on
+        the CPU that of a batch that was let go; else None."""
+        channels, sizes, device = looked_over(images, self.layout)
         b = len(sizes) if isinstance(sizes, Tensor) else sizes[0]
-        for (recipes, size), x in zip(self.groups, memory, strict=True):
-            shape = len(recipes), b, channels, size, size
-            x = laid_out(x, shape, self.dtype, self.memory_format, device)
-            apart(x, "images", images.pixels if isinstance(images, Packed) else images)
+        pixels = images.pixels if isinstance(images, Packed) else images
+        if out is None:
+            fresh = not _check.seen(pixels)
+            like = [None] * len(self.groups) if fresh else self.places(b, channels)
+            return [x if x is None else self.memory.like(x) for x in like]
+        given = tensors(out, len(self.groups))
+        for x, y in zip(given, self.places(b, channels), strict=True):
+            end = tuple(y.shape), self.dtype, self.memory_format, device
+            apart(laid_out(x, *end), "images", pixels)
+        return given
 
     def joined(self, groups: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
         """What a call returns, of the views of each group."""
@@ -129,9 +138,7 @@ class Drawn(nn.Module):
             files, threads: As for `decode`.
             generator: As for `Drawn`.
             out: What an earlier call on as many files or images returned, to be written again.
-                After an error it holds some of both. By default memory of an earlier call is taken
-                once nothing refers to its views any more, else new memory, which takes time of its
-                own: the module keeps a batch that was let go.
+                After an error it holds some of both. By default as for `Drawn`.
 
         Returns:
             What a call of the module does.
@@ -205,24 +212,6 @@ def kernel_of(size: int) -> int:
 def colourless(recipes: tuple[Recipe, ...]) -> tuple[Recipe, ...]:
     """The same for images that have no three colours."""
     return tuple(replace(recipe, jitter=0.0, grey=0.0) for recipe in recipes)
-
-
-def _seen(images, layout: str) -> tuple[int, Tensor | tuple[int, int, int], torch.device]:
-    """Channels, sizes as `draw` takes them, and device."""
-    if isinstance(images, Packed):
-        return images.pixels.shape[-1], images.sizes, images.pixels.device
-    _check.tensor("images", images)
-    if images.dim() != 4:
-        raise ValueError(f"images must have 4 dimensions, got shape {list(images.shape)}")
-    b, *rest = images.shape
-    c, h, w = rest if layout == "chw" else (rest[2], *rest[:2])
-    return c, (b, h, w), images.device
-
-
-def together(images) -> Tensor | Packed:
-    """A list of images as one record, as several calls will look at it."""
-    listed = isinstance(images, Sequence) and not isinstance(images, Packed)
-    return pack(images) if listed else images
 
 
 class Views(Drawn):
