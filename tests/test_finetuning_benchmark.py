@@ -21,10 +21,12 @@ def test_the_step_is_the_librarys(case):
 
 @pytest.fixture
 def stsb(tmp_path):
-    """Pairs as STS-B has them; every second one is alike."""
+    """Pairs in the form of STS-B; every second one is said to be alike, which the encoder does not
+    see, so that its losses are no small ones, of which rounding would be a large part."""
     lines = [
-        f"a {animal} {act} {place},the {animal} {act} near {place},{score}"
-        for animal in ("dog", "cat", "horse") for act in ("runs", "sleeps")
+        f"a {animal} {act} {place},the {other} {act} near {place},{score}"
+        for animal, other in (("dog", "cat"), ("cat", "horse"), ("horse", "dog"))
+        for act in ("runs", "sleeps")
         for place, score in (("home", 4.5), ("school", 1.0))
     ]  # fmt: skip
     for part in ("train", "test"):
