@@ -135,7 +135,7 @@ $(PEERS)/.installed: benchmarks/peers.txt
 	touch $@
 
 test-peers: build $(PEERS)/.installed
-	PYTHONPATH=$(PEERS) $(RUN)/python -m pytest tests/test_compat_*.py \
+	PYTHONPATH=$(PEERS) $(PYTEST) tests/test_compat_*.py \
 		tests/test_docs.py tests/test_examples.py tests/test_migration_benchmark.py \
 		tests/test_finetuning_benchmark.py \
 		tests/test_benchmarks.py::test_library_is_right \

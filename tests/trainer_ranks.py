@@ -85,7 +85,8 @@ def main() -> None:
                 fastcl.unpatch("sentence_transformers")
             torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-4)
             assert torch.distributed.get_world_size() == 2
-            print(f"{wrapper}({name}): {after[0]:.4f} to {after[-1]:.4f}", flush=True)
+            line = f"{wrapper}({name}): {after[0]:.4f} to {after[-1]:.4f}\n"
+            print(line, end="", flush=True)  # at once: the ranks share their output
 
 
 if __name__ == "__main__":
