@@ -10,9 +10,12 @@ Rows = list[dict[str, str]]
 
 
 def _source(rows: Rows) -> str:
-    first = rows[0]
-    return ", ".join((first["machine"], f"torch {first['torch']}", f"commit {first['commit']}",
-                      first["date"]))  # fmt: skip
+    """Where they were measured; of rows of several commits all of them."""
+    found = dict.fromkeys(
+        f"{row['machine']}, torch {row['torch']}, commit {row['commit']}, {row['date']}"
+        for row in rows
+    )
+    return "; ".join(found)
 
 
 def runs(rows: Rows) -> str:

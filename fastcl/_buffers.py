@@ -13,8 +13,8 @@ KEPT, SIZES = 8, 8  # pieces of a size that wait, and sizes, of which a ninth cl
 
 
 class Buffers:
-    """Memory that is lent and comes back once no tensor of it lives: fresh memory costs ten times
-    what writing to it does. Empty where it is copied or sent to another process. From any thread:
+    """Memory that is lent and comes back once no tensor of it lives: of fresh memory the system
+    clears every page first. Empty where it is copied or sent to another process. From any thread:
     every step on the pieces that wait is one of the interpreter's.
 
     Args:

@@ -125,6 +125,17 @@ void set_dtype(const Tensor& out, RandomViews& x) {
         "fastcl: dtype must be float32, bfloat16 or float16");
 }
 
+// What both operators are given, but for what they write.
+RandomViews asked(const Tensor& images, const OptionalTensor& offsets, const OptionalTensor& sizes,
+                  const Tensor& parameters, bool channels_last_in, bool channels_last_out) {
+  RandomViews x{};
+  x.channels_last_in = channels_last_in;
+  x.channels_last_out = channels_last_out;
+  set_images(images, offsets, sizes, x);
+  set_parameters(images, parameters, x);
+  return x;
+}
+
 void run(RandomViews& x, Tensor& out) {
   set_dtype(out, x);
   x.out = mutable_data<char>(out, "out");
@@ -135,11 +146,7 @@ void run(RandomViews& x, Tensor& out) {
 Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
                     int64_t size, int64_t kernel, Tensor mean, Tensor deviation, ScalarType dtype,
                     bool channels_last_in, bool channels_last_out) {
-  RandomViews x{};
-  x.channels_last_in = channels_last_in;
-  x.channels_last_out = channels_last_out;
-  set_images(images, offsets, sizes, x);
-  set_parameters(images, parameters, x);
+  RandomViews x = asked(images, offsets, sizes, parameters, channels_last_in, channels_last_out);
   set_writing(images, size, kernel, mean, deviation, x);
   Tensor out = channels_last_out ? empty(images, {x.views, x.b, size, size, x.channels}, dtype)
                                  : empty(images, {x.views, x.b, x.channels, size, size}, dtype);
@@ -151,11 +158,7 @@ Tensor random_views(Tensor images, OptionalTensor offsets, OptionalTensor sizes,
 void random_views_to(Tensor images, OptionalTensor offsets, OptionalTensor sizes, Tensor parameters,
                      int64_t kernel, Tensor mean, Tensor deviation, bool channels_last_in,
                      bool channels_last_out, Tensor out) {
-  RandomViews x{};
-  x.channels_last_in = channels_last_in;
-  x.channels_last_out = channels_last_out;
-  set_images(images, offsets, sizes, x);
-  set_parameters(images, parameters, x);
+  RandomViews x = asked(images, offsets, sizes, parameters, channels_last_in, channels_last_out);
   check(out.dim() == 5, "fastcl: out must have 5 dimensions, got ", out.dim());
   check_device(out, images, "out");
   set_writing(images, out.size(3), kernel, mean, deviation, x);

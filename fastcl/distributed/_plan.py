@@ -152,6 +152,15 @@ def global_mean(x: Tensor, plan: Plan) -> Tensor:  # [b] -> []
     return _Sum.apply(x.sum(), plan.ranks) / sum(plan.counts)
 
 
+def mean_of_parts(
+    loss: Tensor, rows: int, plan: Plan, group: dist.ProcessGroup | None, equal: bool
+) -> Tensor:
+    """The mean over all ranks of a loss [] that is the mean over this rank's rows."""
+    if equal:  # of whom nobody has asked how many rows they have
+        return mean(loss, rows=rows, group=group)
+    return global_mean(loss.double() * rows, plan).to(loss.dtype)
+
+
 def mean(
     x: Tensor,  # [b, ...], or [] with rows
     *,

@@ -9,7 +9,7 @@ from ..functional.moco import check_moco
 from ..functional.rows import softplus
 from ._contrast import contrast
 from ._mean import mean_contrast
-from ._plan import agree, global_ids, global_mean, mean, shared
+from ._plan import agree, global_ids, global_mean, mean_of_parts, shared
 from ._sigmoid import sigmoid_contrast
 
 
@@ -195,8 +195,4 @@ def moco(
         query, key, queue, temperature=heat, ids=ids, queue_ids=queue_ids,
         duplicates=duplicates, normalize=normalize,
     )  # fmt: skip
-    if plan is None:
-        return loss
-    if equal:  # of whom nobody has asked how many rows they have
-        return mean(loss, rows=query.shape[0], group=group)
-    return global_mean(loss.double() * query.shape[0], plan).to(loss.dtype)
+    return loss if plan is None else mean_of_parts(loss, query.shape[0], plan, group, equal)

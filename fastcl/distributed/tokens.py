@@ -9,7 +9,7 @@ from .. import functional
 from .._ranks import gather, gather_with_gradient
 from ..functional.max_sim import check_max_sim
 from ._blocks import Plan
-from ._plan import agree, global_mean, mean, shared
+from ._plan import agree, mean_of_parts, shared
 
 
 def max_sim(
@@ -54,11 +54,7 @@ def max_sim(
         query, document, query_mask, document_mask, hard, hard_mask,
         temperature=temperature, normalize=normalize,
     )  # fmt: skip
-    if plan is None:
-        return loss
-    if equal:  # of whom nobody has asked how many queries they have
-        return mean(loss, rows=query.shape[0], group=group)
-    return global_mean(loss.double() * query.shape[0], plan).to(loss.dtype)
+    return loss if plan is None else mean_of_parts(loss, query.shape[0], plan, group, equal)
 
 
 def _everyone(
