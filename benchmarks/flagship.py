@@ -23,7 +23,8 @@ from .cases import Case, Update
 from .prepared import Prepared, kernels, wait
 from .suites import SUITES
 from .timing import interleaved, quantiles
-from .variants import GRAPH, OURS, Variant, named, peers
+from .variant import Variant
+from .variants import GRAPH, LIBRARIES, OURS, named
 
 MODES = ("times", "compiled", "sums", "peers", "tune", "step")
 CASES = SUITES["flagships"]
@@ -73,7 +74,7 @@ def jobs(mode: str) -> dict[str, tuple[Case | Update, list[Variant]]]:
     return {
         f"{case.loss}-{peer.module}": (case, [OURS, peer])
         for case in sizes
-        for peer in peers()
+        for peer in LIBRARIES
         if peer.gpu and case.loss in peer.losses and peer.installed()
     }
 

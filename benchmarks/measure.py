@@ -12,7 +12,8 @@ from .cases import Case, Update
 from .memory import extra_memory
 from .plain import PLAIN
 from .timing import captured, ceiling, interleaved, quantiles
-from .variants import Variant, named, variants
+from .variant import Variant
+from .variants import named, variants
 
 CHECKED_ROWS = 512
 CEILING = "the ceiling"

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from .absent import stand_in_for_torchvision
 from .cases import BIAS, MOMENTUM, TEMPERATURE, Case, Function, Update
 from .plain import CHUNK
-from .variants import Variant
+from .variant import Variant
 
 
 def _lightly(case: Case) -> Function:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .cases import BIAS, TEMPERATURE, Case, Function
-from .variants import Variant
+from .variant import Variant
 
 PAIRS = ("info_nce", "clip")
 

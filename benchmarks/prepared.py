@@ -14,7 +14,7 @@ from .measure import CEILING, LIMIT, RIVALS_LIMIT, _double, _restore, _words, pr
 from .memory import extra_memory
 from .plain import CHUNKED, PLAIN
 from .timing import ceiling, interleaved, quantiles
-from .variants import Variant
+from .variant import Variant
 
 PROFILED = 5  # steps
 

@@ -1,11 +1,5 @@
 """What is timed beside each other: fastcl, plain PyTorch and its own means, other libraries."""
 
-import functools
-import importlib.metadata
-import importlib.util
-from collections.abc import Callable
-from dataclasses import dataclass
-
 import torch
 
 import fastcl
@@ -24,63 +18,10 @@ from .cases import (
     Function,
     Update,
 )
-from .memory import available
+from .peers import PEERS
+from .peers_gpu import GPU_PEERS
 from .plain import CHUNK, CHUNKED, LINEAR, PLAIN
-
-
-def anywhere(case: Case) -> str:
-    """The range of a variant that computes every size."""
-    return ""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """One way to compute a case.
-
-    `matrices` is the peak in n x m matrices of the rows' dtype (measured), by loss where they
-    differ: a size that does not fit into memory is known before it is tried. `outside` says why a
-    case is out of its range.
-    """
-
-    name: str
-    losses: tuple[str, ...]
-    build: Callable[[Case], Function]
-    matrices: float | dict[str, float] = 0.0
-    package: str = ""  # on PyPI; "" for PyTorch and fastcl
-    module: str = ""
-    gpu: bool = False  # has kernels for NVIDIA GPUs only
-    graph: bool = False  # timed as the replay of a CUDA graph
-    dtype: torch.dtype | None = None  # of the rows, where not the case's
-    outside: Callable[[Case], str] = anywhere
-    remark: str = ""  # what a reader of its figures should know
-
-    def installed(self) -> bool:
-        return not self.module or importlib.util.find_spec(self.module) is not None
-
-    @property
-    def version(self) -> str:
-        if not self.package:
-            return fastcl.__version__ if self.name.startswith("fastcl") else torch.__version__
-        try:
-            return importlib.metadata.version(self.package)
-        except importlib.metadata.PackageNotFoundError:
-            return ""
-
-    def refusal(self, case: Case, device: str) -> str:
-        """Why it is not run, or ""."""
-        if (self.gpu or self.graph) and device != "cuda":
-            return "needs a GPU"
-        if case.alone and self.name != "fastcl":
-            return "takes minutes at this size"
-        if reason := self.outside(case):
-            return reason
-        # A quarter more than its tensors: allocators round up and keep blocks.
-        count = self.matrices
-        count = count[case.loss] if isinstance(count, dict) else count
-        needed = 1.25 * count * case.n * case.m * (self.dtype or case.dtype).itemsize
-        if needed > available(device):
-            return f"would need {needed / 1e9:.0f} GB"
-        return ""
+from .variant import Variant
 
 
 def _fused(case: Case) -> Function:
@@ -183,13 +124,7 @@ HALF = (
 )  # fmt: skip
 
 
-@functools.cache
-def peers() -> tuple[Variant, ...]:
-    """The other libraries; imported late, because only `--peers` needs them."""
-    from .peers import PEERS
-    from .peers_gpu import GPU_PEERS
-
-    return PEERS + GPU_PEERS
+LIBRARIES = PEERS + GPU_PEERS
 
 
 def variants(case: Case | Update, *, libraries: bool = False, device: str = "cpu") -> list[Variant]:
@@ -200,14 +135,11 @@ def variants(case: Case | Update, *, libraries: bool = False, device: str = "cpu
     if case.bfloat16:
         found += HALF
     if libraries:
-        found += [peer for peer in peers() if peer.installed()]
+        found += [peer for peer in LIBRARIES if peer.installed()]
     return [v for v in found if case.loss in v.losses]
 
 
 def named(case: Case | Update, name: str) -> Variant:
     """The variant of that name; libraries are looked at last."""
-    every = [OURS, *TORCH, GRAPH, *HALF]
-    known = [v for v in every if v.name == name and case.loss in v.losses]
-    return (
-        known[0] if known else next(v for v in peers() if v.name == name and case.loss in v.losses)
-    )
+    every = [OURS, *TORCH, GRAPH, *HALF, *LIBRARIES]
+    return next(v for v in every if v.name == name and case.loss in v.losses)

@@ -12,15 +12,8 @@ from benchmarks.memory import available
 from benchmarks.peers import PEERS
 from benchmarks.peers_gpu import GPU_PEERS
 from benchmarks.suites import SUITES
-from benchmarks.variants import (
-    OURS,
-    TORCH,
-    Variant,
-    anywhere,
-    bfloat16_products,
-    named,
-    variants,
-)
+from benchmarks.variant import Variant, anywhere
+from benchmarks.variants import OURS, TORCH, bfloat16_products, named, variants
 
 TINY = 48
 CASES = {
