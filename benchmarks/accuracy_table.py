@@ -6,6 +6,7 @@ ROWS, STEPS = RESULTS / "accuracy.csv", RESULTS / "accuracy_steps.csv"
 PAGE = ROOT / "docs" / "methods.md"
 NAMES = {"simclr": "SimCLR", "moco": "MoCo v2", "byol": "BYOL", "swav": "SwAV", "dino": "DINO"}
 WHO = "untrained", "fastcl", "lightly"
+WHOLE, HOUR = 50_000, 3_600_000  # images of the training split; milliseconds
 
 
 def percent(row: dict[str, str], figure: str) -> str:
@@ -28,6 +29,23 @@ def made(rows: list[dict[str, str]]) -> str:
     return (
         f"{listed(rows, 'machine')}, {threads} thread{'s' * (threads != '1')}, torch "
         f"{listed(rows, 'torch')}, commit {listed(rows, 'commit')}, {listed(rows, 'date')}"
+    )
+
+
+def passes(steps: dict[str, str], who: str) -> float:
+    """Over the whole training split in an hour."""
+    return HOUR / float(steps[f"{who}_ms"]) * int(steps["batch"]) / WHOLE
+
+
+def hour(steps: list[dict[str, str]]) -> str:
+    """What an hour is enough for, of every method."""
+    found = ", ".join(
+        f"{NAMES[row['method']]} {passes(row, 'fastcl'):.0f} ({passes(row, 'lightly'):.0f})"
+        for row in steps
+    )
+    return (
+        f"At these times an hour is enough for so many passes over all {WHOLE:,} training images "
+        f"with fastcl (with lightly): {found}."
     )
 
 
@@ -58,7 +76,8 @@ def table(rows: list[dict[str, str]], steps: list[dict[str, str]]) -> str:
         f"{one['rate']}, seed {listed(rows, 'seed')}. {made(rows)}.",
     ]
     if steps:
-        lines += [f"Steps, with the quantiles of 20 and 80 % of the turns: {made(steps)}."]
+        quantiles = "Steps, with the quantiles of 20 and 80 % of the turns"
+        lines += [f"{quantiles}: {made(steps)}.", "", hour(steps)]
     return "\n".join(lines) + "\n"
 
 

@@ -75,8 +75,8 @@ LINES = (
              "left and the right; a quarter of the images grey (the paper: all), no crops of "
              "patches"),
     _trained("CMC", PREDICTION, "Tian et al. 2020", "CMC", "cmc",
-             "L and ab, or any number of views in all pairs; bank per view; estimation or softmax; "
-             "colours are not jittered"),
+             "L and ab, or any number of views in all pairs; bank per view, or the batch alone; "
+             "estimation or softmax; colours are not jittered"),
     Line("Deep InfoMax", PREDICTION, "Hjelm et al. 2019", "DeepInfoMax", ("dim",),
          "local form with JSD, NCE, DV and the authors' heads; whole images; no prior matching",
          ("dim", "dim-nce", "dim-dv")),

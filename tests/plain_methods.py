@@ -5,6 +5,7 @@ import math
 
 import plain
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 
@@ -141,6 +142,20 @@ class CMC(Plain):
     def after(self) -> None:
         for bank, x in zip(self.banks, self.seen[1], strict=True):
             bank_step(bank, self.seen[0], x, 0.5)
+
+
+class BatchCMC(Plain):
+    """Without banks: every view finds the image's other ones among the batch's."""
+
+    def loss(self, views, index):
+        parts = zip(self.nets.heads, self.nets.backbone, views, strict=True)
+        x = [F.normalize(head(backbone(view))) for head, backbone, view in parts]
+        own, total = torch.arange(len(index)), 0
+        for a in range(len(x)):
+            for b in range(len(x)):
+                if a != b:
+                    total = total + F.cross_entropy(x[a] @ x[b].T / 0.5, own)
+        return total
 
 
 class Twin(Plain):

@@ -118,3 +118,9 @@ def test_the_page_has_the_table_of_the_rows():
     page = accuracy_table.PAGE.read_text()
     assert report.insert(page, "accuracy", accuracy_table.table(rows, steps)) == page
     assert all(accuracy_table.NAMES[row["method"]] in page for row in rows)
+
+
+def test_an_hour_is_passes_over_the_training_split():
+    steps = {"method": "moco", "batch": "125", "fastcl_ms": "900", "lightly_ms": "1800"}
+    assert accuracy_table.passes(steps, "fastcl") == pytest.approx(10)
+    assert "MoCo v2 10 (5)." in accuracy_table.hour([steps])

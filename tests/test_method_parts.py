@@ -147,6 +147,8 @@ def test_bad_inputs():
         methods.DINO(network(), width=8, prototypes=5)(x)
     with pytest.raises(ValueError, match="views must be 2, one for each backbone, got 1"):
         methods.CMC([network(), network()], width=8, samples=9)([x], torch.arange(4))
+    with pytest.raises(ValueError, match="index must be given where there are banks"):
+        methods.CMC([network(), network()], width=8, samples=9)([x, x])
     with pytest.raises(ValueError, match="hard must be given together with positives"):
         methods.SimCSE(Words(), width=8)(torch.zeros(2, 3, dtype=torch.int64), None, x)
     with pytest.raises(ValueError, match="sequence must have 13 encodings at least, got 4"):

@@ -71,6 +71,10 @@ METHODS = {
         lambda: CMC([network(), network()], width=8, samples=SAMPLES, dim=4, noise=None),
         lambda step: (*views(step), torch.randperm(SAMPLES)[:N]),
     ),
+    "cmc_batch": (
+        lambda: CMC([network(), network()], width=8, dim=4),
+        lambda step: (*views(step), torch.arange(N)),
+    ),
     "swav": (
         lambda: methods.SwAV(network(), **HEAD, prototypes=5, queue_size=4, freeze=1),
         lambda step: views(step, 3),

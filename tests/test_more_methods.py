@@ -58,6 +58,18 @@ def test_cmc(steps, rows, seed, count):
 
 
 @FEW
+@given(STEPS, ROWS, SEEDS, st.integers(2, 3))
+def test_cmc_without_banks(steps, rows, seed, count):
+    ours = methods.CMC([network(8, i) for i in range(count)], width=8, dim=4, temperature=0.5)
+    check(ours, plain_methods.BatchCMC, numbered(steps, rows, seed, count))
+    views, index = numbered(1, rows, seed, count)[0]
+    ours = ours.float()
+    views = [view.float() for view in views]
+    assert torch.equal(ours(views), ours(views, index))
+    ours.update()
+
+
+@FEW
 @given(
     STEPS, ROWS, SEEDS, st.sampled_from([None, 3, 20]), st.floats(0, 1),
     st.sampled_from(["byol", "resnet", "vit"]),

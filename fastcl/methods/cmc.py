@@ -1,7 +1,7 @@
 """CMC: contrastive multiview coding."""
 
 from collections.abc import Sequence
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 import torch
@@ -10,8 +10,8 @@ from torch.profiler import record_function
 
 from .. import _check
 from ..bank import Bank
-from ..distributed import mean
-from ..functional import inst_disc, nce, noise_indices, unit_rows
+from ..distributed import gather_with_gradient, mean
+from ..functional import clip, inst_disc, nce, noise_indices, unit_rows
 from .heads import linear_head
 from .state import Normalizer
 
@@ -22,17 +22,22 @@ class CMC(nn.Module):
     With two views, lightness and colour, this is the paper's main form; with more, all pairs of
     views are contrasted ("full graph").
 
+    An image's own entry of a bank is always a pass over the data old, those of the images of this
+    pass are newer. Where a pass is short, what tells old from new lowers the loss without any
+    image being recognised; without banks (`samples` is None) there is nothing to tell.
+
     Args:
         backbones: One for each view; maps a batch of it to features `[b, width]`.
         width: Features of each backbone.
-        samples: Images of the data set.
+        samples: Images of the data set; None: no banks, a softmax over the batch's other images.
         dim: Width of the embeddings.
-        noise: Noise samples per image of noise-contrastive estimation; None: the full softmax over
-            the data set.
-        momentum: From 0 to 1, what an old entry of a bank counts in its update.
+        noise: Of banks: noise samples per image of noise-contrastive estimation; None: the full
+            softmax over the data set.
+        momentum: Of banks: from 0 to 1, what an old entry counts in its update.
         temperature: Positive; divides the cosine similarities.
 
-    Source: Tian et al. 2020, "Contrastive Multiview Coding" (arXiv 1906.05849), equations 6 to 8.
+    Source: Tian et al. 2020, "Contrastive Multiview Coding" (arXiv 1906.05849), equations 6 to 8;
+    without banks section 3.2 with the batch for the k other images.
     """
 
     banks: Any  # an nn.ModuleList of Bank: its items are no more than modules to a type checker
@@ -42,7 +47,7 @@ class CMC(nn.Module):
         backbones: Sequence[nn.Module],
         *,
         width: int,
-        samples: int,
+        samples: int | None = None,
         dim: int = 128,
         noise: int | None = 16384,
         momentum: float = 0.5,
@@ -58,32 +63,45 @@ class CMC(nn.Module):
         self.backbone = nn.ModuleList(backbones)
         self.heads = nn.ModuleList(linear_head(width, dim) for _ in backbones)
         self.banks = nn.ModuleList(
-            Bank(samples, dim, momentum=momentum, fill="uniform") for _ in backbones
+            Bank(samples, dim, momentum=momentum, fill="uniform")
+            for _ in (() if samples is None else backbones)
         )
         pairs = len(backbones) * (len(backbones) - 1)
-        self.normalizers = nn.ModuleList(Normalizer() for _ in range(pairs))
+        self.normalizers = nn.ModuleList(Normalizer() for _ in range(pairs if self.banks else 0))
         self._seen: list[tuple[Tensor, list[Tensor]]] = []  # since the last update
 
-    def forward(self, views: Sequence[Tensor], index: Tensor) -> Tensor:
+    def forward(self, views: Sequence[Tensor], index: Tensor | None = None) -> Tensor:
         """The loss of the views `[n, ...]` of images number index `[n]` of the data set, its mean
-        over the global batch when distributed.
+        over the global batch when distributed. Without banks nothing asks for the numbers.
 
         Raises:
-            ValueError: Not one view for each backbone.
+            ValueError: Not one view for each backbone, or banks and no index.
         """
         if len(views) != len(self.backbone):
             raise ValueError(
                 f"views must be {len(self.backbone)}, one for each backbone, got {len(views)}"
             )
+        if self.banks and index is None:
+            raise ValueError("index must be given where there are banks, got None")
         x = [
             unit_rows(head(backbone(view)))
             for head, backbone, view in zip(self.heads, self.backbone, views, strict=True)
         ]
+        if index is None or not self.banks:
+            rows = [gather_with_gradient(part) for part in x]
+            with record_function("fastcl::loss"):
+                return self._batch_loss(rows)
         with record_function("fastcl::loss"):
             loss = mean(self._loss(x, index), rows=len(index))
         if self.training:
             self._seen.append((index, [rows.detach() for rows in x]))
         return loss
+
+    def _batch_loss(self, x: list[Tensor]) -> Tensor:
+        """Rows of every view against those of every other in the global batch."""
+        scale = 1 / self.temperature
+        losses = [clip(one, two, scale, normalize=False) for one, two in combinations(x, 2)]
+        return 2 * torch.stack(losses).sum()  # clip is the mean of both directions
 
     def _loss(self, x: list[Tensor], index: Tensor) -> Tensor:
         """Rows of every view against the bank of every other, with one draw of noise for all."""
