@@ -40,10 +40,6 @@ NOT: dict[str, dict[str, str]] = {
         ),
         "CAPILoss": "its Sinkhorn balances each position of the patches by itself",
         **dict.fromkeys(
-            ("IBOTPatchLoss", "IBOTPlusPlusPatchLoss"),
-            "weights per patch, which the fused soft cross-entropy does not take",
-        ),
-        **dict.fromkeys(
             ("MSNLoss", "PMSNLoss", "PMSNCustomLoss"),
             "the mean of softmaxes over prototypes is regularised: they are formed anyway",
         ),
@@ -112,7 +108,6 @@ NOT: dict[str, dict[str, str]] = {
     },
     "solo": {
         **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
-        "DINOLoss": "counts epochs and crops in its own way; `losses.DINOLoss` is fused",
         "deepclusterv2_loss_func": "a cross-entropy of given logits: nothing to fuse",
         "manual_simclr_loss_func": "its formula once more, for tests of the library",
     },

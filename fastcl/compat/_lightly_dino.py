@@ -1,5 +1,6 @@
 """lightly's DINO loss, over the fused soft cross-entropy."""
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -64,7 +65,7 @@ class DINOLoss(nn.Module):
         Raises:
             ValueError: One view on each side, which has no other.
         """
-        teacher, student = list(teacher_out), list(student_out)
+        teacher, student = (_of_one_dtype(views) for views in (teacher_out, student_out))
         terms = len(teacher) * len(student) - min(len(teacher), len(student))
         if terms == 0:
             raise ValueError(
@@ -74,7 +75,8 @@ class DINOLoss(nn.Module):
         temperature = self._temperature(teacher_temp, epoch)
         trained = torch.is_grad_enabled() and any(x.requires_grad for x in teacher)
         # Of a single teacher view the first of the student has no part, and a gradient of zero.
-        if trained or not 2 <= len(teacher) <= len(student):
+        other = teacher[0].dtype != student[0].dtype
+        if trained or other or not 2 <= len(teacher) <= len(student):
             loss = self._plain(teacher, student, temperature) / terms
         else:
             loss = dino(
@@ -109,3 +111,11 @@ class DINOLoss(nn.Module):
             mean = mean / dist.get_world_size()
         kept = self.center_momentum
         self.center.data = self.center * kept + mean * (1 - kept)
+
+
+def _of_one_dtype(views: Sequence[Tensor]) -> list[Tensor]:
+    """The views in the dtype that holds them all."""
+    dtypes = {x.dtype for x in views}
+    if len(dtypes) < 2:
+        return list(views)
+    return [x.to(functools.reduce(torch.promote_types, dtypes)) for x in views]

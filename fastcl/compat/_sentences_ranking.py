@@ -40,6 +40,9 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         """
         if len(embeddings) < 2:
             raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
+        n, own = len(embeddings[0]), len(embeddings[1])
+        if own < n:
+            raise ValueError(f"positives must be as many as anchors, {n}, got {own}")
         if not self._streams(embeddings):
             return super().compute_loss_from_embeddings(embeddings, labels)
         x = embeddings[0]
@@ -162,17 +165,8 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
 
     def __init__(self, model, *args, **kwargs) -> None:
         super().__init__(model, *args, **kwargs)
-        given = self.loss
-        self.loss = MultipleNegativesRankingLoss(
-            model,
-            scale=given.scale,
-            similarity_fct=given.similarity_fct,
-            gather_across_devices=given.gather_across_devices,
-            directions=given.directions,
-            partition_mode=given.partition_mode,
-            hardness_mode=given.hardness_mode,
-            hardness_strength=given.hardness_strength,
-        )
+        # What the library made, checked and warned of, with fastcl's way to its value.
+        self.loss.__class__ = MultipleNegativesRankingLoss
 
     def calculate_loss(
         self,
@@ -182,6 +176,8 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
         with_backward: bool = False,
     ) -> Tensor:
         """A scalar, without a graph where with_backward."""
+        if len(reps) < 2:
+            raise ValueError(f"Expected at least 2 inputs, got {len(reps)}")
         embeddings = [torch.cat(r) for r in reps]
         ours = isinstance(self.loss, MultipleNegativesRankingLoss)
         if not (ours and self.loss._streams(embeddings)):
