@@ -1,6 +1,5 @@
 """lightly's DINO loss, over the fused soft cross-entropy."""
 
-import functools
 from collections.abc import Sequence
 
 import torch
@@ -8,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..functional import dino
-from ._common import in_dtype_of
+from ._common import in_dtype_of, of_one_dtype
 
 
 class DINOLoss(nn.Module):
@@ -65,7 +64,7 @@ class DINOLoss(nn.Module):
         Raises:
             ValueError: One view on each side, which has no other.
         """
-        teacher, student = (_of_one_dtype(views) for views in (teacher_out, student_out))
+        teacher, student = (of_one_dtype(views) for views in (teacher_out, student_out))
         terms = len(teacher) * len(student) - min(len(teacher), len(student))
         if terms == 0:
             raise ValueError(
@@ -111,11 +110,3 @@ class DINOLoss(nn.Module):
             mean = mean / dist.get_world_size()
         kept = self.center_momentum
         self.center.data = self.center * kept + mean * (1 - kept)
-
-
-def _of_one_dtype(views: Sequence[Tensor]) -> list[Tensor]:
-    """The views in the dtype that holds them all."""
-    dtypes = {x.dtype for x in views}
-    if len(dtypes) < 2:
-        return list(views)
-    return [x.to(functools.reduce(torch.promote_types, dtypes)) for x in views]
