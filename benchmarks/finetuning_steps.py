@@ -45,9 +45,14 @@ def _cases() -> tuple[Replaced, ...]:
     large.append(dataclasses.replace(named[f"Cached{GUIDED}"], inputs=judged, slow=True))
     some = [(case, n) for case in (ranking, guided, nested) for n in SIZES]
     return tuple(
-        dataclasses.replace(case, rows=n, size=f"{n:,} x {WIDTH}")
+        dataclasses.replace(case, rows=n, size=f"{n:,} x {WIDTH}", slow=case.slow or _slow(case, n))
         for case, n in [*some, *((case, CACHED) for case in large)]
     )
+
+
+def _slow(case: Replaced, n: int) -> bool:
+    """A matrix n x n x width, of the library's cosines."""
+    return case.name == GUIDED and n == SIZES[1]
 
 
 CASES = _cases()

@@ -223,9 +223,7 @@ def test_metric_forms_no_matrix(name, monkeypatch):
         getattr(theirs, name)()(x, labels)
 
 
-@pytest.mark.parametrize(
-    "name", ["NTXentLoss", "SupConLoss", "MultiSimilarityLoss", "TupletMarginLoss"]
-)
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss", "MultiSimilarityLoss"])
 @pytest.mark.parametrize("other", [lambda x: x.clone(), lambda x: x.flip(0)])
 def test_the_same_rows_as_references_with_labels_of_their_own(name, other):
     torch.manual_seed(0)

@@ -130,7 +130,7 @@ def test_errors():
         loss = module.IBOTPlusPlusPatchLoss(5)
         for pair, mask, message in (
             ((x, x), None, "mask is required"), ((x[0], x[0]), MASK, "rank 2 or 3"),
-            ((x, x[:2]), MASK, "same shape"), ((x[:2], x[:2]), MASK, "not divisible"),
+            ((x.repeat(6, 1), x), MASK, "same shape"), ((x[:2], x[:2]), MASK, "not divisible"),
         ):  # fmt: skip
             with pytest.raises(ValueError, match=message):
                 loss(*pair, mask)

@@ -83,16 +83,18 @@ class IBOTPatchLoss(nn.Module):
                 f"teacher_out must have a row for each of the {len(weight)} patches that mask "
                 f"marks, got {len(teacher_out)}"
             )
-        return self._weighted(teacher_out, student_out, weight / len(mask), teacher_temp)
+        return self._mean(teacher_out, student_out, weight, len(mask), teacher_temp)
 
-    def _weighted(
+    def _mean(
         self,
         teacher: Tensor,  # [n, m]
         student: Tensor,  # [n, m]
         weight: Tensor,  # [n]
+        images: int,
         teacher_temp: float | None,
     ) -> Tensor:
-        """The sum of the rows' cross-entropies times their weights; moves the center."""
+        """The mean over images of the rows' cross-entropies times their weights; moves the
+        center."""
         if teacher.shape != student.shape:
             raise ValueError(
                 "teacher_out and student_out must have the same shape but got "
@@ -107,14 +109,15 @@ class IBOTPatchLoss(nn.Module):
             return (student * scale).sum().to(torch.promote_types(student.dtype, center.dtype))
         if torch.is_grad_enabled() and teacher.requires_grad:
             target = ((teacher - center) * sharp).softmax(-1) * weight[:, None]
-            loss = -(target * (student * scale).log_softmax(-1)).sum()
+            loss = -(target * (student * scale).log_softmax(-1)).sum() / images
         else:
             target = centered([teacher.detach()], center[0], sharp)[0]
             if torch.float64 in (target.dtype, student.dtype):
                 target, student = target.double(), student.double()
             target.mul_(weight[:, None])
             # A mean over the rows.
-            loss = soft_cross_entropy(student, target, scale=scale, weight=len(target))
+            share = len(target) / images
+            loss = soft_cross_entropy(student, target, scale=scale, weight=share)
         self.center.update(teacher)
         return loss
 
@@ -156,13 +159,12 @@ class IBOTPlusPlusPatchLoss(IBOTPatchLoss):
         wide = torch.promote_types(teacher_out.dtype, student_out.dtype)
         wide = torch.promote_types(wide, self.center.value.dtype)
         if mask is None:
-            weight = teacher_out.new_full((rows,), 1 / max(rows, 1), dtype=wide)
+            weight = teacher_out.new_full((rows,), images / max(rows, 1), dtype=wide)
         else:
             hidden = mask.reshape(images, rows // max(images, 1)).to(wide)
-            weight = _shares(hidden) + visible_loss_weight * _shares(1 - hidden)
-            weight = weight.flatten() / images
+            weight = (_shares(hidden) + visible_loss_weight * _shares(1 - hidden)).flatten()
         flat = (x.reshape(-1, x.shape[-1]) for x in (teacher_out, student_out))
-        return self._weighted(*flat, weight, teacher_temp)
+        return self._mean(*flat, weight, images, teacher_temp)
 
 
 def _shares(mask: Tensor) -> Tensor:
