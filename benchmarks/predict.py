@@ -107,13 +107,13 @@ def row(case: Case | Update) -> dict:
 
 
 def late_rows() -> Iterator[dict]:
-    """Of late interaction as the static report records it: n and m are tokens, hard documents
-    included; at least one product of each with each."""
+    """Of late interaction as the static report records it: n tokens of queries, each against m of
+    documents, the own hard ones included; at least a product of each pair."""
     recorded = static_steps.steps()
     for name, (n, lq, m, ld, d, h) in static_steps.LATE.items():
         parts = [predict(x) for x in of_step(recorded[name][1])]
         limit = 2 * n * lq * (m + h) * ld * d / H200.product_rate
-        sizes = {"n": n * lq, "m": (m + n * h) * ld, "d": d, "units": 1, "dtype": "bfloat16"}
+        sizes = {"n": n * lq, "m": (m + h) * ld, "d": d, "units": 1, "dtype": "bfloat16"}
         yield _row(name, "max_sim", parts, limit) | sizes
 
 
