@@ -65,7 +65,7 @@ NOT: dict[str, dict[str, str]] = {
         "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
         "VICRegLoss": "the library reduces its parts one by one",
         "CircleLoss": _QUADRATIC,
-        "NCALoss": "a sum over all pairs of a label in the logarithm: fused, it gained too little",
+        "NCALoss": "the logarithm of a sum over all pairs of a label: a fused pass would list them one by one",
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
     },
     "sentence_transformers": {

@@ -128,7 +128,7 @@ def test_columns_of_several_dtypes(name):
     ]
     for _, loss in as_functions(name, guides):
         results.append(loss(*tensors))
-    torch.testing.assert_close(*results)
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)  # logits of a hundred
 
 
 @pytest.mark.parametrize("name", NAMES)
