@@ -13,6 +13,9 @@ _MINED = "sums over mined pairs or triplets, which the library lists; no sum of 
 _PROXIES = "weights per class that are learned: rows against few classes, a classifier"
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
 _DISTANCES = "a soft maximum of distances, which are roots: the operators know products"
+_LISTED = (
+    "the logarithm of a sum over all pairs of a label: a fused pass would list them one by one"
+)
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
 
 _PRODUCTS = (
@@ -65,7 +68,7 @@ NOT: dict[str, dict[str, str]] = {
         "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
         "VICRegLoss": "the library reduces its parts one by one",
         "CircleLoss": _QUADRATIC,
-        "NCALoss": "the logarithm of a sum over all pairs of a label: a fused pass would list them one by one",
+        "NCALoss": _LISTED,
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
     },
     "sentence_transformers": {
