@@ -13,6 +13,9 @@ _MINED = "sums over mined pairs or triplets, which the library lists; no sum of 
 _PROXIES = "weights per class that are learned: rows against few classes, a classifier"
 _RANKS = "ranks or histograms of similarities: no sum of exponentials of scaled products"
 _DISTANCES = "a soft maximum of distances, which are roots: the operators know products"
+_LISTED = (
+    "the logarithm of a sum over all pairs of a label: a fused pass would list them one by one"
+)
 _QUADRATIC = "the exponent is no multiple of the similarity: no kernel"
 
 _PRODUCTS = (
@@ -40,10 +43,6 @@ NOT: dict[str, dict[str, str]] = {
         ),
         "CAPILoss": "its Sinkhorn balances each position of the patches by itself",
         **dict.fromkeys(
-            ("IBOTPatchLoss", "IBOTPlusPlusPatchLoss"),
-            "weights per patch, which the fused soft cross-entropy does not take",
-        ),
-        **dict.fromkeys(
             ("MSNLoss", "PMSNLoss", "PMSNCustomLoss"),
             "the mean of softmaxes over prototypes is regularised: they are formed anyway",
         ),
@@ -69,7 +68,7 @@ NOT: dict[str, dict[str, str]] = {
         "ManifoldLoss": "a random walk: the matrix of similarities is inverted",
         "VICRegLoss": "the library reduces its parts one by one",
         "CircleLoss": _QUADRATIC,
-        "NCALoss": "a sum over all pairs of a label in the logarithm: fused, it gained too little",
+        "NCALoss": _LISTED,
         "NPairsLoss": "one pair per class: a matrix of classes by classes",
     },
     "sentence_transformers": {
@@ -112,7 +111,6 @@ NOT: dict[str, dict[str, str]] = {
     },
     "solo": {
         **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
-        "DINOLoss": "counts epochs and crops in its own way; `losses.DINOLoss` is fused",
         "deepclusterv2_loss_func": "a cross-entropy of given logits: nothing to fuse",
         "manual_simclr_loss_func": "its formula once more, for tests of the library",
     },

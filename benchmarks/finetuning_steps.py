@@ -15,6 +15,8 @@ from .migration_sentences import SENTENCES, embedding_model
 
 WIDTH = WIDTHS[0]
 SIZES, CACHED = (64, 512), 4096
+RANKING, GUIDED = "MultipleNegativesRankingLoss", "GISTEmbedLoss"
+SYMMETRIC = "MultipleNegativesSymmetricRankingLoss"
 
 
 def _nested(module, n):
@@ -31,20 +33,26 @@ def _nested(module, n):
 
 
 def _cases() -> tuple[Replaced, ...]:
-    """Plain at the smaller sizes; cached in mini-batches at the largest, except GISTEmbed: its
-    cosines of 4,096 pairs take the library a quarter of an hour."""
+    """Plain at the smaller sizes; cached in mini-batches at the largest."""
     named = {case.name: case for case in SENTENCES}
     pairs = views(WIDTH, "anchor", "positive")
     judged = with_more(pairs, **{k: lambda n: rows(n, WIDTH) for k in "xy"})
-    ranking = dataclasses.replace(named["MultipleNegativesRankingLoss"], inputs=pairs)
-    guided = dataclasses.replace(named["GISTEmbedLoss"], inputs=judged)
+    ranking = dataclasses.replace(named[RANKING], inputs=pairs)
+    guided = dataclasses.replace(named[GUIDED], inputs=judged)
     nested = dataclasses.replace(ranking, name="MatryoshkaLoss", build=_nested)
-    large = dataclasses.replace(named["CachedMultipleNegativesRankingLoss"], inputs=pairs)
+    large = [dataclasses.replace(named[f"Cached{x}"], inputs=pairs) for x in (RANKING, SYMMETRIC)]
+    # The library's cosines, n x n x width numbers a mini-batch at a time.
+    large.append(dataclasses.replace(named[f"Cached{GUIDED}"], inputs=judged, slow=True))
     some = [(case, n) for case in (ranking, guided, nested) for n in SIZES]
     return tuple(
-        dataclasses.replace(case, rows=n, size=f"{n:,} x {WIDTH}")
-        for case, n in [*some, (large, CACHED)]
+        dataclasses.replace(case, rows=n, size=f"{n:,} x {WIDTH}", slow=case.slow or _slow(case, n))
+        for case, n in [*some, *((case, CACHED) for case in large)]
     )
+
+
+def _slow(case: Replaced, n: int) -> bool:
+    """A matrix n x n x width, of the library's cosines."""
+    return case.name == GUIDED and n == SIZES[1]
 
 
 CASES = _cases()

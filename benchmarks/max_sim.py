@@ -5,8 +5,6 @@ once in a process of its own for its memory above the inputs, gradients included
 for the CPU is the reference of their kernels, which ask for a GPU. All are first held against
 float64 at a few items. Rows go to results/max_sim.csv in the place of what the same machine had
 measured before, a table to results/max_sim.md. Libraries that are not installed are left out.
-`--predict` says instead what a step should take on an H200, from what it launches and the machine
-code of that (model.py), and writes results/max_sim_predicted.csv: nothing is measured.
 """
 
 import argparse
@@ -14,8 +12,7 @@ import importlib.metadata
 import importlib.util
 import subprocess
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as P
@@ -148,31 +145,6 @@ def measure(n: int, budget: float, chosen: list[str] | None = None) -> list[dict
     return rows
 
 
-def predicted() -> Iterator[dict]:
-    """Of every late interaction that the static report records, bfloat16."""
-    import triton
-
-    from .hardware import H200
-    from .launches import of_step
-    from .model import predict
-    from .static_steps import LATE, steps
-
-    recorded = steps()
-    for case, (n, lq, m, ld, d, h) in LATE.items():
-        parts = [predict(x) for x in of_step(recorded[case][1])]
-        total, by_name = sum(x.seconds for x in parts), Counter()
-        for x in parts:
-            by_name[f"{x.name} ({x.bound})"] += x.seconds
-        products = 2.0 * n * lq * (m + h) * ld * d  # one for each token of either side
-        yield {
-            "triton": triton.__version__, "case": case, "queries": f"{n} x {lq}",
-            "documents": f"{m} x {ld}", "d": d, "hard": h,
-            "limit_ms": products / H200.product_rate * 1e3, "predicted_ms": total * 1e3,
-            "launches": len(parts),
-            "longest": "; ".join(f"{k} {v / total:.0%}" for k, v in by_name.most_common(3)),
-        }  # fmt: skip
-
-
 def table(rows: list[dict[str, str]]) -> str:
     """Time and memory, below each other for every machine."""
     parts = []
@@ -197,7 +169,6 @@ def main() -> None:
     parser.add_argument("--budget", type=float, default=2.0, help="seconds of timing per variant")
     parser.add_argument("--sizes", type=int, nargs="*", default=SIZES, help="queries")
     parser.add_argument("--variants", nargs="*", help="these alone")
-    parser.add_argument("--predict", action="store_true", help="of an H200, without one")
     parser.add_argument("--memory", nargs=2, help="a variant's alone, and of how many queries")
     arguments = parser.parse_args()
     if arguments.memory:
@@ -205,13 +176,6 @@ def main() -> None:
         print(memory(variants()[variant], int(n)))
         return
     where, path = report.circumstances("cpu"), report.RESULTS / "max_sim.csv"
-    if arguments.predict:
-        path = report.RESULTS / "max_sim_predicted.csv"
-        path.unlink(missing_ok=True)
-        for row in predicted():
-            report.append({key: where[key] for key in ("date", "commit")} | row, path)
-        print(path.read_text())
-        return
     for n in arguments.sizes:
         new = [where | row for row in measure(n, arguments.budget, arguments.variants)]
         before = report.read(path) if path.exists() else []

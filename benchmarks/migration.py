@@ -21,10 +21,10 @@ import torch
 import fastcl
 
 from . import compat_table, report, summary
-from .memory import extra_memory
+from .memory import extra_memory, growth
 from .migration_case import Replaced, step
 from .migration_cases import CASES
-from .timing import interleaved, quantiles
+from .timing import interleaved, quantiles, seconds
 
 SIDES = ("original", "fastcl")
 # Relative, in norm; both are float32.
@@ -51,9 +51,15 @@ def prepare(case: Replaced, side: str, rows: int):
     return function, inputs
 
 
-def difference(case: Replaced, rows: int) -> float:
-    """Largest relative difference, in norm, of loss and gradients between the sides."""
-    results = [step(*prepare(case, side, rows)) for side in SIDES]
+def difference(case: Replaced, rows: int, times: dict[str, list[float]] | None = None) -> float:
+    """Largest relative difference, in norm, of loss and gradients between the sides; the seconds
+    that each took are put into times."""
+    results: list[list[torch.Tensor]] = []
+    for side in SIDES:
+        function, inputs = prepare(case, side, rows)
+        once = seconds(lambda f=function, x=inputs: results.append(step(f, x)), "cpu")
+        if times is not None:
+            times[side] = [once]
     pairs = zip(*results, strict=True)
     return max(((a - b).norm() / a.norm().clamp(min=1e-30)).item() for a, b in pairs)
 
@@ -81,16 +87,19 @@ def measure(case: Replaced, budget: float, rows: int | None = None) -> list[dict
     """One row for each side."""
     rows = rows or case.rows
     notes, apart = {side: "" for side in SIDES}, ""
+    samples: dict[str, list[float]] = {}
     if case.cannot:
         sides = ("fastcl",)
         notes["original"] = f"{case.cannot}: {refusal(case, rows)}"
     else:
-        sides, apart = SIDES, difference(case, rows)
+        sides, apart = SIDES, difference(case, rows, samples)
         if not apart <= LIMIT:
             raise SystemExit(f"{case.library} {case.name} differs by {apart:.1e}")
     steps = {side: prepare(case, side, rows) for side in sides}
     calls = {side: lambda pair=pair: step(*pair) for side, pair in steps.items()}
-    samples = interleaved(calls, "cpu", budget)
+    if case.slow:
+        del calls["original"]
+    samples |= interleaved(calls, "cpu", budget)
     found = []
     for side in SIDES:
         package = case.package if side == "original" else "fastcl"
@@ -132,8 +141,13 @@ def peaks(names: list[str], cases: tuple[Replaced, ...] = CASES) -> None:
         if not chosen(case, names) or not installed(case):
             continue
         for side in SIDES[1:] if case.cannot else SIDES:
+            if case.slow:
+                step(*prepare(case, side, 16))  # what the first step leaves in memory
             function, inputs = prepare(case, side, case.rows)
-            peak = extra_memory(_Stepped(case.rows), function, inputs, "cpu") / 1e6
+            if case.slow:
+                peak = growth(lambda f=function, x=inputs: step(f, x)) / 1e6
+            else:
+                peak = extra_memory(_Stepped(case.rows), function, inputs, "cpu") / 1e6
             print(json.dumps([index, side, peak]), flush=True)
             del function, inputs
 

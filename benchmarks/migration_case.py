@@ -28,6 +28,7 @@ class Replaced:
     inputs: Callable[[int], Inputs]
     cannot: str = ""  # the original does not run at this size: what it would hold
     formula: Any = None  # what has the name where there is no home
+    slow: bool = False  # the original takes minutes: timed while it is compared, and not again
 
     def module(self, side: str) -> Any:
         """Where this side has the name."""

@@ -13,45 +13,29 @@ from torch import Tensor
 
 from .cases import BIAS, CLASSES, MOMENTUM, TEMPERATURE, Update
 from .migration_case import Inputs, Replaced, rows, views, with_more
+from .migration_prototypes import (
+    PROTOTYPES,
+    dino,
+    distilled,
+    of_patches,
+    patches,
+    scores,
+    swav,
+    two_crops,
+    two_crops_scores,
+)  # fmt: skip
 from .migration_sentences import SENTENCES
 
 KEYS = 256  # queued rows per row of a batch: 65,536 for 256
-PROTOTYPES = 3000  # of SwAV on ImageNet
 
 
 def _labels(n: int) -> Tensor:
     return torch.arange(n) % max(1, min(CLASSES, n // 4))
 
 
-def _scores(n: int) -> Inputs:
-    return {k: (10 * rows(n, PROTOTYPES)).requires_grad_() for k in ("scores0", "scores1")}
-
-
 def _loss(name: str) -> Callable:
     """A class whose forward has the names of the inputs."""
     return lambda module, n: getattr(module, name)(temperature=TEMPERATURE)
-
-
-def _swav(module, n):
-    loss = module.SwaVLoss()
-    return lambda scores0, scores1: loss([scores0, scores1], [])
-
-
-def _dino(module, n):
-    loss = module.DINOLoss()
-
-    def function(**views):
-        loss.center.zero_()  # every call begins with the same one
-        sides = ([x for k, x in views.items() if k.startswith(s)] for s in ("teacher", "student"))
-        return loss(*sides)
-
-    return function
-
-
-def _distilled(n: int) -> Inputs:
-    teacher = {f"teacher{v}": rows(n, 65536) * 10 for v in (0, 1)}
-    student = {f"student{v}": (rows(n, 65536) * 10).requires_grad_() for v in range(4)}
-    return teacher | student
 
 
 def _clip(name: str, *more: float) -> Callable:
@@ -229,8 +213,12 @@ CASES = (
         "VICRegLoss", 256, "2 x 256 x 4,096", lambda module, n: module.VICRegLoss(),
         views(4096, "z_a", "z_b"),
     ),
-    _lightly("DINOLoss", 64, "2 of 4 crops, 64 x 65,536 prototypes", _dino, _distilled),
-    _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", _swav, _scores),
+    _lightly("DINOLoss", 64, "2 of 4 crops, 64 x 65,536 prototypes", dino, distilled),
+    _lightly("IBOTPatchLoss", 8, "128 patches x 65,536 prototypes", patches("IBOTPatchLoss"),
+             of_patches),
+    _lightly("IBOTPlusPlusPatchLoss", 8, "128 patches x 65,536 prototypes",
+             patches("IBOTPlusPlusPatchLoss"), of_patches),
+    _lightly("SwaVLoss", 512, "2 crops, 512 x 3,000 prototypes", swav, scores),
     _lightly(
         "sinkhorn", 512, "512 x 3,000",
         lambda module, n: module.sinkhorn,
@@ -266,6 +254,8 @@ CASES = (
         "2 x 1,024 x 128", _sup_contrast, with_more(_features, labels=_labels), formula=FORMULA,
     ),
     *SENTENCES,
+    _solo("DINOLoss", 64, "2 crops, 64 x 65,536 prototypes", two_crops,
+          two_crops_scores),
     _solo("simclr_loss_func", 2048, "2 x 2,048 x 128", _two_views, views(128, "z1", "z2")),
     _solo(
         "moco_loss_func", 256, "256 x 65,536 x 128",
@@ -292,6 +282,6 @@ CASES = (
         lambda module, n: lambda scores0, scores1, assigned0, assigned1: module.swav_loss_func(
             [scores0, scores1], [assigned0, assigned1]
         ),
-        with_more(_scores, **_ASSIGNED),
+        with_more(scores, **_ASSIGNED),
     ),
 )  # fmt: skip

@@ -5,6 +5,7 @@ results/predicted_kernels.csv: every kernel of the flagships. Nothing is measure
 """
 
 import csv
+import itertools
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ from pathlib import Path
 import torch
 import triton
 
-from . import report, tables
+from . import report, static_steps, tables
 from .cases import ARGUMENTS, Case, Update
 from .hardware import H200
 from .launches import of_step
@@ -24,6 +25,10 @@ from .variants import OURS
 ROWS = report.RESULTS / "predicted.csv"
 HOST = report.RESULTS / "host.csv"  # by `python -m benchmarks.host`
 KERNELS = report.RESULTS / "predicted_kernels.csv"
+COLUMNS = (
+    "date", "commit", "triton", "case", "loss", "n", "m", "d", "dtype", "units", "limit_ms",
+    "predicted_ms", "fraction", "wanted_ms", "launches", "host_ms", "longest",
+)  # fmt: skip
 # Milliseconds to reach on an H200, forward and backward.
 WANTED = {
     "NT-Xent 8,192 x 128": 0.12,
@@ -79,22 +84,37 @@ def host_seconds(case: str, path: Path = HOST) -> float | str:
     return step * 1e-6 + more
 
 
-def row(case: Case | Update) -> dict:
-    parts = launches(case)
+def _row(name: str, loss: str, parts: list[Prediction], limit: float) -> dict:
     total = sum(x.seconds for x in parts)
     by_name = Counter()
     for x in parts:
         by_name[f"{x.name} ({x.bound})"] += x.seconds
-    host = host_seconds(case.name)
-    limit = case.work / (H200.copy_rate if case.measure == "B" else H200.product_rate)
+    host = host_seconds(name)
     return {
-        "case": case.name, "loss": case.loss, "n": case.n, "m": case.m, "d": case.d,
-        "dtype": str(case.dtype).removeprefix("torch."), "units": getattr(case, "units", ""),
-        "limit_ms": limit * 1e3, "predicted_ms": total * 1e3, "fraction": limit / total,
-        "wanted_ms": WANTED.get(case.name, ""), "launches": len(parts),
+        "case": name, "loss": loss, "limit_ms": limit * 1e3, "predicted_ms": total * 1e3,
+        "fraction": limit / total, "wanted_ms": WANTED.get(name, ""), "launches": len(parts),
         "host_ms": host and host * 1e3,
         "longest": "; ".join(f"{k} {v / total:.0%}" for k, v in by_name.most_common(3)),
     }  # fmt: skip
+
+
+def row(case: Case | Update) -> dict:
+    limit = case.work / (H200.copy_rate if case.measure == "B" else H200.product_rate)
+    return _row(case.name, case.loss, launches(case), limit) | {
+        "n": case.n, "m": case.m, "d": case.d, "units": getattr(case, "units", ""),
+        "dtype": str(case.dtype).removeprefix("torch."),
+    }  # fmt: skip
+
+
+def late_rows() -> Iterator[dict]:
+    """Of late interaction as the static report records it: n tokens of queries, each against m of
+    documents, the own hard ones included; at least a product of each pair."""
+    recorded = static_steps.steps()
+    for name, (n, lq, m, ld, d, h) in static_steps.LATE.items():
+        parts = [predict(x) for x in of_step(recorded[name][1])]
+        limit = 2 * n * lq * (m + h) * ld * d / H200.product_rate
+        sizes = {"n": n * lq, "m": (m + h) * ld, "d": d, "units": 1, "dtype": "bfloat16"}
+        yield _row(name, "max_sim", parts, limit) | sizes
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -146,12 +166,12 @@ def main() -> int:
             report.append(where | line, KERNELS)
         return 0
     rows = []
-    for case in cases():
-        rows.append(where | row(case))
+    for found in itertools.chain(map(row, cases()), late_rows()):
+        rows.append(where | found)
         print("{case:34} limit {limit_ms:9.3f} ms, predicted {predicted_ms:9.3f} ms "
               "({fraction:.0%}); {longest}".format(**rows[-1]), flush=True)  # fmt: skip
     with ROWS.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]))
+        writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         for r in rows:
             writer.writerow({k: f"{v:.4g}" if isinstance(v, float) else v for k, v in r.items()})

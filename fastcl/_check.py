@@ -173,12 +173,12 @@ def reciprocal(x: Tensor) -> Tensor:
     return 1 / (x.float() if x.dtype.itemsize == 2 else x)
 
 
-def count(name: str, value: int) -> None:
-    """A whole number of at least one."""
+def count(name: str, value: int, least: int = 1) -> None:
+    """A whole number that is not below the least."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be 1 or more, got {value}")
+    if value < least:
+        raise ValueError(f"{name} must be {least} or more, got {value}")
 
 
 def store(size: int, width: int, dtype: torch.dtype, fill: str, fills: tuple[str, ...]) -> None:

@@ -121,6 +121,17 @@ def test_the_dtype_of_the_result(name, autocast, dtype):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_columns_of_several_dtypes(name):
+    guides, results = judged(8, 2), []
+    tensors = [
+        x.to(t) for x, t in zip(torch.randn(2, 8, 5), (torch.bfloat16, torch.float32), strict=True)
+    ]
+    for _, loss in as_functions(name, guides):
+        results.append(loss(*tensors))
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)  # logits of a hundred
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_what_a_user_replaces_is_called(name):
     guides, tensors = judged(8, 2), rows(8, 5, torch.float64, "a", "b")
     changes = (

@@ -221,3 +221,24 @@ def test_metric_forms_no_matrix(name, monkeypatch):
     loss(x, labels)
     with pytest.raises(TypeError):
         getattr(theirs, name)()(x, labels)
+
+
+@pytest.mark.parametrize("name", ["NTXentLoss", "SupConLoss", "MultiSimilarityLoss"])
+@pytest.mark.parametrize("other", [lambda x: x.clone(), lambda x: x.flip(0)])
+def test_the_same_rows_as_references_with_labels_of_their_own(name, other):
+    torch.manual_seed(0)
+    labels, results = torch.arange(8) // 3, []
+    x = torch.randn(8, 5, dtype=torch.float64, requires_grad=True)
+    for module in both("pytorch_metric_learning"):
+        loss = getattr(module, name)()(x, labels, ref_emb=x, ref_labels=other(labels))
+        results.append((loss.detach(), *torch.autograd.grad(loss, x)))
+    torch.testing.assert_close(*results)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64])
+def test_the_dtype_of_regions(dtype):
+    masks, views = torch.arange(12).view(3, 4) % 3, torch.randn(2, 3, 4, 8, dtype=dtype)
+    losses = [
+        m.DetConSLoss(gather_distributed=False)(*views, masks, masks) for m in both("lightly")
+    ]
+    torch.testing.assert_close(*losses, rtol=2e-2, atol=2e-2)

@@ -85,3 +85,12 @@ def test_no_gradient_is_asked_for():
     with torch.no_grad():
         values = [getattr(m, NAMES[1])(Encoder())(columns) for m in (ours, theirs)]
     torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_columns_of_other_lengths_are_named(name):
+    query, document, hard = features(4, 9, 5)
+    short = {k: x[:3] for k, x in document.items()}
+    for columns, counts in (([query, short, hard], "3, 6"), ([query, short], "3")):
+        with pytest.raises(ValueError, match=rf"must be as long, 6 at least, got \[{counts}\]"):
+            getattr(ours, name)(Encoder())(columns)

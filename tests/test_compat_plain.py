@@ -150,3 +150,18 @@ def test_pairs():
     s = q @ k.T
     plain = torch.where(row_ids[:, None] == col_ids, s, -torch.inf).logsumexp(1)
     torch.testing.assert_close(log_sum_by_row(pair_products(q, k, a, p), a, 9), plain)
+
+
+def test_errors_of_open_clip_name_its_arguments():
+    x, scale = torch.randn(4, 3), torch.tensor(2.0)
+    for name, more in (("ClipLoss", ()), ("SigLipLoss", (torch.tensor(-1.0),)),
+                       ("DistillClipLoss", (x, x, scale))):  # fmt: skip
+        loss = getattr(open_clip, name)()
+        for images, texts, message in (
+            (x[:0], x[:0], "image_features must not be empty"), (x, x[:, :2], "text_features must"),
+            (x, x[:3], "text_features must have as many rows as image_features, 4, got 3"),
+        ):  # fmt: skip
+            with pytest.raises(ValueError, match=message):
+                loss(images, texts, scale, *more)
+    with pytest.raises(ValueError, match="dist_image_features must have as many rows"):
+        loss(x, x, scale, x[:3], x[:3], scale)

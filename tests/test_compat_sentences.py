@@ -96,3 +96,23 @@ def test_products_in_the_millions():
         value = loss(*inputs)
         results.append((value.detach(), *torch.autograd.grad(value, inputs)))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-3)
+
+
+def test_what_the_library_warns_of_is_said_once(caplog):
+    options = {"hardness_mode": "all_negatives", "scale": 7.0, "directions": EVERY}
+    found = []
+    for loss, _ in losses("CachedMultipleNegativesRankingLoss", **options):
+        found.append([r.message for r in caplog.records])
+        caplog.clear()
+        assert loss.scale == 7.0 and loss.loss.directions == EVERY
+    assert found[0] == found[1] and len(found[0]) == 1
+
+
+def test_too_few_positives_are_named():
+    x = torch.randn(4, 3)
+    for name in ("MultipleNegativesRankingLoss", "CachedMultipleNegativesRankingLoss"):
+        loss = next(iter(losses(name)))[1]
+        with pytest.raises(ValueError, match="positives must be as many as anchors, 4, got 3"):
+            loss(x, x[:3])
+        with pytest.raises(ValueError, match="Expected at least 2"):
+            loss(x)

@@ -183,7 +183,7 @@ def test_bad_hyper_parameters():
         (lambda: losses.DCLWLoss(sigma=-1), "sigma must be"),
         (lambda: losses.NCELoss(normalizer=0.0), "normalizer must be"),
         (lambda: losses.SwAVLoss(assign=0), "assign must be"),
-        (lambda: losses.DINOLoss(0), "prototypes must be 1 or more, got 0"),
+        (lambda: losses.DINOLoss(1), "prototypes must be 2 or more, got 1"),
         (lambda: losses.DINOLoss(5, momentum=2.0), "momentum must be from 0 to 1, got 2"),
         (lambda: losses.DINOLoss(5, assignment="mean"), "assignment must be one of center, sink"),
         (lambda: losses.CPCLoss(0, 3, 3), "steps must be"),

@@ -1,6 +1,8 @@
 """What the fronts share: signed scales, what a user replaced, the dtype of the result, the lse."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -88,6 +90,14 @@ def need_distributed(gather_distributed: bool) -> None:
             "gather_distributed is True but torch.distributed is not available. Please set "
             "gather_distributed=False or install a torch version with distributed support."
         )
+
+
+def of_one_dtype(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """The tensors in the dtype that holds them all."""
+    dtypes = {x.dtype for x in tensors}
+    if len(dtypes) < 2:
+        return list(tensors)
+    return [x.to(functools.reduce(torch.promote_types, dtypes)) for x in tensors]
 
 
 def in_dtype_of(

@@ -7,7 +7,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ..functional import dino
-from ._common import in_dtype_of
+from ._common import in_dtype_of, of_one_dtype
 
 
 class DINOLoss(nn.Module):
@@ -64,7 +64,7 @@ class DINOLoss(nn.Module):
         Raises:
             ValueError: One view on each side, which has no other.
         """
-        teacher, student = list(teacher_out), list(student_out)
+        teacher, student = (of_one_dtype(views) for views in (teacher_out, student_out))
         terms = len(teacher) * len(student) - min(len(teacher), len(student))
         if terms == 0:
             raise ValueError(
@@ -74,7 +74,8 @@ class DINOLoss(nn.Module):
         temperature = self._temperature(teacher_temp, epoch)
         trained = torch.is_grad_enabled() and any(x.requires_grad for x in teacher)
         # Of a single teacher view the first of the student has no part, and a gradient of zero.
-        if trained or not 2 <= len(teacher) <= len(student):
+        other = teacher[0].dtype != student[0].dtype
+        if trained or other or not 2 <= len(teacher) <= len(student):
             loss = self._plain(teacher, student, temperature) / terms
         else:
             loss = dino(

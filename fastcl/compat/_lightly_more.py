@@ -155,7 +155,7 @@ class DetConBLoss(nn.Module):
         mask_view0: Tensor,  # [b, m] integers
         mask_view1: Tensor,  # [b, m]
     ) -> Tensor:
-        """A scalar, the sum of both directions."""
+        """A scalar, the sum of both directions, float32 (float64 for float64 rows)."""
         rows = [unit_rows(x.flatten(0, 1)) for x in (pred_view0, pred_view1)]
         columns = [unit_rows(x.flatten(0, 1)) for x in (target_view0, target_view1)]
         ids = _region_ids(mask_view0, mask_view1)
@@ -169,7 +169,7 @@ class DetConBLoss(nn.Module):
                        masks[i])
             for i in (0, 1)
         ]  # fmt: skip
-        return in_dtype_of(pred_view0, sides[0] + sides[1])
+        return sides[0] + sides[1]
 
     def _side(self, q, other, same, ids, other_ids, same_ids, mask) -> Tensor:
         """The mean over regions of one view against those of the other and of their own."""

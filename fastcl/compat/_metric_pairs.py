@@ -21,7 +21,7 @@ def _parts(loss, embeddings, labels, ref_emb, ref_labels, scale):
     a, p, negatives = positives_of(*ids, removed)
     if len(a) <= 1 and negatives <= 1:
         return None
-    q, k, unit = rows_of(loss, embeddings, ref_emb)
+    q, k, unit = rows_of(loss, embeddings, ref_emb, ref_labels is not labels)
     lse = log_sum(q, k, scale, ids[0] if k is None else ids, unit)
     return a, p, negatives, pair_products(q, q if k is None else k, a, p), lse
 

@@ -42,15 +42,16 @@ def streams(loss, method: str, *scales: float | Tensor) -> bool:
     )
 
 
-def rows_of(loss, embeddings, ref_emb):
-    """Rows and columns as the distance takes them; columns None where they are the rows."""
+def rows_of(loss, embeddings, ref_emb, apart=False):
+    """Rows and columns as the distance takes them; columns None where they are the rows, unless
+    they are to be kept apart, having other labels."""
     distance = loss.distance
     distance.reset_stats()
     distance.check_shapes(embeddings, ref_emb)
     # A memory may be written before the backward.
     make = unit_rows if distance.normalize_embeddings else torch.Tensor.clone
     q = make(embeddings)
-    k = None if ref_emb is embeddings else make(ref_emb)
+    k = None if ref_emb is embeddings and not apart else make(ref_emb)
     distance.set_default_stats(embeddings, ref_emb, q, q if k is None else k)
     return q, k, distance.normalize_embeddings
 
@@ -100,7 +101,7 @@ class NTXentLoss(losses.NTXentLoss):
             a, p, negatives = positives_of(*ids, removed)
             if len(a) == 0 or negatives == 0 or (len(a) <= 1 and negatives <= 1):
                 return self.zero_losses()
-            q, k, unit = rows_of(self, embeddings, ref_emb)
+            q, k, unit = rows_of(self, embeddings, ref_emb, ref_labels is not labels)
             lse = log_sum(q, k, scale, ids[0] if k is None else ids, unit)
         else:
             a, p, a2, n = self._explicit(indices_tuple)

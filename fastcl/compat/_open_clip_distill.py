@@ -4,6 +4,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from .. import _check
 from ..reference import accumulate_dtype
 from ._common import in_dtype_of, replaced, several
 from ._open_clip_both import Both
@@ -69,13 +70,21 @@ class DistillClipLoss(ClipLoss):
         else:
             loss, distilled = self._streamed_both(student, teacher)
             loss = in_dtype_of(image_features, loss)
-            wider = max(image_features, dist_image_features, key=lambda x: x.dtype.itemsize)
-            distilled = in_dtype_of(wider, distilled)
+            wide = dist_image_features.dtype.itemsize > image_features.dtype.itemsize
+            distilled = in_dtype_of(dist_image_features if wide else image_features, distilled)
         if output_dict:
             return {"contrastive_loss": loss, "distill_loss": distilled}
         return loss, distilled
 
     def _streamed_both(self, student, teacher) -> tuple[Tensor, Tensor]:
+        images = student[0]
+        _check.pairs("text_features", student[1], "image_features", images)
+        _check.pairs("dist_text_features", teacher[1], "dist_image_features", teacher[0])
+        if len(images) != len(teacher[0]):
+            raise ValueError(
+                f"dist_image_features must have as many rows as image_features, {len(images)}, "
+                f"got {len(teacher[0])}"
+            )
         pairs, taught = self._pairs(*student), self._pairs(*teacher)
         square = self.world_size == 1 or not self.local_loss
         square = square and not several(student[2]) and not several(teacher[2])

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.problem import problem
 from ..contrast.sigmoid import sigmoid_sum
 from ._common import in_dtype_of, replaced, several, signed, times
@@ -87,6 +87,7 @@ class SigLipLoss(nn.Module):
             )
             logits = self.get_logits(image_features, text_features, logit_scale, logit_bias)
             return -F.logsigmoid(labels * logits).sum() / image_features.shape[0]
+        _check.pairs("text_features", text_features, "image_features", image_features)
         ids = None
         if not negative_only:
             ids = torch.arange(image_features.shape[0], device=image_features.device)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.node import mean_loss
 from ..contrast.problem import problem
 from ._common import in_dtype_of, replaced, several, signed, times
@@ -175,6 +175,7 @@ class ClipLoss(nn.Module):
         return (F.cross_entropy(per_image, labels) + F.cross_entropy(per_text, labels)) / 2
 
     def _streamed(self, image_features, text_features, logit_scale):
+        _check.pairs("text_features", text_features, "image_features", image_features)
         images, texts, text_rows, image_columns = self._features(image_features, text_features)
         labels = self.get_ground_truth(image_features.device, images.shape[0])
         one_matrix = self.world_size > 1 and not self.local_loss

@@ -36,6 +36,8 @@ LIBRARIES = {
             "loss.dino_loss.DINOLoss": "DINOLoss",
             "loss.directclr_loss.DirectCLRLoss": "DirectCLRLoss",
             "loss.hypersphere_loss.HypersphereLoss": "HypersphereLoss",
+            "loss.ibot_loss.IBOTPatchLoss": "IBOTPatchLoss",
+            "loss.ibot_loss.IBOTPlusPlusPatchLoss": "IBOTPlusPlusPatchLoss",
             "loss.macl_loss.MACLLoss": "MACLLoss",
             "loss.vicreg_loss.VICRegLoss": "VICRegLoss",
             "loss.swav_loss.SwaVLoss": "SwaVLoss",
@@ -106,6 +108,7 @@ LIBRARIES = {
         ("1.0.2",),
         "solo.losses",
         {
+            "losses.dino.DINOLoss": "DINOLoss",
             "losses.moco.moco_loss_func": "moco_loss_func",
             "losses.nnclr.nnclr_loss_func": "nnclr_loss_func",
             "losses.ressl.ressl_loss_func": "ressl_loss_func",

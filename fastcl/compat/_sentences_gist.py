@@ -17,7 +17,7 @@ from ..functional import row_products, unit_rows
 from ..functional.rows import held_to, softplus, wide
 from ..functional.rows import log_sum as of_logits
 from ..reference import accumulate_dtype
-from ._common import hooked, in_dtype_of, log_sum, replaced
+from ._common import hooked, in_dtype_of, log_sum, of_one_dtype, replaced
 
 
 class GISTEmbedLoss(losses.GISTEmbedLoss):
@@ -100,6 +100,7 @@ def guided_loss(
     guides: list[Tensor],  # the guide's, [n, g] each
 ) -> Tensor:
     """The mean over the anchors, a scalar in the dtype that the library's has."""
+    embeddings = of_one_dtype(embeddings)
     x, n = embeddings[0], len(embeddings[0])
     if len(embeddings[1]) < n:
         raise ValueError(f"positives must be as many as anchors, {n}, got {len(embeddings[1])}")

@@ -30,7 +30,11 @@ def _loss(
     masks: list[Tensor],  # [n, L] each
 ) -> Tensor:
     """The mean over the queries, each against the documents of all."""
-    first = 0
+    counts, first = [len(x) for x in documents], 0
+    if not counts or set(counts) != {len(query)}:
+        raise ValueError(
+            f"documents of a column must be as many as queries, {len(query)}, got {counts}"
+        )
     if loss.gather_across_devices:
         first = distributed.rank() * len(query)
         gathered = [

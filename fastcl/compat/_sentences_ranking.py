@@ -38,8 +38,7 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
 
         Embeddings of 16 bits are raised to float32, but under autocast.
         """
-        if len(embeddings) < 2:
-            raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
+        _check_columns(embeddings)
         if not self._streams(embeddings):
             return super().compute_loss_from_embeddings(embeddings, labels)
         x = embeddings[0]
@@ -139,6 +138,14 @@ class MultipleNegativesRankingLoss(losses.MultipleNegativesRankingLoss):
         return torch.stack(terms).logsumexp(0)
 
 
+def _check_columns(embeddings: list[Tensor]) -> None:
+    if len(embeddings) < 2:
+        raise ValueError(f"Expected at least 2 embeddings, got {len(embeddings)}")
+    n, own = len(embeddings[0]), len(embeddings[1])
+    if own < n:
+        raise ValueError(f"positives must be as many as anchors, {n}, got {own}")
+
+
 def _with_gradient(x: Tensor, share: float | Tensor) -> Tensor:
     """The same value, of whose gradient a share is left."""
     return x.detach() + share * (x - x.detach())
@@ -162,17 +169,8 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
 
     def __init__(self, model, *args, **kwargs) -> None:
         super().__init__(model, *args, **kwargs)
-        given = self.loss
-        self.loss = MultipleNegativesRankingLoss(
-            model,
-            scale=given.scale,
-            similarity_fct=given.similarity_fct,
-            gather_across_devices=given.gather_across_devices,
-            directions=given.directions,
-            partition_mode=given.partition_mode,
-            hardness_mode=given.hardness_mode,
-            hardness_strength=given.hardness_strength,
-        )
+        # What the library made, checked and warned of, with fastcl's way to its value.
+        self.loss.__class__ = MultipleNegativesRankingLoss
 
     def calculate_loss(
         self,
@@ -183,6 +181,7 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
     ) -> Tensor:
         """A scalar, without a graph where with_backward."""
         embeddings = [torch.cat(r) for r in reps]
+        _check_columns(embeddings)
         ours = isinstance(self.loss, MultipleNegativesRankingLoss)
         if not (ours and self.loss._streams(embeddings)):
             return super().calculate_loss(reps, labels, with_backward=with_backward)

@@ -13,6 +13,7 @@ from ._lightly_crops import (
 )
 from ._lightly_dcl import DCLLoss, DCLWLoss, negative_mises_fisher_weights
 from ._lightly_dino import DINOLoss
+from ._lightly_ibot import IBOTPatchLoss, IBOTPlusPlusPatchLoss
 from ._lightly_losses import NegativeCosineSimilarity, NTXentLoss, SupConLoss
 from ._lightly_more import (
     DetConBLoss,
@@ -57,6 +58,8 @@ __all__ = [
     "DirectCLRLoss",
     "FastSiamTransform",
     "HypersphereLoss",
+    "IBOTPatchLoss",
+    "IBOTPlusPlusPatchLoss",
     "MACLLoss",
     "MMCRTransform",
     "MemoryBankModule",

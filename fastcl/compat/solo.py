@@ -22,9 +22,11 @@ from ..momentum import momentum_update_
 from ..reference import no_autocast
 from ._common import in_dtype_of, is_one, log_sum, signed_inverse, times
 from ._lightly_swav import cross_entropy, sinkhorn
+from ._solo_dino import DINOLoss
 from .info_nce import info_nce
 
 __all__ = [
+    "DINOLoss",
     "MomentumUpdater",
     "SinkhornKnopp",
     "byol_loss_func",

@@ -70,7 +70,7 @@ def dino(
             for x in known
         ]
     else:
-        targets = _centered(known, center, sharp)
+        targets = centered(known, center, sharp)
     pairs = len(targets) * len(views) - len(targets)
     loss = views[0].new_zeros((), dtype=targets[0].dtype)
     for v, target in predicted(targets, len(views), reuse=True):
@@ -79,7 +79,7 @@ def dino(
 
 
 @torch.no_grad()
-def _centered(teacher: list[Tensor], center: Tensor | None, scale: float) -> list[Tensor]:
+def centered(teacher: list[Tensor], center: Tensor | None, scale: float) -> list[Tensor]:
     """softmax(scale * (x - center)) of every view: the last pass of Sinkhorn's algorithm, with
     the center as the potential of its columns."""
     first = teacher[0]

@@ -19,7 +19,7 @@ class DINOLoss(TemperatureLoss):
     ranks where distributed, after the loss was taken with the one before.
 
     Args:
-        prototypes: How many, m.
+        prototypes: How many, m, 2 or more.
         temperature: Positive; divides the student's scores.
         teacher_temperature: Positive; divides the teacher's, unless the call names another.
         momentum: Share of itself that the center keeps, from 0 to 1.
@@ -45,7 +45,7 @@ class DINOLoss(TemperatureLoss):
         iterations: int = 3,
     ) -> None:
         super().__init__(temperature)
-        _check.count("prototypes", prototypes)
+        _check.count("prototypes", prototypes, 2)
         self.teacher_temperature = _check.positive("teacher_temperature", teacher_temperature)
         self.momentum = _check.share("momentum", momentum)
         _check.one_of("assignment", assignment, ASSIGNMENTS)

@@ -86,7 +86,7 @@ class Prototypes(nn.Module):
 
     def __init__(self, dim: int, count: int) -> None:
         super().__init__()
-        _check.count("prototypes", count)
+        _check.count("prototypes", count, 2)
         bound = dim**-0.5  # as a linear layer starts
         self.weight = nn.Parameter(torch.empty(count, dim).uniform_(-bound, bound))
 

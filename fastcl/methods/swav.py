@@ -55,7 +55,7 @@ class SwAV(nn.Module):
         iterations: int = 3,
     ) -> None:
         super().__init__()
-        _check.count("prototypes", prototypes)
+        _check.count("prototypes", prototypes, 2)
         self.temperature = _check.positive("temperature", temperature)
         self.epsilon = _check.positive("epsilon", epsilon)
         _check.count("iterations", iterations)
