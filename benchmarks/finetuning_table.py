@@ -54,9 +54,11 @@ def steps(rows: Rows) -> str:
             tables.megabytes(ours),
         ])  # fmt: skip
     heads = ["loss", "pairs", "library", "fastcl", "ratio", "memory: library", "fastcl"]
+    threads = " or ".join(sorted({row["threads"] for row in rows}))
+    loads = [float(row["load"]) for row in rows]
     return "\n".join([
         tables.grid(heads, lines), "",
-        f"{_source(rows)}, {rows[0]['threads']} threads, load {float(rows[0]['load']):.1f}: "
+        f"{_source(rows)}, threads: {threads}, load {min(loads):.0f} to {max(loads):.0f}: "
         "float32, forward and backward, medians of interleaved rounds; memory above the "
         "embeddings, gradients included. The two agree within "
         f"{migration.LIMIT:g}: [rows](../benchmarks/results/{STEPS_CSV}).",

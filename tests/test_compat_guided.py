@@ -128,7 +128,8 @@ def test_columns_of_several_dtypes(name):
     ]
     for _, loss in as_functions(name, guides):
         results.append(loss(*tensors))
-    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-4)  # logits of a hundred
+    # The library takes the length of a row of 16 bits in 16 bits.
+    torch.testing.assert_close(*results, rtol=1e-2, atol=1e-2)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,7 +128,7 @@ class IBOTPlusPlusPatchLoss(IBOTPatchLoss):
     Equal to lightly's class of this name; arguments are those of `IBOTPatchLoss`.
     """
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         teacher_out: Tensor,  # [b, n, output_dim], or [b * n, output_dim] with a mask
         student_out: Tensor,  # the same
@@ -163,8 +163,8 @@ class IBOTPlusPlusPatchLoss(IBOTPatchLoss):
         else:
             hidden = mask.reshape(images, rows // max(images, 1)).to(wide)
             weight = (_shares(hidden) + visible_loss_weight * _shares(1 - hidden)).flatten()
-        flat = (x.reshape(-1, x.shape[-1]) for x in (teacher_out, student_out))
-        return self._mean(*flat, weight, images, teacher_temp)
+        teacher, student = (x.reshape(-1, x.shape[-1]) for x in (teacher_out, student_out))
+        return self._mean(teacher, student, weight, images, teacher_temp)
 
 
 def _shares(mask: Tensor) -> Tensor:

@@ -31,9 +31,9 @@ def _loss(
 ) -> Tensor:
     """The mean over the queries, each against the documents of all."""
     counts, first = [len(x) for x in documents], 0
-    if not counts or set(counts) != {len(query)}:
+    if len(set(counts)) != 1 or counts[0] < len(query):
         raise ValueError(
-            f"documents of a column must be as many as queries, {len(query)}, got {counts}"
+            f"every column of documents must be as long, {len(query)} at least, got {counts}"
         )
     if loss.gather_across_devices:
         first = distributed.rank() * len(query)
