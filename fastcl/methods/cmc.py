@@ -62,10 +62,10 @@ class CMC(nn.Module):
         self.temperature = _check.positive("temperature", temperature)
         self.backbone = nn.ModuleList(backbones)
         self.heads = nn.ModuleList(linear_head(width, dim) for _ in backbones)
-        self.banks = nn.ModuleList(
-            Bank(samples, dim, momentum=momentum, fill="uniform")
-            for _ in (() if samples is None else backbones)
-        )
+        self.banks = nn.ModuleList()
+        if samples is not None:
+            options: dict[str, Any] = {"momentum": momentum, "fill": "uniform"}
+            self.banks.extend(Bank(samples, dim, **options) for _ in backbones)
         pairs = len(backbones) * (len(backbones) - 1)
         self.normalizers = nn.ModuleList(Normalizer() for _ in range(pairs if self.banks else 0))
         self._seen: list[tuple[Tensor, list[Tensor]]] = []  # since the last update
