@@ -12,6 +12,7 @@ import multiprocessing
 import os
 import queue
 import random
+import re
 import resource
 import shutil
 import sqlite3
@@ -30,7 +31,7 @@ WORK = ROOT / "build" / "mutation"
 # Seconds of its processor, and of waiting, which a stopped process does not count; who takes longer
 # hangs, and is seen.
 LIMIT, PATIENCE = 240, 1200
-SOUND: set[tuple[str, str]] = set()
+SOUND: set[str] = set()
 # What a process of the tests needs not import again.
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(
@@ -48,40 +49,47 @@ def _run_tests(tree: str, arguments: list[str]) -> None:
     sys.path[:0] = [tree]
     sys.dont_write_bytecode = True
     import pytest
+    from hypothesis import Phase, settings
 
     import fastcl
 
     assert fastcl.__file__.startswith(tree), fastcl.__file__
+    # As in tests/conftest.py; whether a mutant is seen needs no smallest example.
+    settings.register_profile(
+        "mutation", derandomize=True, deadline=None, max_examples=30,
+        phases=(Phase.explicit, Phase.generate),
+    )  # fmt: skip
     os._exit(pytest.main(arguments))
 
 
-def survives(tree: Path, files: str, words: str = "") -> bool:
+def survives(tree: Path, tests: list[str], words: str = "") -> bool:
     """Whether the tests see nothing."""
     arguments = ["-q", "-x", "-W", "ignore", "-p", "no:cacheprovider", "-m", "not slow"]
-    arguments += [*(["-k", words] if words else []), *(f"tests/test_{x}.py" for x in files.split())]
-    tests = SERVER.Process(target=_run_tests, args=(str(tree), arguments))
-    tests.start()
+    arguments += ["--hypothesis-profile=mutation", *(["-k", words] if words else []), *tests]
+    process = SERVER.Process(target=_run_tests, args=(str(tree), arguments))
+    process.start()
     for _ in range(PATIENCE):
-        tests.join(1)
-        if tests.exitcode is not None:
+        process.join(1)
+        if process.exitcode is not None:
             break
     else:
-        tests.kill()
-        tests.join()
-    if tests.exitcode in (3, 4, 5):  # no tests, a wrong call; below 0 it crashed, and was seen
+        process.kill()
+        process.join()
+    if process.exitcode in (3, 4, 5):  # no tests, a wrong call; below 0 it crashed, and was seen
         raise RuntimeError((tree / "said").read_text()[-1000:])
-    return tests.exitcode == 0
+    return process.exitcode == 0
 
 
-def check_sound(tree: Path, files: str, words: str = "") -> None:
-    """Tests that fail by themselves would kill every mutant."""
-    for name in [files] if words else files.split():
-        if (name, words) in SOUND:
-            continue
-        if not survives(tree, name, words):
-            said = (tree / "said").read_text()[-1000:]
-            raise RuntimeError(f"{name}, -k {words!r} fails without a mutant: {said}")
-        SOUND.add((name, words))
+def who_saw(tree: Path) -> str:
+    """The test that failed, or how the process ended; without a mutant it must pass."""
+    said = (tree / "said").read_text()
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    if found is None:
+        return "crashed or hung"
+    if found[1] not in SOUND and not survives(tree, [found[1]]):
+        raise RuntimeError(f"fails without a mutant: {found[1]}: {said[-1000:]}")
+    SOUND.add(found[1])
+    return found[1]
 
 
 def python_mutants(tree: Path) -> list[dict]:
@@ -118,14 +126,15 @@ def run_python(mutant: dict, tree: Path) -> dict:
     operator = get_operator(mutant["operator_name"])(**arguments)
     path = tree / mutant["module_path"]
     text = path.read_text()
-    files, words = mutation_tests.of(mutant["module_path"])
-    check_sound(tree, files, words)
+    tests, words = mutation_tests.of(mutant["module_path"])
     try:
         path.write_text(mutate_code(text, operator, mutant["occurrence"]))
         mutant["new"] = _changed(text, path.read_text())
-        mutant["survived"] = survives(tree, files, words)
+        mutant["survived"] = survives(tree, tests, words)
     finally:
         path.write_text(text)
+    if not mutant["survived"]:
+        mutant["seen_by"] = who_saw(tree)
     return mutant
 
 
@@ -137,9 +146,7 @@ def _changed(old: str, new: str) -> str:
 def run_cpp(mutant: dict, tree: Path) -> dict:
     path = tree / mutant["module_path"]
     text = path.read_text()
-    files, words = mutation_tests.of(mutant["module_path"])
-    shutil.copy(WORK / "cpu" / "whole.so", tree / "fastcl" / "fastcl_ops.so")
-    check_sound(tree, files, words)
+    tests, words = mutation_tests.of(mutant["module_path"])
     try:
         path.write_text("\n".join(mutation_cpu.mutated(text.split("\n"), mutant)))
         mutant["new"] = _changed(text, path.read_text())
@@ -147,9 +154,12 @@ def run_cpp(mutant: dict, tree: Path) -> dict:
         if seen is not None:
             mutant["equivalent"] = not seen
         if seen:
-            mutant["survived"] = survives(tree, files, words)
+            mutant["survived"] = survives(tree, tests, words)
     finally:
         path.write_text(text)
+    if mutant.get("survived") is False:
+        shutil.copy(WORK / "cpu" / "whole.so", tree / "fastcl" / "fastcl_ops.so")
+        mutant["seen_by"] = who_saw(tree)
     return mutant
 
 

@@ -61,7 +61,8 @@ def _objects(whole: Path) -> dict[str, tuple[str, str]]:
     """Of each object of the library its command and the text that lists what it includes."""
     build = whole / "build"
     commands = {
-        x["output"]: x["command"] for x in json.loads((build / "compile_commands.json").read_text())
+        x["output"].removeprefix(f"{build}/"): x["command"]
+        for x in json.loads((build / "compile_commands.json").read_text())
     }
     found = {}
     for block in _said(build, "deps").split("\n\n"):
@@ -78,11 +79,10 @@ def _link(whole: Path) -> str:
 
 def _affected(whole: Path, file: str, instruction_set: str) -> list[str]:
     others = tuple(f"fastcl_{x}.dir" for x in SETS if x != instruction_set)
-    return [
-        name
-        for name, (_, includes) in _objects(whole).items()
-        if f"/{file}\n" in includes and not any(x in name for x in others)
-    ]
+    found = [name for name, (_, includes) in _objects(whole).items() if f"/{file}\n" in includes]
+    if not found:
+        raise RuntimeError(f"no object of the library includes {file}")
+    return [name for name in found if not any(x in name for x in others)]
 
 
 @cache

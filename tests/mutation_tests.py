@@ -40,11 +40,12 @@ CPU = {
 }  # fmt: skip
 
 
-def of(path: str) -> tuple[str, str]:
+def of(path: str) -> tuple[list[str], str]:
     """Test files and words of a file of fastcl/functional or csrc/cpu."""
     stem = path.rpartition("/")[2].partition(".")[0]
+    names, words = CPU.get(stem, KERNEL), ""
     if path.endswith(".py"):
-        return FUNCTIONAL.get(stem, (EVERY, stem))
-    if stem.startswith("random_views"):
-        return "random_views_kernel random_views_laws random_views", ""
-    return CPU.get(stem, KERNEL), ""
+        names, words = FUNCTIONAL.get(stem, (EVERY, stem))
+    elif stem.startswith("random_views"):
+        names = "random_views_kernel random_views_laws random_views"
+    return [f"tests/test_{name}.py" for name in names.split()], words

@@ -27,11 +27,10 @@ def test_the_score_that_is_told_is_that_of_the_rows():
 
 
 def test_names_of_test_files_are_there():
-    files = {*mutation_tests.CPU.values(), mutation_tests.of("simd/random_views_turn.h")[0]}
-    files |= {names for names, _ in mutation_tests.FUNCTIONAL.values()}
-    files |= {mutation_tests.of("a.py")[0], mutation_tests.of("a.cpp")[0]}
-    names = {name for line in files for name in line.split()}
-    assert [x for x in sorted(names) if not (ROOT / "tests" / f"test_{x}.py").exists()] == []
+    paths = [f"{x}.cpp" for x in (*mutation_tests.CPU, "random_views_turn", "contrast")]
+    paths += [f"{x}.py" for x in (*mutation_tests.FUNCTIONAL, "clip")]
+    names = {name for path in paths for name in mutation_tests.of(path)[0]}
+    assert [x for x in sorted(names) if not (ROOT / x).exists()] == []
 
 
 @pytest.fixture
@@ -55,7 +54,7 @@ def tree(tmp_path, monkeypatch):
     monkeypatch.setattr(mutation, "trees", lambda part, workers: [tmp_path / "tree"])
     monkeypatch.setattr(mutation_cpu, "program", program)
     monkeypatch.setattr(mutation, "survives", lambda *_: "a = b < 0 ? c -" not in path.read_text())
-    monkeypatch.setattr(mutation, "check_sound", lambda *_: None)
+    monkeypatch.setattr(mutation, "who_saw", lambda tree: "test_a")
     return path
 
 
@@ -94,7 +93,7 @@ def test_what_is_compiled_again_includes_the_file_and_is_of_one_set(monkeypatch)
     assert of(ROOT, "csrc/cpu/simd/a.cpp", "base") == ["fastcl_base.dir/a.o"]
 
 
-def test_a_survivor_is_told_from_what_fails(tmp_path, monkeypatch):
+def test_a_survivor_is_told_from_what_fails(tmp_path):
     """In a process of its own, of the package in the copy."""
     for name, said in (("good", "True"), ("bad", "False"), ("none", None)):
         path = tmp_path / "tests" / f"test_{name}.py"
@@ -102,9 +101,13 @@ def test_a_survivor_is_told_from_what_fails(tmp_path, monkeypatch):
         path.write_text("" if said is None else f"def test_it():\n    assert {said}\n")
     (tmp_path / "fastcl").mkdir()
     (tmp_path / "fastcl" / "__init__.py").touch()
-    monkeypatch.setattr(mutation, "SOUND", set())
-    assert mutation.survives(tmp_path, "good") and not mutation.survives(tmp_path, "good bad")
-    mutation.check_sound(tmp_path, "good")
-    for name, why in (("bad", "fails without a mutant"), ("none", "no tests ran")):
-        with pytest.raises(RuntimeError, match=why):
-            mutation.check_sound(tmp_path, name)
+    good, bad, none = (f"tests/test_{name}.py" for name in ("good", "bad", "none"))
+    assert mutation.survives(tmp_path, [good])
+    assert not mutation.survives(tmp_path, [good, bad])
+    with pytest.raises(RuntimeError, match="fails without a mutant: tests/test_bad.py::test_it"):
+        mutation.who_saw(tmp_path)
+    assert not mutation.survives(tmp_path, [bad])
+    (tmp_path / bad).write_text((tmp_path / good).read_text())
+    assert mutation.who_saw(tmp_path) == "tests/test_bad.py::test_it"
+    with pytest.raises(RuntimeError, match="no tests ran"):
+        mutation.survives(tmp_path, [none])
