@@ -1,102 +1,98 @@
-"""How many faults the tests of `make test` see: a seeded sample of mutants in a copy of the tree.
+"""How many faults the tests of `make test` see: a seeded sample of mutants in copies of the tree.
 
 ``python tests/mutation.py functional --seconds 600`` by cosmic-ray (``pip install --target
-build/cosmic-ray cosmic-ray``); ``... cpu`` by changes of one operator or constant of a line of
-csrc/cpu/**/*.cpp, as mull needs clang. A mutant is run against the test files named after its file.
-Every mutant is a line of build/mutation/PART.jsonl; a run goes on where the last one ended.
+build/cosmic-ray cosmic-ray``); ``... cpu`` by tests/mutation_cpu.py. The sample begins with one
+mutant of every file. A mutant is run against the test files that mutation_tests.py names. Every
+mutant is a line of build/mutation/PART.jsonl; a run goes on where the last one ended.
 """
 
 import argparse
-import filecmp
 import json
+import multiprocessing
 import os
+import queue
 import random
 import re
+import resource
 import shutil
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from functools import cache
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import mutation_cpu
+import mutation_tests
 
 ROOT = Path(__file__).resolve().parents[1]
 WORK = ROOT / "build" / "mutation"
-TREE = WORK / "tree"
-LIMIT = 240  # seconds; who takes longer hangs, and is seen
-
-EVERY = "losses bad_input equivalences fuzz modules refused_or_whole duplicates"
-CONTRAST = f"{EVERY} positives positive_errors positive_edges positive_laws retrieval golden"
-KERNEL = "cpu_kernel block_borders contrast_mean contrast_self contrast_own limits"
-# Test files, and words of which one is in the names of the tests; without an entry the stem.
-FUNCTIONAL = {
-    "noise": ("noise bank nce fuzz", "noise or alias or Alias or nce"),
-    "product": ("product", ""),
-    "packed": ("random_views_input views_decode views fuzz", ""),
-    "random_views": ("random_views random_views_input random_views_laws fuzz", "view"),
-    "view_memory": ("views_out views_decode", ""),
-    "view_parameters": ("random_views_input random_views draw", ""),
-    "sinkhorn": ("sinkhorn bad_input fuzz", "sinkhorn or swav"),
-    "unit_rows": ("unit_rows bad_input fuzz", "unit_rows"),
-    "soft_cross_entropy": ("soft_cross_entropy losses", "cross_entropy"),
-    "nt_xent": (f"{EVERY} properties", "nt_xent or dcl or flat"),
-    "debiased": (CONTRAST, "debiased or hcl"),
-    "nce": (f"{EVERY} nce", "nce"),
-    "rows": (EVERY, "byol or simsiam or row_products or sim_cse or moco or nt_xent"),
-    "levels": (CONTRAST, "contrast or level or positive"),
-    "blocks": (CONTRAST, "contrast or retrieval"),
-    **{name: (CONTRAST, name) for name in ("mil_nce", "matryoshka", "rince", "retrieval")},
-    **{
-        name: (CONTRAST, "contrast or positive or any_options or rows_as or false")
-        for name in ("asked", "contrast", "contrast_ways", "pairs", "positives")
-    },
-}
-CPU = {
-    **{name: name for name in ("bank", "queue", "momentum", "nce", "sinkhorn", "unit_rows")},
-    **{name: "pair_products" for name in ("pairs", "emulated", "avx512bf16", "contrast_pairs")},
-    "sinkhorn_scaling": "sinkhorn", "soft_cross_entropy": "soft_cross_entropy",
-    "product": "product nested_contrast", "nested_contrast": "nested_contrast",
-    "random_views": "random_views_kernel random_views_laws", "max_sim": "max_sim",
-    "draw_views": "draw_kernel",
-    "sigmoid_contrast": "block_borders cpu_kernel",
-    "instruction_set": "instruction_sets cpu_kernel",
-}  # fmt: skip
-RULES = [
-    (r"(?<![<>=!+\-*/&|])\+(?![+=])", "-"), (r"(?<=\w) - (?=\w)", " + "), (r" \* (?=\w)", " + "),
-    (r" < ", " <= "), (r" <= ", " < "), (r" > ", " >= "), (r" >= ", " > "), (r" == ", " != "),
-    (r" != ", " == "), (r" && ", " || "), (r" \|\| ", " && "), (r"(?<![\w.])0(?![\w.])", "1"),
-    (r"(?<![\w.])1(?![\w.])", "0"), (r"(?<![\w.])2(?![\w.])", "3"), (r" \+= ", " -= "),
-    (r"\btrue\b", "false"), (r"\bfalse\b", "true"), (r"std::min", "std::max"),
-    (r"std::max(?=[(<])", "std::min"),
-]  # fmt: skip
+# Seconds of its processor, and of waiting, which a stopped process does not count; who takes longer
+# hangs, and is seen.
+LIMIT, PATIENCE = 240, 1200
+SOUND: set[str] = set()
+# What a process of the tests needs not import again.
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(
+    ["torch", "pytest", "hypothesis", "numpy", "torch.autograd.gradcheck"]
+)
 
 
-def survives(files: str, words: str = "") -> bool:
+def _run_tests(tree: str, arguments: list[str]) -> None:
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT, LIMIT))
+    log = os.open(f"{tree}/said", os.O_CREAT | os.O_WRONLY | os.O_TRUNC)
+    for stream in (1, 2):
+        os.dup2(log, stream)
+    os.chdir(tree)
+    os.environ |= {"PYTHONPATH": tree, "PYTHONDONTWRITEBYTECODE": "1"}
+    sys.path[:0] = [tree]
+    sys.dont_write_bytecode = True
+    import pytest
+    from hypothesis import Phase, settings
+
+    import fastcl
+
+    assert fastcl.__file__.startswith(tree), fastcl.__file__
+    # As in tests/conftest.py; whether a mutant is seen needs no smallest example.
+    settings.register_profile(
+        "mutation", derandomize=True, deadline=None, max_examples=30,
+        phases=(Phase.explicit, Phase.generate),
+    )  # fmt: skip
+    os._exit(pytest.main(arguments))
+
+
+def survives(tree: Path, tests: list[str], words: str = "") -> bool:
     """Whether the tests see nothing."""
-    tests = [f"tests/test_{name}.py" for name in files.split()]
-    command = [sys.executable, "-W", "ignore", "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider",
-               "-m", "not slow", *(["-k", words] if words else []), *tests]  # fmt: skip
-    environment = os.environ | {"PYTHONPATH": str(TREE), "PYTHONDONTWRITEBYTECODE": "1"}
-    try:
-        done = subprocess.run(
-            command, cwd=TREE, env=environment, capture_output=True, timeout=LIMIT
-        )
-    except subprocess.TimeoutExpired:
-        return False
-    if done.returncode in (3, 4, 5):  # no tests, a wrong call; below 0 it crashed, and was seen
-        raise RuntimeError(done.stdout.decode()[-500:] + done.stderr.decode()[-500:])
-    return done.returncode == 0
+    arguments = ["-q", "-x", "-W", "ignore", "-p", "no:cacheprovider", "-m", "not slow"]
+    arguments += ["--hypothesis-profile=mutation", *(["-k", words] if words else []), *tests]
+    process = SERVER.Process(target=_run_tests, args=(str(tree), arguments))
+    process.start()
+    for _ in range(PATIENCE):
+        process.join(1)
+        if process.exitcode is not None:
+            break
+    else:
+        process.kill()
+        process.join()
+    if process.exitcode in (3, 4, 5):  # no tests, a wrong call; below 0 it crashed, and was seen
+        raise RuntimeError((tree / "said").read_text()[-1000:])
+    return process.exitcode == 0
 
 
-@cache
-def check_sound(files: str, words: str = "") -> None:
-    """Tests that fail by themselves would kill every mutant."""
-    if not survives(files, words):
-        raise RuntimeError(f"the tests fail without a mutant: {files}, -k {words!r}")
+def who_saw(tree: Path) -> str:
+    """The test that failed, or how the process ended; without a mutant it must pass."""
+    said = (tree / "said").read_text()
+    found = re.search(r"^(?:FAILED|ERROR) (.+?)(?: - .*)?$", said, re.MULTILINE)
+    if found is None:
+        return "crashed or hung"
+    if found[1] not in SOUND and not survives(tree, [found[1]]):
+        raise RuntimeError(f"fails without a mutant: {found[1]}: {said[-1000:]}")
+    SOUND.add(found[1])
+    return found[1]
 
 
-def python_mutants() -> list[dict]:
+def python_mutants(tree: Path) -> list[dict]:
     """Of every operator of cosmic-ray but unions, which are annotations and never run."""
     settings = WORK / "cosmic-ray.toml"
     settings.write_text(
@@ -105,7 +101,7 @@ def python_mutants() -> list[dict]:
     )
     command = [sys.executable, "-m", "cosmic_ray.cli", "init", settings, WORK / "all.sqlite"]
     environment = os.environ | {"PYTHONPATH": str(ROOT / "build" / "cosmic-ray")}
-    subprocess.run([*command, "--force"], cwd=TREE, env=environment, check=True)
+    subprocess.run([*command, "--force"], cwd=tree, env=environment, check=True)
     with sqlite3.connect(WORK / "all.sqlite") as found:
         found.row_factory = sqlite3.Row
         rows = found.execute(
@@ -121,23 +117,24 @@ def python_mutants() -> list[dict]:
     ]  # fmt: skip
 
 
-def run_python(mutant: dict) -> dict:
+def run_python(mutant: dict, tree: Path) -> dict:
     from cosmic_ray.mutating import mutate_code
     from cosmic_ray.plugins import get_operator
 
     arguments = json.loads(mutant["operator_args"])
     arguments = json.loads(arguments) if isinstance(arguments, str) else arguments
     operator = get_operator(mutant["operator_name"])(**arguments)
-    path = TREE / mutant["module_path"]
+    path = tree / mutant["module_path"]
     text = path.read_text()
-    files, words = FUNCTIONAL.get(path.stem, (EVERY, path.stem))
-    check_sound(files, words)
+    tests, words = mutation_tests.of(mutant["module_path"])
     try:
         path.write_text(mutate_code(text, operator, mutant["occurrence"]))
         mutant["new"] = _changed(text, path.read_text())
-        mutant["survived"] = survives(files, words)
+        mutant["survived"] = survives(tree, tests, words)
     finally:
         path.write_text(text)
+    if not mutant["survived"]:
+        mutant["seen_by"] = who_saw(tree)
     return mutant
 
 
@@ -146,97 +143,97 @@ def _changed(old: str, new: str) -> str:
     return next((f"{a.strip()} -> {b.strip()}" for a, b in pairs if a != b), "")
 
 
-def cpp_mutants() -> list[dict]:
-    return [
-        {"module_path": str(path.relative_to(TREE)), "start_pos_row": number + 1, "to": to,
-         "begin": m.start(), "end": m.end()}
-        for path in sorted((TREE / "csrc" / "cpu").rglob("*.cpp"))
-        if path.stem not in ("threads", "amx")  # torch's own pool; no such processor here
-        for number, line in enumerate(path.read_text().splitlines())
-        if not line.lstrip().startswith(("#", "template", "namespace", "using", "//"))
-        for pattern, to in RULES for m in re.finditer(pattern, line.split("//")[0])
-    ]  # fmt: skip
-
-
-def run_cpp(mutant: dict) -> dict:
-    path = TREE / mutant["module_path"]
+def run_cpp(mutant: dict, tree: Path) -> dict:
+    path = tree / mutant["module_path"]
     text = path.read_text()
-    lines = text.split("\n")
-    at, old = mutant["start_pos_row"] - 1, lines[mutant["start_pos_row"] - 1]
-    files = CPU.get(path.stem, KERNEL)
-    check_sound(files)
-    lines[at] = old[: mutant["begin"]] + mutant["to"] + old[mutant["end"] :]
+    tests, words = mutation_tests.of(mutant["module_path"])
     try:
-        path.write_text("\n".join(lines))
-        mutant["new"] = f"{old.strip()} -> {lines[at].strip()}"
-        if build():
-            mutant["equivalent"] = is_the_same_program()
-            if not mutant["equivalent"]:
-                mutant["survived"] = survives(files)
+        path.write_text("\n".join(mutation_cpu.mutated(text.split("\n"), mutant)))
+        mutant["new"] = _changed(text, path.read_text())
+        seen = mutation_cpu.program(tree, WORK / "cpu", mutant["module_path"])
+        if seen is not None:
+            mutant["equivalent"] = not seen
+        if seen:
+            mutant["survived"] = survives(tree, tests, words)
     finally:
         path.write_text(text)
-        shutil.copy(TREE / "whole.so", TREE / "fastcl" / "fastcl_ops.so")
+    if mutant.get("survived") is False:
+        shutil.copy(WORK / "cpu" / "whole.so", tree / "fastcl" / "fastcl_ops.so")
+        mutant["seen_by"] = who_saw(tree)
     return mutant
 
 
-def build() -> bool:
-    done = subprocess.run(["cmake", "--build", "build", "--target", "fastcl_ops"], cwd=TREE,
-                          capture_output=True)  # fmt: skip
-    if done.returncode == 0:
-        shutil.copy(TREE / "build" / "fastcl_ops.so", TREE / "fastcl" / "fastcl_ops.so")
-    return done.returncode == 0
-
-
-def is_the_same_program() -> bool:
-    """A change that the compiler does not see, as on another processor, or of what cannot be."""
-    return filecmp.cmp(TREE / "fastcl" / "fastcl_ops.so", TREE / "whole.so", shallow=False)
-
-
-def copy_tree(part: str) -> None:
-    shutil.rmtree(TREE, ignore_errors=True)
-    TREE.mkdir(parents=True)
+def copy_tree(tree: Path) -> None:
+    """What tests read; tree/build stays, so that only what changed is compiled again."""
     for name in ("fastcl", "csrc", "tests", "benchmarks", "examples", "docs"):
-        shutil.copytree(ROOT / name, TREE / name)
+        shutil.rmtree(tree / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, tree / name)
     for name in ("CMakeLists.txt", "pyproject.toml", "README.md"):
-        shutil.copy(ROOT / name, TREE / name)
+        shutil.copy2(ROOT / name, tree / name)
+
+
+def trees(part: str, workers: int) -> list[Path]:
+    """A copy for each worker, with a library that its tests find sound."""
+    found = [WORK / f"{part}-{i}" for i in range(workers)]
     if part == "cpu":
-        options = "-DCMAKE_BUILD_TYPE=Release", "-DFASTCL_CUDA=OFF"
-        subprocess.run(["cmake", "-G", "Ninja", "-S", ".", "-B", "build", *options], cwd=TREE,
-                       check=True, capture_output=True)  # fmt: skip
-        if not build():
-            sys.exit("the copy does not compile")
-        shutil.copy(TREE / "fastcl" / "fastcl_ops.so", TREE / "whole.so")
+        copy_tree(WORK / part)
+        mutation_cpu.build_whole(WORK / part)
+    for tree in found:
+        copy_tree(tree)
+        if part == "cpu":
+            shutil.copy(WORK / part / "whole.so", tree / "fastcl" / "fastcl_ops.so")
+    return found
 
 
-def sample(part: str, seconds: float) -> Iterator[dict]:
+def in_order(mutants: list[dict]) -> list[dict]:
+    """Drawn with a fixed seed: one of every file, then of all."""
+    drawn = random.Random(0).sample(mutants, len(mutants))
+    first = {m["module_path"]: m for m in reversed(drawn)}
+    chosen = {id(m) for m in first.values()}
+    return [m for m in drawn if id(m) in chosen] + [m for m in drawn if id(m) not in chosen]
+
+
+def sample(part: str, seconds: float, workers: int = 1) -> Iterator[dict]:
     log = WORK / f"{part}.jsonl"
-    done = len(log.read_text().splitlines()) if log.exists() else 0
-    mutants, run = (
-        (python_mutants(), run_python) if part == "functional" else (cpp_mutants(), run_cpp)
+    done = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
+    free = queue.SimpleQueue()
+    places = trees(part, workers)
+    for tree in places:
+        free.put(tree)
+    find, run = (
+        (python_mutants, run_python) if part == "functional" else (mutation_cpu.mutants, run_cpp)
     )
-    print(f"{len(mutants)} mutants of {part}, {done} done before")
-    random.Random(0).shuffle(mutants)
+    mutants = in_order(find(places[0]))
+    left = [m for m in mutants if not any(m.items() <= x.items() for x in done)]
+    print(f"{len(mutants)} mutants of {part}, {len(done)} done before", flush=True)
     end = time.monotonic() + seconds
-    for mutant in mutants[done:]:
-        if time.monotonic() > end:
-            return
-        start = time.monotonic()
-        found = run(mutant) | {"seconds": round(time.monotonic() - start, 1)}
+
+    def one(mutant: dict) -> dict | None:
+        start, tree = time.monotonic(), free.get()
+        try:
+            if start > end:
+                return None
+            found = run(mutant, tree) | {"seconds": round(time.monotonic() - start, 1)}
+        finally:
+            free.put(tree)
         with log.open("a") as file:
             file.write(json.dumps(found) + "\n")
-        yield found
+        return found
+
+    with ThreadPoolExecutor(workers) as pool:
+        yield from (x for x in pool.map(one, left) if x is not None)
 
 
 def main() -> None:
-    global TREE
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("part", choices=("functional", "cpu"))
     parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     sys.path.insert(0, str(ROOT / "build" / "cosmic-ray"))
-    TREE = WORK / asked.part
-    copy_tree(asked.part)
-    for x in sample(asked.part, asked.seconds):
+    os.environ |= {"OMP_NUM_THREADS": "1"}
+    WORK.mkdir(parents=True, exist_ok=True)
+    for x in sample(asked.part, asked.seconds, asked.workers):
         outcome = {True: "SURVIVED", False: "killed", None: "no program"}[x.get("survived")]
         outcome = "equivalent" if x.get("equivalent") else outcome
         print(

@@ -96,6 +96,18 @@ def test_paired_negatives_near_convergence():
     torch.testing.assert_close(query.grad.max(), aside, rtol=0.06, atol=0)
 
 
+@pytest.mark.any_set
+def test_a_mode_is_asked_for_by_its_letters():
+    """A string made when it runs, as one read from a file, is another object than the literal."""
+    query, key, negatives = torch.randn(3, 4, 8).unbind()
+    paired = {"negatives": negatives[:, None].expand(4, 5, 8), "temperature": 0.5}
+    made = "".join(["pair", "ed"])
+    found = fastcl.functional.info_nce(query, key, **paired, negative_mode=made)
+    assert torch.equal(
+        found, fastcl.functional.info_nce(query, key, **paired, negative_mode="paired")
+    )
+
+
 def test_expanded_gradient():
     """loss.sum() delivers a gradient of stride 0, which a raw pointer must not read through."""
     query, key = torch.randn(2, 65, 8, dtype=torch.float64).unbind()
