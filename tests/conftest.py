@@ -47,6 +47,13 @@ def _seed_and_poison():
 
 
 @pytest.fixture
+def blank_pictures(monkeypatch):
+    """For who looks at no more of a picture than its file: to draw one takes half a second."""
+    figure = pytest.importorskip("matplotlib.figure")
+    monkeypatch.setattr(figure.Figure, "draw", lambda self, renderer: None)
+
+
+@pytest.fixture
 def fresh_graphs():
     """What other tests compiled counts against the limit of graphs per function."""
     torch.compiler.reset()

@@ -75,6 +75,7 @@ def killed(path) -> None:
     training(tiny("moco", epochs=50)).run(path, {}, every=0.0)
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on(tmp_path):
     """By SIGKILL, wherever it is."""
     path = tmp_path / "checkpoint.pt"

@@ -19,6 +19,7 @@ from fastcl.commands import doctor  # noqa: E402
 from fastcl.version import __version__  # noqa: E402
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 FILES = {"checkpoint.pt", "metrics.csv", "curves.png", "embedding.png"}
 FILES |= {"backbone.safetensors", "config.json", "results.json"}
 

@@ -12,6 +12,7 @@ from fastcl.contrast.node import mean_loss, row_losses
 from fastcl.contrast.problem import problem as checked_problem
 
 pytestmark = pytest.mark.instruction_sets
+slow = pytest.mark.slow
 
 # One tile; parts within a tile; single rows; a triangle of several tiles that is kept; one that
 # is not.
@@ -36,8 +37,14 @@ def problem(parts, d, dtype=torch.float64, paired=True):
 
 @built
 @pytest.mark.parametrize("need", [True, False])
-@pytest.mark.parametrize("d", [1, 24, 130])
-@pytest.mark.parametrize("parts", PARTS, ids=str)
+@pytest.mark.parametrize(
+    "parts, d",
+    [
+        # Of the one that takes most of the time, one width tells what several would.
+        pytest.param(parts, d, marks=[slow] if sum(parts) > 1000 and d != 24 else [])
+        for parts in PARTS for d in (1, 24, 130)
+    ],
+)  # fmt: skip
 def test_kernel_equals_the_reference(parts, d, need):
     for paired in (True, False):
         rows, ids = problem(parts, d, paired=paired)

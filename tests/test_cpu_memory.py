@@ -1,30 +1,19 @@
 """What the compiled contrast needs beside its inputs and outputs."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
-import torch
+from forked import printed
 from processors import built
 
 pytestmark = built
 
-
-@pytest.mark.parametrize(
-    "form, dtype",
-    [("both", torch.float32), ("symmetric", torch.float16), ("own", torch.float32)],
-)
-def test_extra_memory_stays_below_16_MB(form, dtype):
-    """The highest resident size of a process, above what it had with inputs and outputs in hand."""
-    program = f"""
-import resource, sys, torch
-sys.path[:0] = {[str(Path(__file__).parents[i]) for i in (1, 0)]!r}
+FORMS = {"both": "float32", "symmetric": "float16", "own": "float32"}
+PROGRAM = """
+import resource, torch
 from contrasts import fields
 from fastcl._library import ops
 torch.set_num_threads(2)
-form, n, m = {form!r}, *((256, 65536) if {form!r} == "own" else (16384, 16384))
-make = lambda n: torch.nn.functional.normalize(torch.randn(n, 16)).to({dtype})
+form, n, m = "{form}", *((256, 65536) if "{form}" == "own" else (16384, 16384))
+make = lambda n: torch.nn.functional.normalize(torch.randn(n, 16)).to(torch.{dtype})
 def step(n, m):
     q, k, own = make(n), make(m), torch.zeros(n, 16) if form == "own" else None
     k, ids = (() if form == "symmetric" else k), torch.arange(n) // 2
@@ -42,8 +31,15 @@ def step(n, m):
 step(300, 300)
 print(step(n, m))
 """
-    result = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    used = float(result.stdout)
-    assert used < 16, f"{used:.1f} MB above the inputs and outputs"
+
+
+@pytest.fixture(scope="module")
+def used():
+    """The highest resident size of a process, above what it had with inputs and outputs in hand."""
+    programs = {form: PROGRAM.format(form=form, dtype=dtype) for form, dtype in FORMS.items()}
+    return printed(programs, "import torch, fastcl, contrasts")
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_extra_memory_stays_below_16_MB(used, form):
+    assert float(used[form]) < 16, f"{used[form]} MB above the inputs and outputs"

@@ -17,6 +17,7 @@ from fastcl.pretrain import checkpoint  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @pytest.fixture(scope="module")

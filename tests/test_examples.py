@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from forked import forked
 
 ROOT = Path(__file__).resolve().parents[1]
 # Library examples: what they import.
@@ -81,13 +82,18 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
 """
 
 
+@pytest.fixture(scope="module")
+def told_alone():
+    """Exit status and words of every example without its libraries."""
+    every = (NEEDS | LAUNCHED).items()
+    return forked({name: ALONE.format(libraries=needs, name=name) for name, needs in every})
+
+
 @pytest.mark.parametrize("name", NEEDS | LAUNCHED)
-def test_without_its_library_an_example_names_it_in_a_line(name):
-    needs = (NEEDS | LAUNCHED)[name]
-    script = ALONE.format(libraries=needs, name=name)
-    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 1
-    assert re.fullmatch(rf"No module named '{needs[0]}': pip install .+\n", done.stderr)
+def test_without_its_library_an_example_names_it_in_a_line(told_alone, name):
+    status, words = told_alone[name]
+    assert status == 1
+    assert re.fullmatch(rf"No module named '{(NEEDS | LAUNCHED)[name][0]}': pip install .+", words)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from fastcl.pretrain.backbone import SmallConvNet  # noqa: E402
 from fastcl.pretrain.data import load_images  # noqa: E402
 
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 @given(seed=st.integers(0, 2**31 - 1), temperature=st.floats(0.05, 5))

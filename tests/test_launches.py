@@ -1,13 +1,12 @@
 """What is launched on a card that is not there: where, with how much memory, how rounded."""
 
 import contextlib
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from forked import printed
 
 pytest.importorskip("triton")
 
@@ -115,19 +114,24 @@ ASKED = {
 }
 
 
-@pytest.mark.parametrize("asked", ASKED)
-def test_float32_products_round_as_asked(asked):
-    """In either of PyTorch's ways, each in a process of its own: they exclude each other."""
-    script = f"""
+@pytest.fixture(scope="module")
+def rounding():
+    """Each in a process of its own: they exclude each other."""
+    program = """
 import torch
 from fastcl.kernels import contrast_config as config
 products = torch.backends.cuda.matmul
 {asked}
 print(config.product_precision(torch.float32), config.product_precision(torch.bfloat16))
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    single, half = done.stdout.split()
+    imports = "import torch, fastcl.kernels.contrast_config"
+    return printed({asked: program.format(asked=asked) for asked in ASKED}, imports)
+
+
+@pytest.mark.parametrize("asked", ASKED)
+def test_float32_products_round_as_asked(rounding, asked):
+    """In either of PyTorch's ways."""
+    single, half = rounding[asked].split()
     assert half == "ieee" and single == ASKED[asked]
 
 

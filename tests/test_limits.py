@@ -20,6 +20,8 @@ pytestmark = [built, pytest.mark.instruction_sets]
 SIZES = [(1, 1), (7, 17), (239, 242), (240, 241), (241, 240), (242, 239), (255, 258), (256, 257),
          (257, 256), (258, 255)]  # fmt: skip
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
+# In 16 bits, which only reading tells apart, every border from one side.
+WHOLE = torch.float64, torch.float32
 FORMS = ("own", "own and ids", "diagonal", "ids")
 NAMES = "q", "k", "own"
 
@@ -118,7 +120,7 @@ def by_operators(tensors, options, dtype, upstream, device="cpu", trained=NAMES)
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_limits_guides_and_weights(dtype, form, guide_dtype):
-    for n, m in SIZES:
+    for n, m in SIZES if dtype in WHOLE else SIZES[:2] + SIZES[2::2]:
         tensors, options = drawn(n, m, form, guide_dtype, dtype)
         upstream = torch.randn(n, dtype=torch.float64)
         exact = by_reference(tensors, options, torch.float64, upstream)

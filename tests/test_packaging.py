@@ -55,6 +55,7 @@ def test_the_source_archive_holds_what_a_build_needs(sources):
     assert [name for name in names if not (sources / name).is_file()] == []
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("cmake") is None, reason="needs cmake")
 def test_cmake_takes_the_source_archive(sources):
     build = sources / "build"

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 from cases import CASES
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import fastcl.functional as F
@@ -102,6 +102,7 @@ def test_a_duplicate_pair_with_its_own_id_is_no_negative(n, d, seed):
     torch.testing.assert_close(loss, F.clip(a, b, 10.0) + math.log(2))
 
 
+@settings(max_examples=min(8, settings.default.max_examples))
 @pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
 @given(n=ROWS, d=WIDTHS, seed=SEEDS)
 def test_gradients_are_orthogonal_to_their_rows(case, n, d, seed):

@@ -13,6 +13,7 @@ from fastcl._library import ops
 from fastcl.contrast.node import row_losses
 from fastcl.contrast.problem import problem
 
+slow = pytest.mark.slow
 ARANGE = torch.arange(9)
 
 
@@ -47,13 +48,19 @@ PROBLEMS = {
 }
 
 
+def check_shapes(operator, arguments):
+    """All that other flags can change where an operator passes opcheck."""
+    checks = "test_schema", "test_faketensor"
+    torch.library.opcheck(operator, arguments, test_utils=checks)
+
+
 @pytest.mark.parametrize("options", PROBLEMS.values(), ids=PROBLEMS)
 def test_opcheck_contrast(options):
     p = contrast_problem(**options)
     pivot = torch.randn(9).to(torch.float64 if p.q[0].dtype == torch.float64 else torch.float32)
-    for need_q, need_k in ((True, False), (True, True), (False, False)):
-        arguments = (*p, pivot, need_q, need_k)
-        torch.library.opcheck(ops.contrast_forward, arguments)
+    torch.library.opcheck(ops.contrast_forward, (*p, pivot, True, False))
+    for needs in ((True, True), (False, False)):
+        check_shapes(ops.contrast_forward, (*p, pivot, *needs))
     rows, cols, _, weighted = ops.contrast_forward(*p, pivot, True, False)
     rest = torch.randn(9).to(rows), None
     rest += (torch.randn(9).to(rows), torch.randn(9).to(rows)) if p.both else (None, None)
@@ -63,9 +70,10 @@ def test_opcheck_contrast(options):
             needs = True, len(kept) == 0, own, True
             torch.library.opcheck(ops.contrast_backward, (*p, rows, cols, kept, *rest, *needs))
     needs = False, True, own, False
-    torch.library.opcheck(ops.contrast_backward, (*p, rows, cols, weighted[:0], *rest, *needs))
-    for needs in ((True, True, own, True), (True, False, False, False), (False, False, own, False)):
-        torch.library.opcheck(ops.contrast_mean, (*p, *needs))
+    check_shapes(ops.contrast_backward, (*p, rows, cols, weighted[:0], *rest, *needs))
+    torch.library.opcheck(ops.contrast_mean, (*p, True, True, own, True))
+    for needs in ((True, False, False, False), (False, False, own, False)):
+        check_shapes(ops.contrast_mean, (*p, *needs))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
@@ -101,7 +109,17 @@ def check_compiled(case, backend):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+def once_per_function():
+    """The cases; those of a function that has one already are slow."""
+    seen, found = set(), []
+    for case in CASES:
+        name = case.function.__name__
+        found.append(pytest.param(case, id=case.name, marks=[slow] if name in seen else []))
+        seen.add(name)
+    return found
+
+
+@pytest.mark.parametrize("case", once_per_function())
 def test_compiles_to_one_graph_without_gradient(case):
     """Validation: no input requires a gradient, and autograd records nothing."""
     tensors, kwargs = case.arguments(20, 8, 0.1)
@@ -113,7 +131,7 @@ def test_compiles_to_one_graph_without_gradient(case):
     torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", once_per_function())
 def test_compiles_to_one_graph(case, fresh_graphs):
     check_compiled(case, "aot_eager")
 

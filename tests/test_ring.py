@@ -173,8 +173,9 @@ def test_several_ranks_equal_one_process(loss, counts, threads):
         assert_exact(loss, parts, results)
 
 
+@pytest.mark.parametrize("size", [11, pytest.param(65, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("loss", [LOSSES[i] for i in (2, 5, 7, 10)], ids=lambda loss: loss.title)
-def test_many_ranks_equal_one_process(loss, threads):
+def test_many_ranks_equal_one_process(loss, size, threads):
     for mode in loss.modes:
-        parts, results = _results(loss, _counts(65), mode)
+        parts, results = _results(loss, _counts(size), mode)
         assert_exact(loss, parts, results)

@@ -24,6 +24,7 @@ from fastcl.pretrain.recipe import Config  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 HOLD = """
 import sys, time

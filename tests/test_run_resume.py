@@ -27,6 +27,7 @@ from fastcl.pretrain.signals import StopRequest  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 runner = CliRunner()
+pytestmark = pytest.mark.usefixtures("blank_pictures")
 
 
 def after(steps: int):
@@ -69,7 +70,9 @@ def test_signals_are_heard_once_and_the_second_interrupt_is_at_once():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_command_saves_on_a_signal_and_says_how_to_go_on(tmp_path, number):
     folder = tmp_path / "run"
     command = [sys.executable, "-m", "fastcl.cli", "pretrain", "--devices", "1", "--limit", "300",

@@ -20,6 +20,10 @@ from benchmarks.machine_code import compile_kernel, tool  # noqa: E402
 from fastcl.kernels import contrast_config as config  # noqa: E402
 
 
+def slow(architecture):
+    return pytest.param(architecture, marks=pytest.mark.slow)
+
+
 def check(rows):
     rows = list(rows)
     assert rows
@@ -38,12 +42,12 @@ def launched(architecture, *kernels):
     return [x for x in found if not kernels or x.launch.name in kernels]
 
 
-@pytest.mark.parametrize("architecture", [80, 90, 100])
+@pytest.mark.parametrize("architecture", [slow(80), 90, slow(100)])
 def test_main_kernels(architecture):
     check(static.report(launched(architecture, "sums_kernel", "own_kernel")))
 
 
-@pytest.mark.parametrize("architecture", [80, 90])
+@pytest.mark.parametrize("architecture", [slow(80), 90])
 def test_limits_and_guides(architecture):
     """A second product in the tile, or a comparison beside the exponential."""
     found = static.found(architecture, ["limit, wide", "guide"])
@@ -58,6 +62,7 @@ def test_warpgroups_on_hopper():
         assert built.code.warpgroups, launch.name
 
 
+@pytest.mark.slow
 def test_a_spill_is_seen(monkeypatch):
     """128 x 256 logits beside a gradient of 128 x 128 cannot fit, and the report says so."""
     tiles = config.tiles

@@ -11,7 +11,7 @@ for name in ("lightning_fabric", "sklearn", "safetensors", "rich", "matplotlib",
     pytest.importorskip(name)
 
 from safetensors.torch import save_file  # noqa: E402
-from test_pretrain import small_run, some_photographs  # noqa: E402
+from test_pretrain import small_run, some_digits, some_photographs  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from fastcl.commands.app import app  # noqa: E402
@@ -87,7 +87,7 @@ def test_parts_must_be_equal_and_of_two_images(tmp_path, choices, message):
 
 @pytest.mark.parametrize("method", ["moco", "instdisc", "supcon", "swav", "dino", "byol"])
 def test_accumulated_runs_train_and_resume(tmp_path, method):
-    images = some_photographs() if method in ("swav", "dino") else None
+    images = (some_photographs if method in ("swav", "dino") else some_digits)(64)
     choices = {"images": images, "backbone": "small", "accumulate": 2, "epochs": 2}
     whole = small_run(tmp_path / "whole", method, **choices)
     whole.train()
@@ -106,9 +106,11 @@ def test_accumulated_runs_train_and_resume(tmp_path, method):
 # --- compiled, and other memory --------------------------------------------------------------
 
 
-def test_compiled_run_is_the_eager_one(tmp_path, monkeypatch):
+@pytest.mark.parametrize("backend", ["eager", pytest.param("inductor", marks=pytest.mark.slow)])
+def test_compiled_run_is_the_eager_one(tmp_path, monkeypatch, backend):
+    """What inductor makes of it takes twenty seconds and is torch's."""
     called, real = [], torch.compile
-    monkeypatch.setattr(torch, "compile", lambda f: called.append(f) or real(f))
+    monkeypatch.setattr(torch, "compile", lambda f: called.append(f) or real(f, backend=backend))
     eager = small_run(tmp_path / "eager", epochs=2)
     assert eager.train() and not called
     compiled = small_run(tmp_path / "compiled", epochs=2, compile=True)

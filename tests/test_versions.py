@@ -67,6 +67,7 @@ def test_of_tags(checkout):
     assert version(checkout) == PLAIN
 
 
+@pytest.mark.slow
 def test_of_an_archive_that_builds_itself(checkout, tmp_path):
     """Also where a stranger's repository with tags of its own lies around it."""
     git(checkout, "tag", "v7.8.9")

@@ -16,10 +16,11 @@ def pytest_runtest_setup():
 
 
 @pytest.fixture(autouse=True)
-def _repaired_indices(monkeypatch):
+def _interpreter(monkeypatch):
     import device
 
     device.repair_indices(monkeypatch)
+    device.patch_once(monkeypatch)
 
 
 @pytest.fixture

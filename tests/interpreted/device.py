@@ -1,8 +1,10 @@
 """What the interpreter stands for: small tiles, bfloat16 as on the device, poisoned memory."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import torch
+import triton.language as tl
 from triton.runtime import interpreter
 from triton.runtime.interpreter import InterpreterBuilder, TensorHandle
 
@@ -58,6 +60,26 @@ def repair_indices(monkeypatch):
         scope.set_attr(tensor, "__index__", lambda self: int(self.handle.data.squeeze()))
 
     monkeypatch.setattr(interpreter, "_patch_lang_tensor", patch_lang_tensor)
+
+
+def patch_once(monkeypatch):
+    """Triton's language is made the interpreter's where it is not yet.
+
+    Its own code looks through all of the language at every call of a device function, which is
+    most of its time.
+    """
+    patch = interpreter._patch_lang
+
+    @cache
+    def languages(function):
+        return [x for x in function.__globals__.values() if x is tl or x is tl.core]
+
+    def patch_lang(function):
+        if any(tl.core.is_builtin(x.load) for x in languages(function)):
+            return patch(function)
+        return interpreter._LangPatchScope()  # nothing to undo
+
+    monkeypatch.setattr(interpreter, "_patch_lang", patch_lang)
 
 
 def use_tiles(monkeypatch, chunked=False, bulk=False, launch_tiles=2, processors=3):

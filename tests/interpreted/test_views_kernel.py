@@ -38,16 +38,33 @@ def of_one(kernel, x, parameters, size, taps, dtype=torch.float32):
     )[:, 0]
 
 
-@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.float32], ids=str)
-@pytest.mark.parametrize(
-    "h,w,size,taps",
-    [(23, 31, 16, 7), *(pytest.param(*sides, marks=pytest.mark.slow) for sides in (
-        (1, 1, 1, 1), (5, 4, 12, 5), (9, 40, 17, 23), (40, 3, 9, 5)))],
-)  # fmt: skip
+# Float images with a bound of 1e-5 see most; the other dtypes are read and scaled otherwise.
+SIDES = (23, 31, 16, 7), (1, 1, 1, 1), (5, 4, 12, 5), (9, 40, 17, 23), (40, 3, 9, 5)
+DTYPES = torch.float32, torch.uint8, torch.uint16
+
+
+def sides_and_dtypes():
+    for sides in SIDES:
+        for dtype in DTYPES:
+            quick = sides == SIDES[0] and dtype == torch.float32
+            yield pytest.param(*sides, dtype, marks=[] if quick else [pytest.mark.slow])
+
+
+@pytest.mark.parametrize("h,w,size,taps,dtype", sides_and_dtypes())
 def test_operations_and_chains(kernel, h, w, size, taps, dtype):
-    x, g = cases.image(3, h, w, dtype, seed=h), torch.Generator().manual_seed(0)
     alone = [cases.record(h, w, **chosen) for chosen in cases.OPERATIONS.values()]
-    parameters = torch.stack(alone + [cases.drawn(h, w, g) for _ in range(24)])
+    check_views(kernel, h, w, size, taps, dtype, alone, 12)
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:], ids=str)
+def test_bytes_and_words(kernel, dtype):
+    """The whole image as it is, and everything that may happen."""
+    check_views(kernel, 9, 13, 11, 7, dtype, [cases.record(9, 13)], 6)
+
+
+def check_views(kernel, h, w, size, taps, dtype, alone, chains):
+    x, g = cases.image(3, h, w, dtype, seed=h), torch.Generator().manual_seed(0)
+    parameters = torch.stack(alone + [cases.drawn(h, w, g) for _ in range(chains)])
     ours, expected = (
         of_one(kernel, x, parameters, size, taps),
         in_reference(x, parameters, size, taps),
@@ -60,29 +77,41 @@ def test_operations_and_chains(kernel, h, w, size, taps, dtype):
 
 def test_every_order(kernel):
     """Factors of which no two operations can change places unnoticed."""
-    x = cases.image(3, 20, 21)
+    x = cases.image(3, 7, 8)
     factors = {"brightness": 1.6, "contrast": 0.4, "saturation": 1.8, "hue": 0.23}
-    parameters = torch.stack([cases.record(20, 21, order=k, **factors) for k in range(24)])
+    parameters = torch.stack([cases.record(7, 8, order=k, **factors) for k in range(24)])
     expected = in_reference(x, parameters, 12, 1)
     check(
         of_one(kernel, x, parameters, 12, 1), expected, TOLERANCE[torch.uint8][1], parameters[:, -1]
     )
 
 
-@pytest.mark.parametrize("last_out", [False, True])
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize(
+    "dtype, last_out",
+    [
+        (torch.bfloat16, True),
+        (torch.float32, False),
+        *(
+            pytest.param(*of, marks=pytest.mark.slow)
+            for of in (
+                (torch.bfloat16, False), (torch.float16, False), (torch.float16, True),
+                (torch.float32, True),
+            )
+        ),
+    ],
+)  # fmt: skip
 def test_layouts_and_normalisation(kernel, dtype, last_out):
     """A batch in both layouts, and the same images end to end."""
-    images = torch.stack([cases.image(3, 14, 17, seed=k) for k in range(3)])
+    images = torch.stack([cases.image(3, 7, 8, seed=k) for k in range(2)])
     g = torch.Generator().manual_seed(2)
     parameters = torch.stack([
-        torch.stack([cases.drawn(14, 17, g) for _ in range(2)]) for _ in range(3)
+        torch.stack([cases.drawn(7, 8, g) for _ in range(2)]) for _ in range(2)
     ])  # fmt: skip
     mean, deviation = torch.tensor(cases.MEAN), torch.tensor(cases.DEVIATION)
     rest = parameters, 11, 5, mean, deviation
     exact = reference.random_views(images, None, None, *rest, torch.float32, False, last_out)
     last = images.permute(0, 2, 3, 1).contiguous()
-    offsets, sizes = torch.arange(3) * images[0].numel(), torch.tensor([[14, 17]] * 3)
+    offsets, sizes = torch.arange(2) * images[0].numel(), torch.tensor([[7, 8]] * 2)
     for x, where, inside, last_in in (
         (images, None, None, False), (last, None, None, True),
         (last.view(-1, 3), offsets, sizes, False),
@@ -94,12 +123,12 @@ def test_layouts_and_normalisation(kernel, dtype, last_out):
         assert (error <= bound).all()
 
 
-@pytest.mark.parametrize("c", [1, pytest.param(2, marks=pytest.mark.slow), 5])
+@pytest.mark.parametrize("c", [1, pytest.param(2, marks=pytest.mark.slow), 4])
 def test_channels(kernel, c):
     """Of other than three channels the colours stay as they are, whatever the factors say."""
-    x = cases.image(c, 15, 20)
+    x = cases.image(c, 11, 8)
     chosen = [{}, {"mirror": 1}, {"sigma": 1.2}, {"threshold": 0.4, "sigma": 0.5}]
-    parameters = torch.stack([cases.record(15, 20, **one) for one in chosen])
+    parameters = torch.stack([cases.record(11, 8, **one) for one in chosen])
     expected = in_reference(x, parameters, 9, 5)
     coloured = parameters.clone()
     coloured[:, 5:8], coloured[:, 10] = 0.3, 1
