@@ -7,7 +7,7 @@ import torch
 from .migration_case import Inputs, rows
 
 PROTOTYPES = 3000  # of SwAV on ImageNet
-WIDE = 65536  # of DINO and iBOT
+WIDE = 65536  # of DINO and iBOT, the default of every library
 
 
 def scores(n: int) -> Inputs:
@@ -20,7 +20,7 @@ def swav(module, n):
 
 
 def dino(module, n):
-    loss = module.DINOLoss()
+    loss = module.DINOLoss(WIDE)
 
     def function(**views):
         loss.center.zero_()  # every call begins with the same one
@@ -40,7 +40,7 @@ def patches(name: str) -> Callable:
     """16 patches of every image, a quarter of them masked where the loss is of all."""
 
     def build(module, n):
-        loss = getattr(module, name)()
+        loss = getattr(module, name)(WIDE)
         masked = torch.ones(n, 4, 4, dtype=torch.bool)
         if name == "IBOTPlusPlusPatchLoss":
             masked[:, 1:] = False
