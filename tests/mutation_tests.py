@@ -33,7 +33,7 @@ CPU = {
     "soft_cross_entropy": "soft_cross_entropy",
     "product": "product pair_products nested_contrast", "nested_contrast": "nested_contrast",
     "max_sim": "max_sim", "draw_views": "draw_kernel draw random_views",
-    "sigmoid_contrast": "cpu_kernel block_borders", "logistic": "cpu_kernel block_borders",
+    **{name: "sigmoid_contrast block_borders" for name in ("sigmoid_contrast", "logistic")},
     "instruction_set": "instruction_sets cpu_kernel", "threads": "race",
     "float16": "bank queue momentum unit_rows nce", "row": "soft_cross_entropy nce sinkhorn",
     "simd": "cpu_kernel",
