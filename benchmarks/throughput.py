@@ -5,8 +5,9 @@ peak of its memory beside the same run on 200 of them. loader: images/s of `fast
 photographs of 500 x 375 with SimCLR's two views, beside the same decoding and views back to back on
 as many threads, which never wait for each other, in turns. loader-SIDE, METHOD-SIDE: the loader
 alone and whole steps of ResNet-18, beside lightly's pipeline and torchvision in a DataLoader where
-these are installed; fastcl keeps images of 32 pixels in memory, as it does by default. Rows go to
-results/throughput.csv.
+these are installed; fastcl keeps images of 32 pixels in memory, as it does by default. memory: a
+step whose memory is kept for the next, as in `fastcl pretrain`, and one that gives it back. Rows go
+to results/throughput.csv.
 """
 
 import argparse
@@ -26,7 +27,7 @@ from fastcl import views
 from fastcl.data import Folder, Loader, Order
 from fastcl.data.threads import alone
 
-from . import throughput_steps
+from . import kept_memory, throughput_steps
 from .pictures import make_folder
 from .report import RESULTS, ROOT, circumstances, read, renew, save
 
@@ -130,7 +131,7 @@ def _steps(root: Path, method: str, side: int) -> list[tuple]:
     return throughput_steps.steps(photographs(root, side), method, side)
 
 
-CASES = {"folder": folder_case, "loader": loader_case}
+CASES = {"folder": folder_case, "loader": loader_case, "memory": lambda _: kept_memory.measured()}
 CASES |= {f"loader-{s}": partial(_loaders, side=s) for s in throughput_steps.BATCHES}
 CASES |= {
     name: partial(_steps, method=m, side=s) for name, (m, s) in throughput_steps.CASES.items()

@@ -4,6 +4,7 @@ import signal
 import sys
 from importlib.util import find_spec
 
+from .commands.allocator import TRAINING, keep_memory
 from .commands.extras import missing, remedy
 
 
@@ -17,6 +18,8 @@ def main() -> None:
             print(report())
             return
         sys.exit(f"The command line of fastcl needs {remedy(packages)}")
+    if sys.argv[1:] and sys.argv[1] in TRAINING:
+        keep_memory()
     try:
         from .commands.app import app
 
