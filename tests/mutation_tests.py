@@ -2,7 +2,7 @@
 
 EVERY = "losses bad_input equivalences fuzz modules refused_or_whole duplicates"
 CONTRAST = f"{EVERY} positives positive_errors positive_edges positive_laws retrieval golden"
-KERNEL = "cpu_kernel block_borders contrast_mean contrast_self contrast_own limits"
+KERNEL = "cpu_kernel block_borders contrast_mean contrast_self contrast_own limits cpu_memory"
 # Test files, and words of which one is in the names of the tests; without an entry the stem.
 FUNCTIONAL = {
     "noise": ("noise bank nce fuzz", "noise or alias or Alias or nce"),
@@ -28,9 +28,9 @@ FUNCTIONAL = {
 }
 CPU = {
     **{name: name for name in ("bank", "queue", "momentum", "nce", "sinkhorn", "unit_rows")},
-    **{name: "pair_products" for name in ("pairs", "emulated", "avx512bf16", "amx")},
-    "contrast_pairs": "pair_products", "sinkhorn_scaling": "sinkhorn",
-    "soft_cross_entropy": "soft_cross_entropy",
+    **{name: "pair_products" for name in ("emulated", "avx512bf16", "amx")},
+    "pairs": "instruction_sets pair_products", "contrast_pairs": "pair_products",
+    "sinkhorn_scaling": "sinkhorn", "soft_cross_entropy": "soft_cross_entropy",
     "product": "product pair_products nested_contrast", "nested_contrast": "nested_contrast",
     "max_sim": "max_sim", "draw_views": "draw_kernel draw random_views",
     **{name: "sigmoid_contrast block_borders" for name in ("sigmoid_contrast", "logistic")},

@@ -1,5 +1,9 @@
 """The switch between the compiled instruction sets, and what is said of them."""
 
+import platform
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -9,6 +13,7 @@ from processors import built, pair_products, running
 from fastcl._processor import INSTRUCTION_SETS, processor, use_processor
 from fastcl.commands import doctor
 
+CPUINFO = Path("/proc/cpuinfo")
 pytestmark = [built, pytest.mark.instruction_sets]
 
 
@@ -45,6 +50,26 @@ def test_momentum_and_its_random_rounding_are_the_same_bits_in_every_set():
         results.append(target)
     for ours, base in zip(*results, strict=True):
         assert torch.equal(ours, base)
+
+
+@pytest.mark.any_set
+def test_the_best_of_what_the_processor_has_runs():
+    """As Linux lists it; Intel's vectors of bfloat16 pairs are slower than those of floats."""
+    found = re.findall(r"^(?:flags|vendor_id)\s*: (.*)$", CPUINFO.read_text(), re.MULTILINE)
+    if platform.machine() != "x86_64" or len(found) < 2:
+        pytest.skip("another processor, or not told")
+    vendor, flags = found[0], set(found[1].split())
+    use_processor()
+    best = processor()
+    wide = {"avx512f", "avx512bw", "avx512dq", "avx512vl"} <= flags
+    has_avx2 = {"avx2", "fma"} <= flags
+    assert best.instruction_set == ("AVX-512" if wide else "AVX2" if has_avx2 else "base")
+    pairs = wide and "avx512_bf16" in flags
+    if pairs and {"amx_tile", "amx_bf16"} <= flags:
+        assert best.pair_products == "AMX"
+    else:
+        faster = pairs and vendor != "GenuineIntel"
+        assert best.pair_products == ("AVX-512 BF16" if faster else "widened")
 
 
 @pair_products
