@@ -1,6 +1,5 @@
 """The examples of the README and of every documentation page run as they are pasted."""
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -8,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from peers import HOMES, peer
 
 import fastcl
-from benchmarks.absent import imported
 from fastcl import pretext
 from fastcl.commands import choices
 
@@ -52,9 +51,7 @@ def test_every_pretext_task_has_an_example():
 def test_example_runs(name, tmp_path, monkeypatch, request):
     monkeypatch.chdir(tmp_path)
     for library in re.findall(r"fastcl\.patch\(\s*\"(\w+)", EXAMPLES[name]):
-        if importlib.util.find_spec(library) is None:
-            pytest.skip(f"{library} is not installed: make test-peers")
-        imported(library)
+        peer(HOMES.get(library, library))
         request.addfinalizer(lambda library=library: fastcl.unpatch(library))
     names = {"__name__": "example"}
     exec(compile(EXAMPLES[name], name, "exec"), names)
