@@ -63,9 +63,10 @@ def table(found: list[dict[str, str]]) -> str:
         for row in found
     ]
     one = found[0]
+    load = f"{float(one['load']):.1f}"
     return (
         f"{tables.grid(['figure', *FEATURES], lines)}\n\nOne seed, {one['train_seconds']} s of "
-        f"training on a busy machine: {one['machine']}, {one['threads']} threads, torch "
+        f"training: {one['machine']}, {one['threads']} threads, load {load}, torch "
         f"{one['torch']}, commit {one['commit']}, {one['date']}.\n"
     )
 
@@ -75,8 +76,8 @@ def main() -> None:
     if len(sys.argv) == 1:
         fastcl("pretrain", "--method", "simclr", "--out", run)
         fastcl("evaluate", run)
+    report.save(rows(run), ROWS, ())  # before a picture is another one than that of the commit
     pictures(run)
-    report.save(rows(run), ROWS, ())
     PAGE.write_text(report.insert(PAGE.read_text(), "walkthrough", table(report.read(ROWS))))
 
 
