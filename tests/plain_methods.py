@@ -5,7 +5,6 @@ import math
 
 import plain
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 
@@ -31,8 +30,7 @@ class MoCo:
     def loss(self, view1, view2):
         q = self.network(view1)
         with torch.no_grad():
-            for t, o in zip(self.target.parameters(), self.network.parameters(), strict=True):
-                t.copy_(self.momentum * t + (1 - self.momentum) * o)
+            follow(self.target, self.network, self.momentum)
             k = self.target(view2)
         loss = plain.moco(q, k, torch.stack(self.queue), temperature=self.temperature)
         self.queue = (self.queue + list(plain.unit(k)))[-self.size :]
@@ -149,12 +147,12 @@ class BatchCMC(Plain):
 
     def loss(self, views, index):
         parts = zip(self.nets.heads, self.nets.backbone, views, strict=True)
-        x = [F.normalize(head(backbone(view))) for head, backbone, view in parts]
+        x = [plain.unit(head(backbone(view))) for head, backbone, view in parts]
         own, total = torch.arange(len(index)), 0
         for a in range(len(x)):
             for b in range(len(x)):
                 if a != b:
-                    total = total + F.cross_entropy(x[a] @ x[b].T / 0.5, own)
+                    total = total + nn.functional.cross_entropy(x[a] @ x[b].T / 0.5, own)
         return total
 
 
