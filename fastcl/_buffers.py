@@ -30,13 +30,10 @@ class Buffers:
 
     def like(self, x: Tensor) -> Tensor:
         """As `x` is laid out, not filled."""
-        strides = x.stride()
-        order = sorted(range(x.dim()), key=lambda i: -strides[i])
         memory, free = self._taken(x.nbytes)
         lent = memory[:]  # PyTorch holds it as long as any tensor of it lives
         weakref.finalize(lent, free.append, memory).atexit = False
-        flat = torch.from_numpy(lent).view(x.dtype)
-        return flat.view([x.shape[i] for i in order]).permute(*np.argsort(order).tolist())
+        return torch.from_numpy(lent).view(x.dtype).as_strided(x.shape, x.stride())
 
     def _taken(self, size: int) -> tuple[np.ndarray, deque[np.ndarray]]:
         if size not in self.free and len(self.free) == SIZES:

@@ -290,7 +290,9 @@ def not_negative(name: str, x: Tensor) -> None:
 
 
 def above_zero(name: str, x: Tensor) -> None:
-    if seen(x) and not ((x > 0) & (x < torch.inf)).all():
-        least, most = x.min().item(), x.max().item()
+    if not seen(x) or x.numel() == 0:
+        return
+    least, most = (bound.item() for bound in x.detach().aminmax())  # NaN where there is one
+    if not (least > 0 and most < torch.inf):
         got = f"{least} to {most}" if x.numel() > 1 else least
         raise ValueError(f"{name} must be finite and above 0, got {got}")

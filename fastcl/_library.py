@@ -219,9 +219,9 @@ _define(
     lambda *arguments: None,
 )
 _define(
-    "image_views_(Tensor image, Tensor parameters, int kernel, Tensor mean, Tensor deviation, "
-    "bool channels_last_out, Tensor(a!) out) -> ()",
-    lambda image, parameters, kernel, mean, deviation, channels_last_out, out: None,
+    "image_views_(Tensor image, Tensor parameters, int row, int kernel, Tensor mean, "
+    "Tensor deviation, bool channels_last_out, Tensor(a!) out, int place) -> ()",
+    lambda *arguments: None,
 )
 _define(
     "draw_views(Tensor chances, Tensor sizes, Tensor? middle, Tensor low, Tensor span, "

@@ -126,8 +126,8 @@ def _others(dtype: torch.dtype) -> Iterator[tuple[str, Call]]:
         return out
 
     def one_image() -> Tensor:
-        out = torch.empty(2, 33, 33, 3)
-        ops.image_views_(image, views[:1], 9, *plain, True, out)
+        out = torch.empty(2, 1, 33, 33, 3)
+        ops.image_views_(image, views, 0, 9, *plain, True, out, 0)
         return out
 
     yield "random_views_", to_memory

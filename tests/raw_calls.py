@@ -132,9 +132,9 @@ def views_that_fit():
         rows = images.permute(0, 2, 3, 1).reshape(-1, 3)
         yield ops.random_views, [rows, offsets, sizes, crops, 7, 1, *normal, *end]
         image, out = images[0].permute(1, 2, 0).contiguous(), torch.empty(2, B, 3, 3, 3)
-        yield ops.image_views_, [image, whole[:1], 5, *normal, False, out[:, 1]]
-        turned = torch.empty(2, 3, 3, 3, dtype=torch.bfloat16)
-        yield ops.image_views_, [image, whole[:1], 1, *normal, True, turned]
+        yield ops.image_views_, [image, whole, 1, 5, *normal, False, out, 2]
+        turned = torch.empty(2, 1, 3, 3, 3, dtype=torch.bfloat16)
+        yield ops.image_views_, [image, whole[:1], 0, 1, *normal, True, turned, 0]
         out = torch.empty(2, B, 3, 3, 3)
         yield ops.random_views_, [images, None, None, whole, 5, *normal, False, False, out]
     numbers, views = torch.rand(33, B, 2), torch.rand(33, 1, 2)

@@ -161,11 +161,11 @@ def test_views_of_one_image_have_their_place_in_a_batch(last, dtype):
     )
     out = torch.full_like(expected, torch.nan)
     arguments = (
-        IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS[1:].contiguous(), 3, *normal, last,
+        IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS.contiguous(), 1, 3, *normal, last,
     )  # fmt: skip
-    ops.image_views_(*arguments, out[:, 1])
+    ops.image_views_(*arguments, out, 1)
     assert torch.equal(out[:, 1], expected[:, 1]) and out[:, 0].isnan().all()
-    torch.library.opcheck(ops.image_views_, (*arguments, torch.zeros_like(out)[:, 1]))
+    torch.library.opcheck(ops.image_views_, (*arguments, torch.zeros_like(out), 1))
 
 
 @pytest.mark.parametrize("count", [1, 3 << 20])

@@ -84,16 +84,19 @@ void check_view(const View& p, int64_t h, int64_t w, int64_t channels, int64_t i
         " change colours, which need 3 channels, got ", channels);
 }
 
-void set_parameters(const Tensor& images, const Tensor& parameters, RandomViews& x) {
+// Those of the images, which begin at a row of all.
+void set_parameters(const Tensor& images, const Tensor& parameters, int64_t row, RandomViews& x) {
   check(std::max(x.height, x.width) < std::numeric_limits<int32_t>::max(),
         "fastcl: images have too many rows or columns");
-  check(parameters.dim() == 3 && parameters.size(0) == x.b && parameters.size(2) == 13 &&
-            is_float(parameters),
-        "fastcl: parameters must be float32 [", x.b, ", V, 13]");
+  check(parameters.dim() == 3 && parameters.size(2) == 13 && is_float(parameters),
+        "fastcl: parameters must be float32 [b, V, 13]");
+  check(row >= 0 && x.b <= parameters.size(0) - row, "fastcl: parameters must have row ",
+        row + x.b - 1, ", got ", parameters.size(0));
   check_device(parameters, images, "parameters");
   x.views = parameters.size(1);
   check(x.views > 0, "fastcl: parameters must have one view at least");
-  x.parameters = reinterpret_cast<const View*>(data<float>(parameters, "parameters"));
+  const float* const first = data<float>(parameters, "parameters");
+  x.parameters = reinterpret_cast<const View*>(first) + row * x.views;
   for (int64_t i = 0; i < x.b * x.views; ++i) {
     const int64_t image = i / x.views;
     check_view(x.parameters[i], x.rows(image), x.columns(image), x.channels, i);
@@ -132,7 +135,9 @@ RandomViews asked(const Tensor& images, const OptionalTensor& offsets, const Opt
   x.channels_last_in = channels_last_in;
   x.channels_last_out = channels_last_out;
   set_images(images, offsets, sizes, x);
-  set_parameters(images, parameters, x);
+  set_parameters(images, parameters, 0, x);
+  check(parameters.size(0) == x.b, "fastcl: parameters must have ", x.b, " rows, got ",
+        parameters.size(0));
   return x;
 }
 
@@ -170,22 +175,26 @@ void random_views_to(Tensor images, OptionalTensor offsets, OptionalTensor sizes
   run(x, out);
 }
 
-// Views of an image that lie in the memory of a batch: each in one piece.
-void set_out(Tensor& out, RandomViews& x) {
-  const int64_t pixels = x.channels * x.size * x.size, first = x.channels_last_out ? 1 : 2;
+// The place of an image in the memory of a batch, where each view lies in one piece.
+void set_place(Tensor& out, int64_t place, RandomViews& x) {
+  const int64_t pixels = x.channels * x.size * x.size, first = x.channels_last_out ? 2 : 3;
   check(out.size(0) == x.views && out.size(first) == x.size && out.size(first + 1) == x.size &&
-            out.size(x.channels_last_out ? 3 : 1) == x.channels,
+            out.size(x.channels_last_out ? 4 : 2) == x.channels,
         "fastcl: out must hold ", x.views, " views of ", x.channels, " channels");
-  check(out.stride(3) == 1 && out.stride(2) == out.size(3) &&
-            out.stride(1) == out.size(2) * out.size(3) && (x.views == 1 || out.stride(0) >= pixels),
+  check(place >= 0 && place < out.size(1), "fastcl: place must be below ", out.size(1), ", got ",
+        place);
+  check(out.stride(4) == 1 && out.stride(3) == out.size(4) &&
+            out.stride(2) == out.size(3) * out.size(4) &&
+            (x.views == 1 || out.stride(0) >= pixels) &&
+            (out.size(1) == 1 || out.stride(1) >= pixels),
         "fastcl: every view of out must be contiguous and no two in one place");
   set_dtype(out, x);
-  x.out = static_cast<char*>(out.data_ptr());
+  x.out = static_cast<char*>(out.data_ptr()) + place * out.stride(1) * size_of(x.dtype);
   x.apart = x.views == 1 ? pixels : out.stride(0);
 }
 
-void image_views(Tensor image, Tensor parameters, int64_t kernel, Tensor mean, Tensor deviation,
-                 bool channels_last_out, Tensor out) {
+void image_views(Tensor image, Tensor parameters, int64_t row, int64_t kernel, Tensor mean,
+                 Tensor deviation, bool channels_last_out, Tensor out, int64_t place) {
   check(image.dim() == 3, "fastcl: image must have 3 dimensions, got ", image.dim());
   RandomViews x{};
   x.pixel = pixel_of(image);
@@ -199,10 +208,10 @@ void image_views(Tensor image, Tensor parameters, int64_t kernel, Tensor mean, T
   x.channels = image.size(2);
   x.channels_last_in = true;
   x.channels_last_out = channels_last_out;
-  set_parameters(image, parameters, x);
-  check(out.dim() == 4, "fastcl: out must have 4 dimensions, got ", out.dim());
-  set_writing(image, out.size(2), kernel, mean, deviation, x);
-  set_out(out, x);
+  set_parameters(image, parameters, row, x);
+  check(out.dim() == 5, "fastcl: out must have 5 dimensions, got ", out.dim());
+  set_writing(image, out.size(3), kernel, mean, deviation, x);
+  set_place(out, place, x);
   cpu::random_views(x, 1);
 }
 

@@ -30,9 +30,9 @@ class PartViews(Protocol):
         """What `write` needs to know of some images, by their heights and widths int64 `[k, 2]` and
         their random numbers `[k, ...]`."""
 
-    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...]) -> None:
-        """Views of image k of those drawn, uint8 `[h, w, c]`, to memory `[views, ...]` like
-        that of `places`."""
+    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...], place: int) -> None:
+        """Views of image k of those drawn, uint8 `[h, w, c]`, to `[:, place]` of memory like that
+        of `places`."""
 
     def joined(self, groups: tuple[Tensor, ...]) -> Any:
         """The batch, of the same `[views, b, ...]`."""
@@ -69,7 +69,7 @@ class Slot:
     def write(self, place: int, pixels: np.ndarray, drawn: Any, k: int) -> None:
         """The views of the image `[c, h, w]` of a place, image k of those drawn."""
         image = torch.from_numpy(pixels.transpose(1, 2, 0)).contiguous()
-        self.views.write(image, drawn, k, tuple(group[:, place] for group in self.groups))
+        self.views.write(image, drawn, k, self.groups, place)
 
     def joined(self) -> Any:
         return self.views.joined(self.groups)

@@ -9,7 +9,7 @@ from .. import _check
 from .._library import ops
 from .packed import Packed, pack
 from .view_memory import apart, laid_out
-from .view_parameters import check_parameters
+from .view_parameters import check_parameters, check_values
 
 PIXELS = (torch.uint8, torch.uint16, torch.float32)
 VIEWS = (torch.float32, torch.bfloat16, torch.float16)
@@ -72,6 +72,16 @@ def random_views(
     Source: Chen et al. 2020, "A Simple Framework for Contrastive Learning of Visual
     Representations", appendix A; torchvision's functional operations.
     """
+    return made(
+        images, parameters, size, kernel, mean, deviation, dtype, memory_format, layout, out
+    )
+
+
+def made(
+    images, parameters, size, kernel, mean, deviation, dtype, memory_format, layout, out,
+    drawn: bool = False,
+) -> Tensor:  # fmt: skip
+    """`random_views`; parameters that `draw` has made for these images are not looked at."""
     _check.one_of("layout", layout, LAYOUTS)
     last = layout == "hwc"
     pixels, offsets, sizes = _images(images, last)
@@ -81,7 +91,9 @@ def random_views(
     mean, deviation = normal(mean, deviation, channels, pixels.device)
     check_form(dtype, memory_format)
     sides = pixels.shape[1:3] if last else pixels.shape[2:]
-    check_parameters(parameters, pixels, sizes, sides, channels)
+    check_parameters(parameters, pixels, sizes)
+    if not drawn:
+        check_values(parameters, sizes, sides, channels)
     pixels, parameters = pixels.contiguous(), parameters.contiguous()
     ends = last, memory_format == torch.channels_last
     if out is None:

@@ -27,8 +27,8 @@ IDENTITY = 1.0, 1.0, 1.0, 0.0, 0.0
 EVERY = tuple(range(len(LIMITS)))
 
 
-def check_parameters(x: Tensor, pixels: Tensor, sizes: Tensor | None, sides, channels: int) -> None:
-    """float32 `[b, V, 13]`; the values are looked at where that costs no wait."""
+def check_parameters(x: Tensor, pixels: Tensor, sizes: Tensor | None) -> None:
+    """float32 `[b, V, 13]`."""
     _check.tensor("parameters", x)
     if x.dtype != torch.float32:
         raise TypeError(f"parameters must be float32, got {x.dtype}")
@@ -40,6 +40,10 @@ def check_parameters(x: Tensor, pixels: Tensor, sizes: Tensor | None, sides, cha
         )
     if x.device != pixels.device:
         raise ValueError(f"parameters must be on {pixels.device}, got {x.device}")
+
+
+def check_values(x: Tensor, sizes: Tensor | None, sides, channels: int) -> None:
+    """What each parameter may be, where that costs no wait."""
     if not _check.seen(x):
         return
     low, high, whole = _limits()

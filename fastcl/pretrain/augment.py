@@ -171,8 +171,8 @@ class Ahead:
     def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> Any:
         return self.views.drawn(sizes, channels, chances)
 
-    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...]) -> None:
-        self.views.write(image, drawn, k, out)
+    def write(self, image: Tensor, drawn: Any, k: int, out: tuple[Tensor, ...], place: int) -> None:
+        self.views.write(image, drawn, k, out, place)
 
     def joined(self, groups: tuple[Tensor, ...]) -> Made:
         return Made(groups)

@@ -42,14 +42,16 @@ def random_views_(
     ))  # fmt: skip
 
 
-def image_views_(image, parameters, kernel, mean, deviation, channels_last_out, out) -> None:
-    """The views of one image `[h, w, c]` by `[1, V, 13]`, written to out, `[V, c, size, size]` or
-    `[V, size, size, c]`, where each view is one piece."""
+def image_views_(
+    image, parameters, row, kernel, mean, deviation, channels_last_out, out, place
+) -> None:
+    """The views of one image `[h, w, c]` by a row of `[b, V, 13]`, written to one place of out,
+    `[V, n, c, size, size]` or `[V, n, size, size, c]`, where each view is one piece."""
     views = random_views(
-        image[None], None, None, parameters, out.shape[2], kernel, mean, deviation,
+        image[None], None, None, parameters[row : row + 1], out.shape[3], kernel, mean, deviation,
         out.dtype, True, channels_last_out,
     )  # fmt: skip
-    out.copy_(views[:, 0])
+    out[:, place] = views[:, 0]
 
 
 def channels(images: Tensor, offsets: Tensor | None, channels_last: bool) -> int:

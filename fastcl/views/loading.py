@@ -39,8 +39,6 @@ def load(
     after the other to the same place."""
     room = max(3 * height * width for _, _, (height, width) in seen)
     own = threading.local()
-    # For all images at once: beside a decoder, which leaves no cache to others, a slice is dear.
-    jobs = [(x.parameters.split(1), x.kernel, x.out.unbind(1)) for x in parts]
     views = ops.image_views_.default
 
     def make(i: int) -> None:
@@ -51,8 +49,8 @@ def load(
             own.array = own.place[: 3 * height * width].reshape(height, width, 3)
             own.image = torch.from_numpy(own.array)
         fill(seen[i], own.array)
-        for parameters, kernel, out in jobs:
-            views(own.image, parameters[i], kernel, *normalisation, channels_last, out[i])
+        for parameters, kernel, out in parts:
+            views(own.image, parameters, i, kernel, *normalisation, channels_last, out, i)
 
     for _ in each(make, range(len(seen))):
         pass

@@ -8,11 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from .. import _check
-from .. import functional as F
 from .._buffers import Buffers
 from .._library import ops
 from ..functional.packed import Packed
-from ..functional.random_views import check_form, normal
+from ..functional.random_views import check_form, made, normal
 from ..functional.view_memory import apart, laid_out
 from .chance import Chance
 from .decoding import Source, looked_at
@@ -80,10 +79,9 @@ class Drawn(nn.Module):
             recipes = colourless(recipes)
         generator = generator or self.chance.now()
         parameters = draw(recipes, sizes, generator=generator, device=device, chances=chances)
-        return F.random_views(
-            images, parameters, size=size, kernel=kernel_of(size), mean=self.mean,
-            deviation=self.deviation, dtype=self.dtype, memory_format=self.memory_format,
-            layout=self.layout, out=out,
+        return made(
+            images, parameters, size, kernel_of(size), self.mean, self.deviation, self.dtype,
+            self.memory_format, self.layout, out, drawn=True,
         )  # fmt: skip
 
     def of_groups(
@@ -193,13 +191,15 @@ class Drawn(nn.Module):
         ]
         return normal(self.mean, self.deviation, channels, sizes.device), parameters
 
-    def write(self, image: Tensor, drawn: tuple, k: int, out: tuple[Tensor, ...]) -> None:
+    def write(
+        self, image: Tensor, drawn: tuple, k: int, out: tuple[Tensor, ...], place: int
+    ) -> None:
         normalisation, parameters = drawn
         last = self.memory_format == torch.channels_last
         for (_, size), rows, x in zip(self.groups, parameters, out, strict=True):
             ops.image_views_(
-                image, rows[k : k + 1], kernel_of(size), *normalisation, last,
-                x.permute(0, 2, 3, 1) if last else x,
+                image, rows, k, kernel_of(size), *normalisation, last,
+                x.permute(0, 1, 3, 4, 2) if last else x, place,
             )  # fmt: skip
 
 
