@@ -12,7 +12,7 @@ from torch import Tensor
 import fastcl.functional as F
 from fastcl.functional.soft_cross_entropy import soft_cross_entropy
 
-__all__ = ["CASES", "ROWS", "TEMPERATURES", "WIDTHS", "Case", "rounded", "run"]
+__all__ = ["CASES", "ONE_OF_EACH", "ROWS", "TEMPERATURES", "WIDTHS", "Case", "rounded", "run"]
 
 # 1; odd; around 64 and 128, the smallest tiles of the kernels; two tiles and a bit.
 ROWS = (1, 7, 63, 64, 65, 129, 300)
@@ -245,3 +245,7 @@ CASES = (
     Case("sim_cse_hard_ignore", F.sim_cse, plain.sim_cse, _with_ids(_hard), kwargs=IGNORE),
     *POSITIVES,
 )  # fmt: skip
+# The first case of every function, for what its options hardly change.
+ONE_OF_EACH = tuple(
+    case for i, case in enumerate(CASES) if case.function not in {c.function for c in CASES[:i]}
+)

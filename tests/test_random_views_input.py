@@ -160,12 +160,18 @@ def test_views_of_one_image_have_their_place_in_a_batch(last, dtype):
         IMAGES, None, None, PARAMETERS.contiguous(), 6, 3, *normal, dtype, False, last
     )
     out = torch.full_like(expected, torch.nan)
-    arguments = (
-        IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS.contiguous(), 1, 3, *normal, last,
-    )  # fmt: skip
-    ops.image_views_(*arguments, out, 1)
+    image = IMAGES[1].permute(1, 2, 0).contiguous()
+    ops.image_views_(image, PARAMETERS.contiguous(), 1, 3, *normal, last, out, 1)
     assert torch.equal(out[:, 1], expected[:, 1]) and out[:, 0].isnan().all()
-    torch.library.opcheck(ops.image_views_, (*arguments, torch.zeros_like(out), 1))
+
+
+def test_opcheck_of_one_image():
+    image = IMAGES[1].permute(1, 2, 0).contiguous()
+    out = torch.zeros(PARAMETERS.shape[1], 3, 6, 6, 3)
+    normal = torch.zeros(3), torch.ones(3)
+    torch.library.opcheck(
+        ops.image_views_, (image, PARAMETERS.contiguous(), 1, 3, *normal, True, out, 1)
+    )
 
 
 @pytest.mark.parametrize("count", [1, 3 << 20])

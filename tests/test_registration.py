@@ -5,7 +5,7 @@ import sys
 
 import pytest
 import torch
-from cases import CASES, run
+from cases import CASES, ONE_OF_EACH, run
 from contrasts import fields
 
 import fastcl
@@ -109,17 +109,7 @@ def check_compiled(case, backend):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
 
 
-def once_per_function():
-    """The cases; those of a function that has one already are slow."""
-    seen, found = set(), []
-    for case in CASES:
-        name = case.function.__name__
-        found.append(pytest.param(case, id=case.name, marks=[slow] if name in seen else []))
-        seen.add(name)
-    return found
-
-
-@pytest.mark.parametrize("case", once_per_function())
+@pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda c: c.name)
 def test_compiles_to_one_graph_without_gradient(case):
     """Validation: no input requires a gradient, and autograd records nothing."""
     tensors, kwargs = case.arguments(20, 8, 0.1)
@@ -131,7 +121,10 @@ def test_compiles_to_one_graph_without_gradient(case):
     torch.testing.assert_close(compiled(**tensors, **kwargs), expected)
 
 
-@pytest.mark.parametrize("case", once_per_function())
+# What options add to a graph is rarely telling.
+@pytest.mark.parametrize("case", [
+    pytest.param(case, id=case.name, marks=[] if case in ONE_OF_EACH else slow) for case in CASES
+])  # fmt: skip
 def test_compiles_to_one_graph(case, fresh_graphs):
     check_compiled(case, "aot_eager")
 
