@@ -136,8 +136,9 @@ $(PEERS)/.installed: benchmarks/peers.txt
 
 test-peers: build $(PEERS)/.installed
 	PYTHONPATH=$(PEERS) $(PYTEST) tests/test_compat_*.py \
-		tests/test_docs.py tests/test_examples.py tests/test_migration_benchmark.py \
-		tests/test_finetuning_benchmark.py \
+		tests/test_docs.py::test_example_runs tests/test_examples.py::test_in_a_library \
+		tests/test_examples.py::test_two_ranks_in_a_library \
+		tests/test_migration_benchmark.py tests/test_finetuning_benchmark.py \
 		tests/test_benchmarks.py::test_library_is_right \
 		tests/test_benchmarks.py::test_library_for_gpus_is_imported_and_refused_on_the_cpu $(ARGS)
 

@@ -66,7 +66,9 @@ def assert_goes_on(setting: Setting, methods, folder) -> None:
         assert_same(untrained, whole)
 
 
-@pytest.mark.parametrize("method", CLASSES)
+@pytest.mark.parametrize(
+    "method", [pytest.param(x, marks=[] if x == "moco" else [pytest.mark.slow]) for x in CLASSES]
+)
 def test_a_stopped_run_goes_on(method, tmp_path):
     assert_goes_on(tiny(method), twice, tmp_path)
 

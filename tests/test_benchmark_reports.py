@@ -185,6 +185,7 @@ def test_guard_asks_for_cases_of_the_suite():
     assert {w.case for w in guard.WANTED} <= names
 
 
+@pytest.mark.slow
 def test_the_command_writes_rows_table_and_plot(tmp_path, monkeypatch, capsys):
     from benchmarks.cases import Case
 

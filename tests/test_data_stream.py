@@ -107,7 +107,7 @@ def test_streamed_views_are_those_of_memory_by_the_same_numbers(folder, tmp_path
     runs[1].feed.close()
 
 
-@pytest.mark.parametrize("method", ["rotation", "inpainting"])
+@pytest.mark.parametrize("method", ["rotation", pytest.param("inpainting", marks=pytest.mark.slow)])
 def test_streamed_light_views_have_the_numbers_of_memory(folder, tmp_path, method):
     kept = load_images(str(folder), size=16, stream="never")
     images = streamed(folder)

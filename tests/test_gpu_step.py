@@ -53,7 +53,9 @@ def as_on_a_gpu(monkeypatch):
 
 
 @DEVICES
-@pytest.mark.parametrize("optimizer", ["sgd", "lars", "adamw"])
+@pytest.mark.parametrize(
+    "optimizer", ["adamw", *(pytest.param(x, marks=pytest.mark.slow) for x in ("sgd", "lars"))]
+)
 def test_a_graphed_run_has_the_numbers_of_a_plain_one(tmp_path, device, optimizer):
     runs = []
     for i, on in enumerate((False, True)):

@@ -115,6 +115,7 @@ def succeed(after):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_method_that_fails_is_named_and_the_others_run_in_processes(monkeypatch, tmp_path):
     (tmp_path / "page.md").write_text("<!-- methods: start -->\n<!-- methods: end -->\n")
     monkeypatch.setattr(report_methods, "INDEX", tmp_path / "page.md")

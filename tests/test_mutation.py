@@ -93,6 +93,7 @@ def test_what_is_compiled_again_includes_the_file_and_is_of_one_set(monkeypatch)
     assert of(ROOT, "csrc/cpu/simd/a.cpp", "base") == ["fastcl_base.dir/a.o"]
 
 
+@pytest.mark.slow
 def test_a_survivor_is_told_from_what_fails(tmp_path):
     """In a process of its own, of the package in the copy."""
     for name, said in (("good", "True"), ("bad", "False"), ("none", None)):

@@ -105,6 +105,7 @@ def test_a_fit_predicts_its_own_machine():
         assert tuple(fitted) == pytest.approx(tuple(link))
 
 
+@pytest.mark.slow
 def test_the_validation_runs():
     rows = plan.validation((2,), fit=(16, 32), held=(48,), rounds=1)
     assert [row["mode"] for row in rows] == ["gather", "ring"]

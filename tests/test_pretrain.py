@@ -53,7 +53,12 @@ def small_run(folder, method="moco", *, images=None, **choices):
 # --- resume ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("method", METHODS)
+# One of every kind of state: queues, banks, teachers, prototypes, several networks, a pretext task.
+FEW = "simclr", "moco", "instdisc", "byol", "swav", "dino", "cmc", "rotation"
+EACH = [pytest.param(x, marks=[] if x in FEW else [pytest.mark.slow]) for x in METHODS]
+
+
+@pytest.mark.parametrize("method", EACH)
 def test_resumed_run_equals_one_that_never_stopped(tmp_path, method):
     """Two steps per epoch, one epoch before the pause and two after it."""
     images = (some_digits if (method, "digits") in RECIPES else some_photographs)(64)
@@ -250,6 +255,7 @@ for method in sys.argv[2:]:
 """
 
 
+@pytest.mark.slow
 def test_every_method_trains_on_colour(tmp_path):
     for method in METHODS:
         run = small_run(

@@ -109,6 +109,7 @@ def check_compiled(case, backend):
     torch.testing.assert_close(grads, expected_grads, rtol=1e-4, atol=1e-6)
 
 
+@slow
 @pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda c: c.name)
 def test_compiles_to_one_graph_without_gradient(case):
     """Validation: no input requires a gradient, and autograd records nothing."""

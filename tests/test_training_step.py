@@ -85,7 +85,9 @@ def test_parts_must_be_equal_and_of_two_images(tmp_path, choices, message):
         small_run(tmp_path, **choices)
 
 
-@pytest.mark.parametrize("method", ["moco", "instdisc", "supcon", "swav", "dino", "byol"])
+@pytest.mark.parametrize("method", ["moco", "swav", *(
+    pytest.param(x, marks=pytest.mark.slow) for x in ("instdisc", "supcon", "dino", "byol")
+)])  # fmt: skip
 def test_accumulated_runs_train_and_resume(tmp_path, method):
     images = (some_photographs if method in ("swav", "dino") else some_digits)(64)
     choices = {"images": images, "backbone": "small", "accumulate": 2, "epochs": 2}

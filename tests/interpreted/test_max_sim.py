@@ -150,6 +150,7 @@ def test_masked_tokens_may_hold_anything(max_sim):
     assert all(torch.equal(x, y) for x, y in zip(ours, expected, strict=True))
 
 
+@pytest.mark.slow
 def test_same_bits_twice(max_sim):
     first, second = (max_sim.max_sim_mean(**CASES["hard ones"]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

@@ -64,6 +64,7 @@ def test_table(nested_contrast_mean, name, dtype):
     budget.check()
 
 
+@pytest.mark.slow
 def test_same_bits_twice(nested_contrast_mean):
     first, second = (nested_contrast_mean(**CASES["odd widths"]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

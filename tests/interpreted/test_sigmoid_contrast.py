@@ -141,6 +141,7 @@ def test_descriptors(sigmoid_contrast, monkeypatch):
     check(sigmoid_contrast(**CASES["several chunks"]), CASES["several chunks"])
 
 
+@pytest.mark.slow
 def test_same_bits_twice(sigmoid_contrast):
     first, second = (sigmoid_contrast(**CASES["several chunks"]) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
