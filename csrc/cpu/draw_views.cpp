@@ -31,8 +31,11 @@ float exponential(float x) {
   constexpr double kLog2 = 0.6931471805599453;
   const double turns = std::nearbyint(static_cast<double>(x) / kLog2);
   const double rest = static_cast<double>(x) - turns * kLog2;  // at most 0.35
+  static constexpr double kInverse[] = {1,        1 / 2.0,  1 / 3.0, 1 / 4.0, 1 / 5.0,
+                                        1 / 6.0,  1 / 7.0,  1 / 8.0, 1 / 9.0, 1 / 10.0,
+                                        1 / 11.0, 1 / 12.0, 1 / 13.0};
   double sum = 1;
-  for (int n = 13; n > 0; --n) sum = 1 + sum * rest / n;
+  for (int n = 12; n >= 0; --n) sum = 1 + sum * (rest * kInverse[n]);
   return static_cast<float>(std::ldexp(sum, static_cast<int>(std::clamp(turns, -999.0, 999.0))));
 }
 

@@ -172,14 +172,10 @@ class Drawn(nn.Module):
         return torch.cat([uniform(b, len(recipes), generator) for recipes, _ in self.groups], 2)
 
     def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
-        check_form(self.dtype, self.memory_format)
-        last = self.memory_format == torch.channels_last
-        found = []
-        for recipes, size in self.groups:
-            shape = (size, size, channels) if last else (channels, size, size)
-            x = torch.empty(len(recipes), b, *shape, dtype=self.dtype, device="meta")
-            found.append(x.permute(0, 1, 4, 2, 3) if last else x)
-        return tuple(found)
+        return tuple(
+            memory_like(len(recipes), b, channels, size, self.dtype, self.memory_format)
+            for recipes, size in self.groups
+        )
 
     @torch.no_grad()
     def drawn(self, sizes: Tensor, channels: int, chances: Tensor) -> tuple:
@@ -201,6 +197,18 @@ class Drawn(nn.Module):
                 image, rows, k, kernel_of(size), *normalisation, last,
                 x.permute(0, 1, 3, 4, 2) if last else x, place,
             )  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def memory_like(
+    views: int, b: int, channels: int, size: int, dtype: torch.dtype, form: torch.memory_format
+) -> Tensor:
+    """What views of one size are like, without memory."""
+    check_form(dtype, form)
+    if form == torch.contiguous_format:
+        return torch.empty(views, b, channels, size, size, dtype=dtype, device="meta")
+    x = torch.empty(views, b, size, size, channels, dtype=dtype, device="meta")
+    return x.permute(0, 1, 4, 2, 3)
 
 
 def kernel_of(size: int) -> int:

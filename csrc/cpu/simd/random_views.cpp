@@ -18,19 +18,22 @@ constexpr int64_t kMostTaps = 128;
 constexpr int64_t kCached = 4 << 20;
 constexpr float kLargestFactor = 1.9999f;
 
-// Which of brightness, contrast, saturation and hue is number i of this order: the permutations in
-// the order of a dictionary.
-inline int operation(int order, int i) {
-  int left[] = {0, 1, 2, 3}, choices = 6;
-  for (int k = 0; k < 4; ++k) {
-    const int at = choices > 0 ? order / choices : 0, found = left[at];
-    if (k == i) return found;
-    for (int l = at; l < 3; ++l) left[l] = left[l + 1];
-    order -= at * choices;
-    choices /= k == 0 ? 3 : k == 1 ? 2 : 1;
+// Brightness, contrast, saturation and hue, by their numbers, one after the other.
+struct Order {
+  int operation[4];
+
+  // The permutations are in the order of a dictionary.
+  explicit Order(int place) {
+    const int choices[] = {6, 2, 1, 1};
+    int left[] = {0, 1, 2, 3};
+    for (int i = 0; i < 4; ++i) {
+      const int at = place / choices[i];
+      operation[i] = left[at];
+      for (int l = at; l < 3; ++l) left[l] = left[l + 1];
+      place -= at * choices[i];
+    }
   }
-  return 0;
-}
+};
 
 // Pixels of a plane in memory: whole vectors of a strip.
 int64_t plane_stride(int64_t size) {
@@ -42,6 +45,7 @@ struct Colours {
   const View& view;
   typename A::Element* planes;
   int64_t pixels, plane;
+  Order order{static_cast<int>(view.order)};
 
   bool changes(int operation) const {
     return view.factors[operation] != (operation == 3 ? 0.0f : 1.0f);
@@ -61,7 +65,7 @@ struct Colours {
   // Operations from .. to of the order on a strip.
   void adjust(const Strip<A>& strip, int from, int to, float mean) const {
     for (int i = from; i < to; ++i) {
-      const int what = operation(static_cast<int>(view.order), i);
+      const int what = order.operation[i];
       if (!changes(what)) continue;
       const float factor = view.factors[what];
       if (what == 0) brightness(strip, factor);
@@ -80,7 +84,7 @@ struct Colours {
     int begin = 0;
     double mean = 0;
     for (int i = 0; i < 4 && changes(1); ++i) {
-      if (operation(static_cast<int>(view.order), i) == 1) begin = i;
+      if (order.operation[i] == 1) begin = i;
     }
     if (changes(1)) {
       over_strips([&](const Strip<A>& strip, int64_t count) {
