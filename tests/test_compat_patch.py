@@ -146,7 +146,8 @@ import torch
 
 class SupConLoss(torch.nn.Module):
     def __init__(self, temperature=0.07, contrast_mode="all", base_temperature=0.07):
-        super().__init__()
+        super(SupConLoss, self).__init__()  # as the authors write it
+        self.temperature = temperature
 
     def forward(self, features, labels=None, mask=None):
         return features.sum()
@@ -171,11 +172,13 @@ def test_supcontrast_where_the_user_has_it(name, tmp_path, monkeypatch):
         assert home.SupConLoss is supcontrast.SupConLoss
         assert issubclass(home.OwnLoss, supcontrast.SupConLoss)
         torch.testing.assert_close(home.SupConLoss()(features), supcontrast.SupConLoss()(features))
+        assert original(0.5)(features) == features.sum() and original().temperature == 0.07
     finally:
         restored = fastcl.unpatch("supcontrast")
         for part in [m for m in sys.modules if m.split(".")[0] == name.split(".")[0]]:
             del sys.modules[part]
     assert restored == found and home.SupConLoss is original
+    assert original.__init__.__globals__ is vars(home)
     assert home.OwnLoss.__bases__ == (original,) and fastcl.unpatch("supcontrast") == []
 
 
