@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import pickle
 import sys
 import types
 
@@ -255,3 +256,20 @@ def test_training_goes_the_same_way(library):
             fastcl.unpatch(library)
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
         assert not torch.equal(before, before[0].expand_as(before))
+
+
+@pytest.mark.parametrize("library", EXAMPLES)
+def test_what_the_library_pickled_is_fastcls_after_the_patch(library):
+    """A training that saved its loss whole goes on with fastcl's."""
+    module, labels = peer(HOMES[library][0]), torch.arange(8) // 2
+    a, b = torch.randn(2, 8, 8)
+    for name, options, call in EXAMPLES[library]:
+        loss = getattr(module, name)(**options)
+        held = pickle.dumps(loss)
+        fastcl.patch(library)
+        try:
+            found = pickle.loads(held)
+            assert type(found).__module__.startswith("fastcl.compat")
+            torch.testing.assert_close(call(found, a, b, labels), call(loss, a, b, labels))
+        finally:
+            fastcl.unpatch(library)
