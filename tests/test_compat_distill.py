@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from peers import DTYPES, SHAPES, both, budgets, rows
+from torch.autograd import forward_ad
 
 from fastcl.compat import _open_clip_both as square
 from fastcl.compat import _open_clip_distill as distill
@@ -100,6 +101,20 @@ def test_one_backward_for_both_losses_and_no_second_derivative():
     loss = DistillClipLoss()(**tensors | own)[1]
     with pytest.raises(RuntimeError, match="no second derivative"):
         torch.autograd.grad(loss, own["image_features"], create_graph=True)
+
+
+def test_transforms_are_refused_and_what_has_no_memory_is_not():
+    x, loss = torch.randn(4, 3), DistillClipLoss()
+
+    def function(a):
+        return sum(loss(a, x, 2.0, x, x, 2.0))
+
+    with pytest.raises(RuntimeError, match="torch.func transforms .* do not reach"):
+        torch.func.grad(function)(x)
+    with pytest.raises(RuntimeError, match="no forward-mode derivative"), forward_ad.dual_level():
+        function(forward_ad.make_dual(x, x))
+    x = x.to("meta")
+    assert function(x).device.type == "meta"
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

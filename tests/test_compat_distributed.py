@@ -294,7 +294,6 @@ def test_two_ranks_of_the_libraries(tmp_path):
 
 
 def test_two_ranks_of_sentence_transformers(tmp_path):
-    if not importlib.util.find_spec("sentence_transformers"):
-        pytest.skip("sentence_transformers is not installed: make test-peers")
-    spawn(_check_sentences, WORLD, tmp_path)
-    spawn(_check_guided, WORLD, tmp_path)
+    vectors = importlib.import_module("test_compat_multi_vector")  # skips without the library
+    for check in (_check_sentences, _check_guided, vectors.check_ranks):
+        spawn(check, WORLD, tmp_path)

@@ -175,6 +175,8 @@ def test_vicreg_errors():
         for shapes in (((1, 3), (1, 3)), ((4, 3), (4, 2))):
             with pytest.raises(AssertionError, match="z_a and z_b must have"):
                 module.VICRegLoss()(*(torch.randn(s) for s in shapes))
+    pair = torch.randn(4, 3), torch.randn(4, 3).double()
+    torch.testing.assert_close(*(m.VICRegLoss()(*pair) for m in both("lightly")))
 
 
 METRIC = {

@@ -94,3 +94,12 @@ def test_columns_of_other_lengths_are_named(name):
     for columns, counts in (([query, short, hard], "3, 6"), ([query, short], "3")):
         with pytest.raises(ValueError, match=rf"must be as long, 6 at least, got \[{counts}\]"):
             getattr(ours, name)(Encoder())(columns)
+
+
+def check_ranks(rank: int) -> None:
+    """Documents of all ranks, padded to other lengths on each: tests/test_compat_distributed.py."""
+    columns = features(4, 6 + rank, 3)
+    for name in NAMES:
+        check(name, columns, scale=5.0, gather_across_devices=True)
+    alone = run(ours, PLAIN, columns, scale=5.0)[0]
+    assert abs(alone - run(ours, PLAIN, columns, scale=5.0, gather_across_devices=True)[0]) > 1e-3

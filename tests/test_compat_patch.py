@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.metadata
+import pickle
 import sys
 import types
 
@@ -146,7 +147,8 @@ import torch
 
 class SupConLoss(torch.nn.Module):
     def __init__(self, temperature=0.07, contrast_mode="all", base_temperature=0.07):
-        super().__init__()
+        super(SupConLoss, self).__init__()  # as the authors write it
+        self.temperature = temperature
 
     def forward(self, features, labels=None, mask=None):
         return features.sum()
@@ -171,11 +173,13 @@ def test_supcontrast_where_the_user_has_it(name, tmp_path, monkeypatch):
         assert home.SupConLoss is supcontrast.SupConLoss
         assert issubclass(home.OwnLoss, supcontrast.SupConLoss)
         torch.testing.assert_close(home.SupConLoss()(features), supcontrast.SupConLoss()(features))
+        assert original(0.5)(features) == features.sum() and original().temperature == 0.07
     finally:
         restored = fastcl.unpatch("supcontrast")
         for part in [m for m in sys.modules if m.split(".")[0] == name.split(".")[0]]:
             del sys.modules[part]
     assert restored == found and home.SupConLoss is original
+    assert original.__init__.__globals__ is vars(home)
     assert home.OwnLoss.__bases__ == (original,) and fastcl.unpatch("supcontrast") == []
 
 
@@ -252,3 +256,20 @@ def test_training_goes_the_same_way(library):
             fastcl.unpatch(library)
         torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
         assert not torch.equal(before, before[0].expand_as(before))
+
+
+@pytest.mark.parametrize("library", EXAMPLES)
+def test_what_the_library_pickled_is_fastcls_after_the_patch(library):
+    """A training that saved its loss whole goes on with fastcl's."""
+    module, labels = peer(HOMES[library][0]), torch.arange(8) // 2
+    a, b = torch.randn(2, 8, 8)
+    for name, options, call in EXAMPLES[library]:
+        loss = getattr(module, name)(**options)
+        held = pickle.dumps(loss)
+        fastcl.patch(library)
+        try:
+            found = pickle.loads(held)
+            assert type(found).__module__.startswith("fastcl.compat")
+            torch.testing.assert_close(call(found, a, b, labels), call(loss, a, b, labels))
+        finally:
+            fastcl.unpatch(library)

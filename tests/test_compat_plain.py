@@ -165,3 +165,48 @@ def test_errors_of_open_clip_name_its_arguments():
                 loss(images, texts, scale, *more)
     with pytest.raises(ValueError, match="dist_image_features must have as many rows"):
         loss(x, x, scale, x[:3], x[:3], scale)
+
+
+PAIRED = {
+    lightly.NTXentLoss: ("out0", "out1"), lightly.DCLLoss: ("out0", "out1"),
+    lightly.DCLWLoss: ("out0", "out1"), lightly.DirectCLRLoss: ("out0", "out1"),
+    lightly.MACLLoss: ("z0", "z1"), lightly.HypersphereLoss: ("z_a", "z_b"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", PAIRED)
+def test_errors_of_lightly_name_its_arguments(loss):
+    """PyTorch's distances of no row end the process in the backward."""
+    (first, second), x = PAIRED[loss], torch.randn(4, 3)
+    for a, b, message in (
+        (x[:0], x[:0], f"{first} must not be empty"), (x, x[:, :2], f"{second} must have the wid"),
+        (x, x[:3], f"{second} must have as many rows as {first}, 4, got 3"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            loss()(a, b)
+    with pytest.raises(TypeError, match=f"{second} must have the dtype of {first}"):
+        loss()(x, x.double())
+
+
+def test_errors_of_what_is_no_pair():
+    x = torch.randn(4, 2, 3)
+    for features, options, message in (
+        (x[:0], {}, "features must not be empty"), (x[:, :0], {}, "features must not be empty"),
+        (x, {"mask": torch.ones(4, 3)}, r"mask must have shape \[4, 4\], got \[4, 3\]"),
+        (x, {"mask": torch.ones(8, 8)}, r"mask must have shape \[4, 4\], got \[8, 8\]"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=message):
+            supcontrast.SupConLoss()(features, **options)
+    with pytest.raises(ValueError, match=r"output must have shape \[n, d\], got \[4, 2, 3\]"):
+        lightly.NNMemoryBankModule((5, 3))(x)
+    with pytest.raises(TypeError, match="key must be a tensor, got NoneType"):
+        solo.moco_loss_func(x[:, 0], None, x[:, 1].T)
+    with pytest.raises(ValueError, match="must have the same shape but got"):
+        lightly.IBOTPlusPlusPatchLoss(3)(x[:3], x, torch.ones(3, 2))
+
+
+def test_no_number_of_a_region_hides_another():
+    """The first has no positive in the other view, and says nothing but that it is none."""
+    views, masks = torch.randn(4, 1, 2, 3), torch.tensor([[[0, 1]], [[1, 2]]])
+    views[0, 0, 0, 0] = torch.nan
+    assert lightly.DetConBLoss(gather_distributed=False)(*views, *masks).isnan()

@@ -1,5 +1,7 @@
 """sentence-transformers' losses in fastcl.compat: dtypes, a learned scale, uneven columns."""
 
+import inspect
+
 import pytest
 import torch
 from peers import both, peer, rows
@@ -116,3 +118,12 @@ def test_too_few_positives_are_named():
             loss(x, x[:3])
         with pytest.raises(ValueError, match="Expected at least 2"):
             loss(x)
+
+
+def test_constructors_have_the_librarys_signature():
+    """For editors, and for programs that make losses from a file of options."""
+    ours = both("sentence_transformers")[0]
+    for name in ours.__all__:
+        mine = getattr(ours, name)
+        their = next(c for c in mine.__mro__[1:] if c.__name__ == name)
+        assert inspect.signature(mine) == inspect.signature(their)

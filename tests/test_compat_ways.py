@@ -3,12 +3,14 @@ how tensors lie in memory, in which dtype, under autocast, checkpointed, twice, 
 """
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from peers import peer
 from torch.utils.checkpoint import checkpoint
 
+import fastcl
 from benchmarks import migration, migration_prototypes
 from benchmarks.migration_case import views
 from benchmarks.migration_cases import CASES
@@ -140,3 +142,25 @@ def test_as_the_library(case, way, monkeypatch):
         error, rounding = ((a.double() - z.double()).norm() for a in (x, y))
         bound = limit * z.double().norm().clamp(min=1e-6)
         assert error <= bound or error <= 2 * rounding + bound
+
+
+@pytest.mark.parametrize("library", sorted({case.library for case in LOSSES}))
+def test_what_a_program_imported_before_the_patch_stays_as_it_was(library, monkeypatch):
+    """Whatever its methods call by name."""
+    monkeypatch.setattr(migration_prototypes, "WIDE", PROTOTYPES)
+    cases = [case for case in LOSSES if case.library == library]
+    peer(cases[0].home)
+    held = [SimpleNamespace(**vars(case.module("original"))) for case in cases]
+
+    def results():
+        for case, module in zip(cases, held, strict=True):
+            torch.manual_seed(0)
+            yield run(case.build(module, ROWS), case.inputs(ROWS))
+
+    before = list(results())
+    fastcl.patch(library)
+    try:
+        after = list(results())
+    finally:
+        fastcl.unpatch(library)
+    torch.testing.assert_close(after, before)

@@ -122,8 +122,10 @@ class NNMemoryBankModule(MemoryBankModule):
         of the bank as it was before the output is enqueued (update).
 
         Raises:
-            ValueError: There is no bank.
+            ValueError: There is no bank, or output is no matrix.
         """
+        if output.dim() != 2:
+            raise ValueError(f"output must have shape [n, d], got {list(output.shape)}")
         if self.size[0] == 0:
             raise ValueError("size must be 1 or more for nearest neighbours, got 0")
         rows = self._rows(output)

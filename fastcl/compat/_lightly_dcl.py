@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.node import mean_loss
 from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
@@ -63,6 +63,7 @@ class DCLLoss(nn.Module):
         out1: Tensor,  # [n, d]
     ) -> Tensor:
         """The mean over 2n rows, a scalar; -inf for a single pair, which has no negative."""
+        _check.pairs("out1", out1, "out0", out0)
         gather = self.gather_distributed and distributed.world_size() > 1
         if gather or several(self.temperature) or replaced(self, "_loss"):
             return self._of_both(out0, out1, gather)

@@ -95,11 +95,7 @@ class IBOTPatchLoss(nn.Module):
     ) -> Tensor:
         """The mean over images of the rows' cross-entropies times their weights; moves the
         center."""
-        if teacher.shape != student.shape:
-            raise ValueError(
-                "teacher_out and student_out must have the same shape but got "
-                f"{tuple(teacher.shape)} and {tuple(student.shape)}."
-            )
+        _check_shapes(teacher, student)
         temperature = self.teacher_temp if teacher_temp is None else teacher_temp
         # In float32, as lightly has it.
         sharp = 1 / _check.positive("teacher_temp", float(torch.tensor(temperature)))
@@ -149,6 +145,7 @@ class IBOTPlusPlusPatchLoss(IBOTPatchLoss):
                 "mask is required when teacher_out has rank 2 so that the batch size B can be "
                 "inferred."
             )
+        _check_shapes(teacher_out, student_out)
         rows = teacher_out.shape[:-1].numel()
         images = len(teacher_out) if teacher_out.dim() == 3 or mask is None else len(mask)
         if images and rows % images:
@@ -165,6 +162,15 @@ class IBOTPlusPlusPatchLoss(IBOTPatchLoss):
             weight = (_shares(hidden) + visible_loss_weight * _shares(1 - hidden)).flatten()
         teacher, student = (x.reshape(-1, x.shape[-1]) for x in (teacher_out, student_out))
         return self._mean(teacher, student, weight, images, teacher_temp)
+
+
+def _check_shapes(teacher: Tensor, student: Tensor) -> None:
+    """lightly's error, word for word."""
+    if teacher.shape != student.shape:
+        raise ValueError(
+            "teacher_out and student_out must have the same shape but got "
+            f"{tuple(teacher.shape)} and {tuple(student.shape)}."
+        )
 
 
 def _shares(mask: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
 from ..functional import unit_rows
@@ -81,6 +81,7 @@ class NTXentLoss(nn.Module):
         out1: Tensor,  # [n, d]
     ) -> Tensor:
         """The mean over 2n rows, over n with a bank: a scalar."""
+        _check.pairs("out1", out1, "out0", out0)
         streamed = _is_mean(self.cross_entropy) and not several(self.temperature)
         if not streamed or not _is_known(self.memory_bank):
             return self._through_the_bank(out0, out1, streamed)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
@@ -72,6 +72,7 @@ class HypersphereLoss(nn.Module):
         z_b: Tensor,  # [n, d]
     ) -> Tensor:
         """A scalar."""
+        _check.pairs("z_b", z_b, "z_a", z_a)
         x, y = (nn.functional.normalize(z) for z in (z_a, z_b))
         align = (x - y).norm(dim=1).pow(self.alpha).mean()
         return align + self.lam * (self._uniform(x) + self._uniform(y)) / 2
@@ -115,6 +116,7 @@ class MACLLoss(nn.Module):
         z1: Tensor,  # [n, d]
     ) -> Tensor:
         """A scalar."""
+        _check.pairs("z1", z1, "z0", z0)
         a, b = unit_rows(z0), unit_rows(z1)
         agreement = row_products(a.detach(), b.detach()).mean()
         scale = 1 / (self.temperature * (1 + self.alpha * (agreement - self.A_0)))
@@ -179,7 +181,7 @@ class DetConBLoss(nn.Module):
         own = log_sum(q, same, scale, (ids, same_ids))
         loss = torch.logaddexp(found.loss + found.positive, own) - found.positive
         area = (mask[:, :, None] == mask[:, None]).sum(2).flatten()
-        return (torch.where(found.count > 0, loss, 0) / area).mean()
+        return (loss * (found.count > 0) / area).mean()
 
 
 def _region_ids(mask0: Tensor, mask1: Tensor) -> list[Tensor]:

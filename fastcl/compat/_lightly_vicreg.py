@@ -57,7 +57,7 @@ class VICRegLoss(nn.Module):
         assert z_a.shape == z_b.shape, (
             f"z_a and z_b must have same shape but found {z_a.shape} and {z_b.shape}."
         )
-        dtype, agreement = z_a.dtype, F.mse_loss(z_a, z_b)
+        dtype, agreement = torch.promote_types(z_a.dtype, z_b.dtype), F.mse_loss(z_a, z_b)
         if self.gather_distributed and dist.is_initialized():
             z_a, z_b = (distributed.gather_with_gradient(z, equal=True) for z in (z_a, z_b))
         spreads, mixed = (sum(parts) for parts in zip(*map(self._parts, (z_a, z_b)), strict=True))

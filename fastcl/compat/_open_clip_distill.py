@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from .. import _check
+from ..contrast.gradients import refuse_forward_mode
 from ..reference import accumulate_dtype
 from ._common import in_dtype_of, replaced, several
 from ._open_clip_both import Both
@@ -78,6 +79,7 @@ class DistillClipLoss(ClipLoss):
 
     def _streamed_both(self, student, teacher) -> tuple[Tensor, Tensor]:
         images = student[0]
+        _check.no_transform()
         _check.pairs("text_features", student[1], "image_features", images)
         _check.pairs("dist_text_features", teacher[1], "dist_image_features", teacher[0])
         if len(images) != len(teacher[0]):
@@ -89,6 +91,7 @@ class DistillClipLoss(ClipLoss):
         square = self.world_size == 1 or not self.local_loss
         square = square and not several(student[2]) and not several(teacher[2])
         if square and not any(x.requires_grad for x in taught[0]):
+            refuse_forward_mode(*pairs[0], *taught[0])
             return Both.apply(*pairs[0], *taught[0])
         distilled = sum(soft_contrast(*pair) for pair in zip(pairs, taught, strict=True)) / 2
         return self._streamed(*student), distilled

@@ -1,10 +1,11 @@
 """One line puts the losses of fastcl into an installed library, another takes them out."""
 
+import functools
 import importlib
 import importlib.metadata
 import inspect
 import sys
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import NamedTuple
 
 
@@ -169,6 +170,8 @@ def patch(library: str, *, module: str | None = None) -> list[str]:
             owner = getattr(ours, owner)
             parts.append((owner, attribute, getattr(owner, attribute)))
             setattr(owner, attribute, _found(top, original))
+        for original, _ in twins:
+            parts += _by_own_name(original)
         _patches[library] = _Patch(top, twins, parts)
         _exchange(top, twins)
     return _held(_patches[library].top, [twin for _, twin in _patches[library].twins])
@@ -264,6 +267,21 @@ def _exchange(library: str, pairs: list[tuple[object, object]]) -> None:
         for child in old.__subclasses__() if isinstance(old, type) else ():
             if _is_of(library, child.__module__) and id(child) not in new:
                 child.__bases__ = tuple(x if base is old else base for base in child.__bases__)
+
+
+def _by_own_name(original: object) -> list[tuple[type, str, object]]:
+    """Let the methods that call ``super(NAME, self)`` find their own class by that name, where the
+    module has another there; who they were."""
+    before: list[tuple[type, str, object]] = []
+    for attribute, method in list(vars(original).items()) if isinstance(original, type) else ():
+        if isinstance(method, FunctionType) and original.__name__ in method.__code__.co_names:
+            names = {**method.__globals__, original.__name__: original}
+            own = FunctionType(method.__code__, names, method.__name__, method.__defaults__,
+                               method.__closure__)  # fmt: skip
+            own.__kwdefaults__ = method.__kwdefaults__
+            before.append((original, attribute, method))
+            setattr(original, attribute, functools.update_wrapper(own, method))
+    return before
 
 
 def _held(library: str, values: list[object]) -> list[str]:

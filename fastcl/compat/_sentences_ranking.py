@@ -3,6 +3,7 @@
 Streamed where similarity_fct is cos_sim or dot_score; another takes the library's way.
 """
 
+import functools
 import warnings
 from typing import Any
 
@@ -167,8 +168,9 @@ class CachedMultipleNegativesRankingLoss(losses.CachedMultipleNegativesRankingLo
     stage needs no chunks and shows no progress bar.
     """
 
-    def __init__(self, model, *args, **kwargs) -> None:
-        super().__init__(model, *args, **kwargs)
+    @functools.wraps(losses.CachedMultipleNegativesRankingLoss.__init__)  # its signature
+    def __init__(self, *args, **kwargs) -> None:
+        super().__init__(*args, **kwargs)
         # What the library made, checked and warned of, with fastcl's way to its value.
         self.loss.__class__ = MultipleNegativesRankingLoss
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import distributed
+from .. import _check, distributed
 from ..contrast.node import mean_loss
 from ..contrast.problem import problem
 from ..functional import row_products, unit_rows
@@ -97,6 +97,7 @@ def mocov2plus_loss_func(
 ) -> Tensor:
     """Every query against its key and the columns of the queue. Nothing is normalised here, and
     query and key receive gradients."""
+    _check.tensor("key", key)
     sign, scale = signed_inverse(temperature, query.device)
     rows, columns = times(sign, query), queue.T.to(query.dtype)
     pairs = problem(rows, columns, own=key, scale=scale, unit=False, normalize=False)

@@ -5,6 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .. import _check
 from ..contrast.node import row_losses
 from ..contrast.problem import problem
 from ._common import is_one, log_sum, signed_inverse, times
@@ -47,8 +48,8 @@ class SupConLoss(nn.Module):
         sample j as a positive of sample i; soft and asymmetric ones work.
 
         Raises:
-            ValueError: Less than 3 dimensions, labels and mask, as many labels as samples not
-                given, or an unknown mode.
+            ValueError: Less than 3 dimensions, no sample, labels and mask, as many labels as
+                samples not given, a mask of another shape, or an unknown mode.
         """
         if features.dim() < 3:
             raise ValueError(
@@ -61,7 +62,10 @@ class SupConLoss(nn.Module):
             raise ValueError("Num of labels does not match num of features")
         if self.contrast_mode not in ("one", "all"):
             raise ValueError(f"Unknown mode: {self.contrast_mode}")
-        rows = features.reshape(n, views, -1).transpose(0, 1).flatten(0, 1)  # view after view
+        if mask is not None and mask.shape != (n, n):
+            raise ValueError(f"mask must have shape [{n}, {n}], got {list(mask.shape)}")
+        rows = features.flatten(2).transpose(0, 1).flatten(0, 1)  # view after view
+        _check.rows("features", rows)
         anchors = n if self.contrast_mode == "one" else n * views
         sign, scale = signed_inverse(self.temperature, rows.device)
         if mask is None:

@@ -11,7 +11,8 @@ def accumulate_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def no_autocast(x: Tensor) -> torch.autocast:
     """Autocast would lower the products here, whatever the rows' dtype."""
-    return torch.autocast(x.device.type, enabled=False)
+    kind = "cpu" if x.is_meta else x.device.type  # there is none for what has no memory
+    return torch.autocast(kind, enabled=False)
 
 
 def scaled(similarity, scale, logit_scale, dtype):
