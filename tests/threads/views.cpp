@@ -9,11 +9,13 @@ namespace threads {
 namespace {
 
 constexpr int64_t kImages = 9, kHeight = 40, kWidth = 50, kChannels = 3;
-// A crop of everything, one that ends with the image and has a factor that fixed point does not
-// hold, and its last pixel.
+// A crop from the middle; everything; two that end with the image, one number short of whole
+// vectors (of a channel, of all three), the first with a factor that fixed point does not hold; the
+// last pixel.
 constexpr View kViews[] = {{3, 5, 30, 40, 1, {1.2f, 0.7f, 1.4f, 0.1f}, 7, 0, 1.1f, 0.6f},
                            {0, 0, kHeight, kWidth, 0, {1, 1, 1, 0}, 0, 1, 0, 2},
-                           {28, 36, 12, 14, 0, {0.5f, 2.5f, 1, -0.3f}, 23, 0, 0, 0.5f},
+                           {28, 19, 12, 31, 0, {0.5f, 2.5f, 1, -0.3f}, 23, 0, 0, 0.5f},
+                           {7, 29, 33, 21, 0, {1, 1, 1, 0}, 0, 0, 0, 2},
                            {39, 49, 1, 1, 1, {1, 1, 1, 0}, 0, 0, 2, 2}};
 constexpr int64_t kOfEach = std::size(kViews);
 
