@@ -1,5 +1,5 @@
 // The kernels that share tiles out among threads themselves.
-#include <algorithm>
+#include <memory>
 
 #include "cpu/pairs.h"
 #include "kernels.h"
@@ -21,12 +21,14 @@ struct Contrast {
   int64_t n = kRows, m = kind == Kind::kSelf ? kRows : kind == Kind::kBoth ? kRows : kColumns;
   Array q = Array::random(dtype, n* kWidth), k = Array::random(dtype, m* kWidth),
         own = Array::random(dtype, n* kWidth), grad = Array::random(out, n + m);
-  std::vector<int64_t> ids;
+  Array pivot = Array::random(out, n);
+  std::vector<int64_t> row_ids, col_ids;
   std::vector<double> limits;
 
-  Contrast(Kind kind, Dtype dtype) : kind(kind), dtype(dtype) {
-    for (int64_t i = 0; i < std::max(n, m); ++i) ids.push_back(i / 2);
-    for (int64_t i = 0; i < n; ++i) limits.push_back(0.1 * static_cast<double>(i % 5));
+  Contrast(Kind kind, Dtype dtype) : kind(kind), dtype(dtype), row_ids(n), col_ids(m), limits(n) {
+    for (int64_t i = 0; i < n; ++i) row_ids[i] = i / 2;
+    for (int64_t j = 0; j < m; ++j) col_ids[j] = j / 2;
+    for (int64_t i = 0; i < n; ++i) limits[i] = 0.1 * static_cast<double>(i % 5);
   }
 
   bool single() const { return kind == Kind::kOwn || kind == Kind::kGuided; }
@@ -38,7 +40,8 @@ struct Contrast {
     x.k = kind == Kind::kSelf ? x.q : Rows{{{k.at(0), m}}};
     if (single()) x.own = Rows{{{own.at(0), n}}};
     x.n = n, x.m = m, x.d = kWidth, x.scale = scale;
-    x.row_ids = x.col_ids = single() ? nullptr : ids.data();
+    x.row_ids = single() ? nullptr : row_ids.data();
+    x.col_ids = single() ? nullptr : kind == Kind::kSelf ? row_ids.data() : col_ids.data();
     x.symmetric = kind == Kind::kSelf;
     x.both = kind == Kind::kBoth;
     x.positives_in = x.paired = x.unit = true;
@@ -56,7 +59,9 @@ struct Contrast {
     const bool columns = x.both, self = x.symmetric;
     Array rows(out, 4 * n), cols(out, 4 * m), weighted(out, n * kWidth), dq(out, n * kWidth),
         dk(out, m * kWidth), d_own(out, n * kWidth), slopes(Dtype::kFloat64, 1);
-    cpu::contrast_forward<T>({x, nullptr, rows.as<T>(), columns ? cols.as<T>() : nullptr, nullptr,
+    std::vector<int64_t> ranks(n);
+    cpu::contrast_forward<T>({x, columns ? nullptr : pivot.as<T>(), rows.as<T>(),
+                              columns ? cols.as<T>() : nullptr, columns ? nullptr : ranks.data(),
                               single() ? weighted.as<T>() : nullptr});
     cpu::contrast_backward<T>({x,
                                rows.as<T>(),
@@ -132,22 +137,30 @@ void max_sim_of(Dtype dtype) {
   Array q = Array::random(dtype, n * query * kWidth),
         k = Array::random(dtype, n * document * kWidth),
         hard = Array::random(dtype, 2 * n * document * kWidth);
-  under_threads(label("max_sim", dtype, dtype, kWidth), [&] {
-    Array dq(out, q.size), dk(out, k.size), d_hard(out, hard.size), sums(Dtype::kFloat64, 2);
-    cpu::max_sim_mean<T>({dtype,
-                          {q.at(0), nullptr, n, query},
-                          {k.at(0), nullptr, n, document},
-                          {hard.at(0), nullptr, 2 * n, document},
-                          kWidth,
-                          10,
-                          true,
-                          sums.as<double>(),
-                          dq.as<T>(),
-                          dk.as<T>(),
-                          d_hard.as<T>(),
-                          sums.as<double>() + 1});
-    return Arrays{dq, dk, d_hard, sums};
-  });
+  const auto there = [](int64_t tokens) {  // the last one is
+    std::unique_ptr<bool[]> mask(new bool[tokens]);
+    for (int64_t i = 0; i < tokens; ++i) mask[i] = (tokens - 1 - i) % 5 != 2;
+    return mask;
+  };
+  const auto of_q = there(n * query), of_k = there(n * document), of_hard = there(2 * n * document);
+  for (bool masked : {false, true}) {
+    under_threads(label("max_sim", dtype, dtype, kWidth), [&] {
+      Array dq(out, q.size), dk(out, k.size), d_hard(out, hard.size), sums(Dtype::kFloat64, 2);
+      cpu::max_sim_mean<T>({dtype,
+                            {q.at(0), masked ? of_q.get() : nullptr, n, query},
+                            {k.at(0), masked ? of_k.get() : nullptr, n, document},
+                            {hard.at(0), masked ? of_hard.get() : nullptr, 2 * n, document},
+                            kWidth,
+                            10,
+                            true,
+                            sums.as<double>(),
+                            dq.as<T>(),
+                            dk.as<T>(),
+                            d_hard.as<T>(),
+                            sums.as<double>() + 1});
+      return Arrays{dq, dk, d_hard, sums};
+    });
+  }
 }
 
 template <typename T>

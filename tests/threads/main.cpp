@@ -9,7 +9,6 @@
 #include "momentum.h"
 #include "nce.h"
 #include "queue.h"
-#include "random_views.h"
 #include "run.h"
 #include "sinkhorn.h"
 #include "soft_cross_entropy.h"
@@ -17,48 +16,49 @@
 namespace threads {
 namespace {
 
-constexpr int64_t kRows = 203, kWidth = 37;
+// Of widths one ends within a vector and one with it.
+constexpr int64_t kRows = 203, kWidths[] = {37, 48};
 
-void bank_and_queue(Dtype dtype) {
-  Array start = Array::random(dtype, kRows * kWidth), x = Array::random(dtype, kRows * kWidth);
+void bank_and_queue(Dtype dtype, int64_t width) {
+  Array start = Array::random(dtype, kRows * width), x = Array::random(dtype, kRows * width);
   std::vector<int64_t> index(kRows), chosen(kRows);
   for (int64_t i = 0; i < kRows; ++i) index[i] = kRows - 1 - i, chosen[i] = i;
-  under_threads(label("bank", dtype, dtype, kWidth), [&] {
+  under_threads(label("bank", dtype, dtype, width), [&] {
     Array bank = start;
     const BankUpdate update{bank.at(0), x.at(0), index.data(), dtype, dtype,
-                            kRows,      kRows,   kWidth,       0.5};
+                            kRows,      kRows,   width,        0.5};
     in_parts(kRows, [&](int64_t a, int64_t b) { bank_update_cpu(update, chosen.data(), a, b); });
     return Arrays{bank};
   });
-  under_threads(label("queue", dtype, dtype, kWidth), [&] {
+  under_threads(label("queue", dtype, dtype, width), [&] {
     Array queue = start;
     int64_t pointer = 0;
-    QueuePush push{queue.at(0), &pointer, x.at(0), dtype, dtype,
-                   kRows,       kWidth,   kRows,   kRows, false};
-    in_parts(kRows * kWidth, [&](int64_t a, int64_t b) { queue_push_cpu(push, 11, a, b); });
+    QueuePush push{queue.at(0), &pointer, x.at(0), dtype, dtype, kRows, width, kRows, kRows, false};
+    in_parts(kRows * width, [&](int64_t a, int64_t b) { queue_push_cpu(push, 11, a, b); });
     push.normalize = true;
     in_parts(kRows / 2, [&](int64_t a, int64_t b) { queue_push_unit_cpu(push, 150, a, b); });
     return Arrays{queue};
   });
 }
 
-void nce(Dtype dtype) {
+void nce(Dtype dtype, int64_t width) {
   constexpr int64_t columns = 40;
   const Dtype out = accumulator(dtype);
-  Array x = Array::random(dtype, kRows * kWidth), bank = Array::random(dtype, kRows * kWidth);
+  Array x = Array::random(dtype, kRows * width), bank = Array::random(dtype, kRows * width);
+  Array offset = Array::random(out, kRows);
   std::vector<int64_t> index(kRows * columns);
   for (int64_t& i : index) i = static_cast<int64_t>(generator() % kRows);
-  under_threads(label("nce", dtype, dtype, kWidth), [&] {
-    Array loss(out, kRows), dx(out, kRows * kWidth);
-    const Nce problem{x.at(0), bank.at(0), index.data(), nullptr, dtype, dtype,      kRows,
-                      kRows,   kWidth,     columns,      5,       -2,    loss.at(0), dx.at(0)};
+  under_threads(label("nce", dtype, dtype, width), [&] {
+    Array loss(out, kRows), dx(out, kRows * width);
+    const Nce problem{x.at(0), bank.at(0), index.data(), offset.at(0), dtype,
+                      dtype,   kRows,      kRows,        width,        columns,
+                      5,       -2,         loss.at(0),   dx.at(0)};
     in_parts(kRows, [&](int64_t a, int64_t b) { nce_cpu(problem, a, b); });
     return Arrays{loss, dx};
   });
 }
 
-void scores(Dtype dtype) {
-  constexpr int64_t m = 300;
+void scores(Dtype dtype, int64_t m) {
   const Dtype out = accumulator(dtype);
   Array s = Array::random(dtype, kRows * m), target = Array::random(dtype, kRows * m, 1, 0);
   under_threads(label("soft_cross_entropy", dtype, dtype, m), [&] {
@@ -92,48 +92,14 @@ void momentum(Dtype dtype) {
 }
 
 template <typename T>
-void unit_rows_of(Dtype dtype) {
+void unit_rows_of(Dtype dtype, int64_t width) {
   constexpr int64_t n = 4001;
-  Array x = Array::random(dtype, n * kWidth), grad = Array::random(dtype, n * kWidth);
-  under_threads(label("unit_rows", dtype, dtype, kWidth), [&] {
-    Array y(dtype, n * kWidth), lengths(accumulator(dtype), n), dx(dtype, n * kWidth);
-    cpu::unit_rows<T>(dtype, x.at(0), n, kWidth, y.at(0), lengths.as<T>());
-    cpu::unit_rows_gradient<T>(dtype, grad.at(0), x.at(0), lengths.as<T>(), n, kWidth, dx.at(0));
+  Array x = Array::random(dtype, n * width), grad = Array::random(dtype, n * width);
+  under_threads(label("unit_rows", dtype, dtype, width), [&] {
+    Array y(dtype, n * width), lengths(accumulator(dtype), n), dx(dtype, n * width);
+    cpu::unit_rows<T>(dtype, x.at(0), n, width, y.at(0), lengths.as<T>());
+    cpu::unit_rows_gradient<T>(dtype, grad.at(0), x.at(0), lengths.as<T>(), n, width, dx.at(0));
     return Arrays{y, lengths, dx};
-  });
-}
-
-void views() {
-  constexpr int64_t b = 9, v = 2, h = 40, w = 50, size = 33;
-  std::vector<uint8_t> images(b * 3 * h * w);
-  for (uint8_t& x : images) x = static_cast<uint8_t>(generator());
-  const View view{3, 5, 30, 40, 1, {1.2f, 0.7f, 1.4f, 0.1f}, 7, 0, 1.1f, 0.6f};
-  const std::vector<View> parameters(b * v, view);
-  const float mean[] = {0.4f, 0.5f, 0.6f}, deviation[] = {0.2f, 0.3f, 0.4f};
-  under_threads("random_views", [&] {
-    Array out(Dtype::kFloat32, v * b * 3 * size * size);
-    const RandomViews x{reinterpret_cast<const char*>(images.data()),
-                        Pixel::kUint8,
-                        static_cast<int64_t>(images.size()),
-                        nullptr,
-                        nullptr,
-                        b,
-                        v,
-                        3,
-                        h,
-                        w,
-                        false,
-                        parameters.data(),
-                        size,
-                        9,
-                        mean,
-                        deviation,
-                        Dtype::kFloat32,
-                        false,
-                        static_cast<char*>(out.at(0)),
-                        b * 3 * size * size};
-    cpu::random_views(x, cpu::thread_count());
-    return Arrays{out};
   });
 }
 
@@ -154,11 +120,14 @@ int run(int count, char** words) {
     return std::printf("%s went unseen: %lld\n", words[1], static_cast<long long>(found)), 0;
   }
   for (Dtype dtype : kAll) {
-    bank_and_queue(dtype);
-    nce(dtype);
-    scores(dtype);
+    for (int64_t width : kWidths) {
+      bank_and_queue(dtype, width);
+      nce(dtype, width);
+      dtype == Dtype::kFloat64 ? unit_rows_of<double>(dtype, width)
+                               : unit_rows_of<float>(dtype, width);
+    }
+    for (int64_t m : {300, 304}) scores(dtype, m);
     momentum(dtype);
-    dtype == Dtype::kFloat64 ? unit_rows_of<double>(dtype) : unit_rows_of<float>(dtype);
   }
   views();
   contrasts();

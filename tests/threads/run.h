@@ -1,4 +1,5 @@
-// One call of a kernel by one thread and by several: the same bits.
+// One call of a kernel by one thread and by several: the same bits. Where AddressSanitizer looks,
+// by one thread in the narrower instruction sets too, whose vectors end elsewhere.
 #pragma once
 
 #include "../emulated/compare.h"
@@ -11,6 +12,15 @@ using namespace emulated;
 
 inline void under_threads(const std::string& name, const std::function<Arrays()>& run) {
   use(1);
+#if defined(__SANITIZE_ADDRESS__)
+  const InstructionSet best = cpu::best_instruction_set();
+  for (auto set : {InstructionSet::kBase, InstructionSet::kAvx2, InstructionSet::kWide}) {
+    if (set == best || !cpu::has(set)) continue;
+    cpu::use_instruction_set(set);
+    run();
+  }
+  cpu::use_instruction_set(best);
+#endif
   const Arrays alone = run();
   for (int count : {2, 3, 5}) {
     use(count);
@@ -25,5 +35,6 @@ inline void in_parts(int64_t size, const std::function<void(int64_t, int64_t)>& 
 }
 
 void contrasts();
+void views();
 
 }  // namespace threads

@@ -123,7 +123,7 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   Arena arena{scratch};
   const auto height = static_cast<int64_t>(view.height), width = static_cast<int64_t>(view.width);
   const Crop<P> crop = crop_of<P>(x, image, view);
-  E* planes = arena.take<E>(c * plane);
+  E* planes = arena.take<E>(c * plane + kTogether * A::kLanes);  // the blur reads whole turns
   Arena resizing = arena;
   const int raised = axis_taps(height, size) > kFewTaps ? 0 : kRaised;
   const Axis<A> rows = resize_axis<A>(height, size, false, raised, resizing);
@@ -169,7 +169,7 @@ int64_t random_view_scratch(const RandomViews& x) {
     strip = row > strip ? row : strip;
     taps = most > taps ? most : taps;
   }
-  const int64_t planes = x.channels * plane_stride(x.size) * 4;
+  const int64_t planes = x.channels * plane_stride(x.size) * 4 + kTogether * kViewBytes;
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
   const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
   const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows + 1) * rows;

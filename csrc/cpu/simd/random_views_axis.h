@@ -3,18 +3,30 @@
 // weights that fall to zero there and sum to one.
 #pragma once
 
+#if defined(__SANITIZE_ADDRESS__)
+#include <sanitizer/asan_interface.h>
+#endif
+
 #include "cpu/simd/random_views_arithmetic.h"
 
 namespace fastcl::FASTCL_SIMD {
 
-// Memory of one thread, handed out piece by piece.
+// Memory of one thread, handed out piece by piece; under AddressSanitizer with a line between two
+// that nobody may touch.
 struct Arena {
+  static constexpr int64_t kLine = 64;
   char* next;
 
   template <typename T>
   T* take(int64_t count) {
     T* piece = reinterpret_cast<T*>(next);
-    next += (count * static_cast<int64_t>(sizeof(T)) + 63) / 64 * 64;
+    const int64_t bytes = count * static_cast<int64_t>(sizeof(T));
+#if defined(__SANITIZE_ADDRESS__)
+    __asan_unpoison_memory_region(next, bytes);
+    __asan_poison_memory_region(next + bytes, kLine);
+    next += kLine;
+#endif
+    next += (bytes + kLine - 1) / kLine * kLine;
     return piece;
   }
 };
