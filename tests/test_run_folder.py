@@ -109,6 +109,7 @@ def test_evaluation_leaves_the_pictures_of_pretraining(finished):
     assert "tbody tr:last-child > *" in text, "no rule below the last row"
 
 
+@pytest.mark.slow
 def test_every_command_that_writes_into_a_folder_holds_it(finished, tmp_path):
     _, folder, _ = finished
     quick = ["--fractions", "", "--embedding", "tsne", "--device", "cpu"]

@@ -102,6 +102,7 @@ def test_how_a_tile_is_shared_changes_nothing(max_sim, monkeypatch, queries, len
             torch.testing.assert_close(x.double(), y, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_chunks_of_queries(max_sim, monkeypatch):
     """Documents collect what every chunk has for them."""
     monkeypatch.setattr(max_sim, "CHUNK", 1)
@@ -140,6 +141,7 @@ def test_no_token_gives_nan(max_sim, which):
     assert max_sim.max_sim_mean(**arguments)[0].isnan()
 
 
+@pytest.mark.slow
 def test_masked_tokens_may_hold_anything(max_sim):
     arguments = case(h=2, o=18, masked=True)
     expected = max_sim.max_sim_mean(**arguments)

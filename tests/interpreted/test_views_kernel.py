@@ -72,6 +72,7 @@ def check_views(kernel, h, w, size, taps, dtype, alone, chains):
         check(ours[part], expected[part], tolerance, parameters[part, -1])
 
 
+@pytest.mark.slow
 def test_every_order(kernel):
     """Factors of which no two operations can change places unnoticed."""
     x = cases.image(3, 7, 8)
