@@ -23,6 +23,8 @@ from fastcl.pretrain.run import build_fabric  # noqa: E402
 from fastcl.pretrain.start import start_from  # noqa: E402
 from fastcl.pretrain.step import Step  # noqa: E402
 
+FURTHER = [pytest.param(x, marks=pytest.mark.slow) for x in ("instdisc", "supcon", "dino", "byol")]
+
 # --- parts of a batch -----------------------------------------------------------------------
 
 
@@ -85,9 +87,7 @@ def test_parts_must_be_equal_and_of_two_images(tmp_path, choices, message):
         small_run(tmp_path, **choices)
 
 
-@pytest.mark.parametrize("method", ["moco", "swav", *(
-    pytest.param(x, marks=pytest.mark.slow) for x in ("instdisc", "supcon", "dino", "byol")
-)])  # fmt: skip
+@pytest.mark.parametrize("method", ["moco", "swav", *FURTHER])
 def test_accumulated_runs_train_and_resume(tmp_path, method):
     images = (some_photographs if method in ("swav", "dino") else some_digits)(64)
     choices = {"images": images, "backbone": "small", "accumulate": 2, "epochs": 2}
@@ -96,13 +96,12 @@ def test_accumulated_runs_train_and_resume(tmp_path, method):
     first = small_run(tmp_path / "parts", method, **choices)
     first.train(stop_after=1)
     second = small_run(tmp_path / "parts", method, **choices)
-    second.resume(tmp_path / "parts" / "checkpoint.pt")
+    checkpoint = tmp_path / "parts" / "checkpoint.pt"
+    second.resume(checkpoint)
     second.train()
     assert whole.history == second.history
     with pytest.raises(ValueError, match="accumulate 2 there, 1 now"):
-        small_run(tmp_path, method, **(choices | {"accumulate": 1})).resume(
-            tmp_path / "parts" / "checkpoint.pt"
-        )
+        small_run(tmp_path, method, **(choices | {"accumulate": 1})).resume(checkpoint)
 
 
 # --- compiled, and other memory --------------------------------------------------------------
