@@ -40,8 +40,7 @@ def stepped(build, accumulate: int):
         return part.images, 1 - part.images
 
     step = Step(fabric, method, model, optimizer, inputs, accumulate)
-    batch = Batch(images, torch.arange(8), None)
-    found = step(batch, 0.5)
+    found = step(Batch(images, torch.arange(8), None), 0.5)
     return method.state_dict(), found
 
 
