@@ -1,6 +1,6 @@
 """Which tests are to see a mutant of a file, the telling ones first: one failure ends it."""
 
-EVERY = "losses bad_input equivalences fuzz modules refused_or_whole duplicates"
+EVERY = "losses bad_input equivalences fuzz modules refused_or_whole duplicates temperatures"
 CONTRAST = f"{EVERY} positives positive_errors positive_edges positive_laws retrieval golden"
 KERNEL = "cpu_kernel block_borders contrast_mean contrast_self contrast_own limits cpu_memory"
 # Test files, and words of which one is in the names of the tests; without an entry the stem.
@@ -17,6 +17,7 @@ FUNCTIONAL = {
     "nt_xent": (f"{EVERY} properties", "nt_xent or dcl or flat"),
     "debiased": (CONTRAST, "debiased or hcl"),
     "nce": (f"{EVERY} nce", "nce"),
+    "cmc": (f"{EVERY} nce", "cmc or bad"),
     "rows": (EVERY, "byol or simsiam or row_products or sim_cse or moco or nt_xent"),
     "levels": (CONTRAST, "contrast or level or positive"),
     "blocks": (CONTRAST, "contrast or retrieval"),

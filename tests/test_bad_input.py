@@ -53,6 +53,13 @@ BAD = {
     "mode": (
         lambda: F.info_nce(A, A, A, negative_mode="half"), ValueError, "paired, got 'half'"
     ),
+    "future of another batch": (
+        lambda: F.cpc(A[None, :3], A, A[None, :3]), ValueError, r"future must have shape .*4, d\]"
+    ),
+    "fewer weights than steps": (
+        lambda: F.cpc(A[None].repeat(2, 1, 1), A, A[None, :3]), ValueError,
+        r"weight must have shape \[2, 3, 3\], got \[1, 3, 3\]",
+    ),
     "reduction": (
         lambda: F.info_nce(A, A, reduction="max"), ValueError, "mean, sum, none, got 'max'"
     ),

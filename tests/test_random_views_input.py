@@ -103,6 +103,8 @@ def test_images_of_any_sizes():
         ({"parameters": parameters(brightness=-1)}, ValueError, "brightness, must be .*from 0"),
         ({"parameters": parameters(contrast=torch.inf)}, ValueError, "contrast, must be finite"),
         ({"parameters": parameters(saturation=torch.nan)}, ValueError, "saturation.*nan"),
+        ({"parameters": parameters(saturation=-0.5)}, ValueError, "saturation, must be .*from 0"),
+        ({"parameters": parameters(contrast=-0.5)}, ValueError, "contrast, must be .*from 0"),
         ({"parameters": parameters(hue=0.6)}, ValueError, "hue, must be from -0.5 to 0.5, got 0.6"),
         ({"parameters": parameters(order=24)}, ValueError, "order, must be .*0 to 23, got 24"),
         ({"parameters": parameters(grey=2)}, ValueError, "grey, must be .*0 to 1, got 2"),

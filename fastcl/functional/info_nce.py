@@ -11,7 +11,7 @@ from ..contrast.node import mean_loss, row_losses
 from ..contrast.problem import problem
 from ..reference import accumulate_dtype
 from .contrast import contrast
-from .rows import reduced, row_products
+from .rows import inverse_temperature, reduced, row_products, times_scale
 from .unit_rows import unit_rows
 
 
@@ -20,7 +20,7 @@ def info_nce(
     key: Tensor,  # [n, d]
     negatives: Tensor | None = None,  # [m, d], or [n, m, d] where paired
     *,
-    temperature: float | Tensor = 0.1,
+    temperature: float | Tensor = 0.1,  # [] or [n]
     negative_mode: str = "unpaired",
     reduction: str = "mean",
     ids: Tensor | None = None,  # [n] int64
@@ -38,8 +38,8 @@ def info_nce(
             its negatives.
         negatives: Rows that replace the other keys: `[m, d]` for all queries ("unpaired"), or
             `[n, m, d]` with a set for each ("paired").
-        temperature: Positive; divides the similarities. A tensor of one element receives a
-            gradient.
+        temperature: Positive; divides the similarities. A tensor of one element, or of one per
+            query `[n]`, receives a gradient.
         negative_mode: "unpaired" or "paired".
         reduction: "mean", "sum", or "none" for one loss per query, `[n]`.
         ids: Optional integers `[n]` of the pairs, without negatives: keys of equal id are
@@ -65,7 +65,7 @@ def info_nce(
     _check.pairs("key", key, "query", query)
     _check.one_of("negative_mode", negative_mode, ("unpaired", "paired"))
     _check.one_of("reduction", reduction, ("mean", "sum", "none"))
-    scale = _check.inverse("temperature", temperature, query.device)
+    scale, row_scale = inverse_temperature(temperature, len(query), query.device)
     _check.one_of("duplicates", duplicates, _check.DUPLICATES)
     if negatives is not None and ids is not None:
         raise ValueError("ids must be None where negatives are given: they replace the other keys")
@@ -80,8 +80,13 @@ def info_nce(
         )  # fmt: skip
     if negatives is not None and negative_mode == "paired":
         q, k = (unit_rows(query), unit_rows(key)) if normalize else (query, key)
+        q = times_scale(q, row_scale)
         return reduced(_paired(q, k, negatives, scale, normalize), reduction)
     options: dict[str, Any] = {"scale": scale, "normalize": normalize}
+    if row_scale is not None:
+        query = times_scale(unit_rows(query) if normalize else query, row_scale)
+        options |= {"normalize": False, "unit": False}
+        options |= {"normalize_k": normalize, "normalize_own": normalize}
     if negatives is not None:
         _check.rows("negatives", negatives, ("query", query))
         p = problem(query, negatives, own=key, **options)

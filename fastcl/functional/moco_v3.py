@@ -48,4 +48,7 @@ def moco_v3(
     options: dict[str, Any] = {"temperature": temperature, "normalize": normalize}
     options["reduction"] = "none" if several else "mean"
     loss = info_nce(q1, k2.detach(), **options) + info_nce(q2, k1.detach(), **options)
-    return (2 * temperature * loss).mean() if several else 2 * temperature * loss
+    if isinstance(temperature, Tensor):
+        temperature = temperature.to(loss.dtype).reshape(loss.shape)
+    loss = 2 * temperature * loss
+    return loss.mean() if several else loss
