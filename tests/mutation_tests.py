@@ -20,7 +20,8 @@ FUNCTIONAL = {
     "cmc": (f"{EVERY} nce", "cmc or bad"),
     "rows": (EVERY, "byol or simsiam or row_products or sim_cse or moco or nt_xent"),
     "levels": (CONTRAST, "contrast or level or positive"),
-    "blocks": (CONTRAST, "contrast or retrieval"),
+    "blocks": (CONTRAST, "contrast or retrieval or margin or sum or target or left_out"),
+    "dino": (f"{EVERY} dino", "dino"),
     **{name: (CONTRAST, name) for name in ("mil_nce", "matryoshka", "rince", "retrieval")},
     **{
         name: (CONTRAST, "contrast or positive or any_options or rows_as or false")

@@ -56,6 +56,10 @@ BAD = {
     "future of another batch": (
         lambda: F.cpc(A[None, :3], A, A[None, :3]), ValueError, r"future must have shape .*4, d\]"
     ),
+    "summary of another width": (
+        lambda: F.dim_jsd(A[..., None], A[:, :2, None]), ValueError,
+        r"summary must have shape \[4, 3, vectors\], got \[4, 2, 1\]",
+    ),
     "fewer weights than steps": (
         lambda: F.cpc(A[None].repeat(2, 1, 1), A, A[None, :3]), ValueError,
         r"weight must have shape \[2, 3, 3\], got \[1, 3, 3\]",
