@@ -127,9 +127,14 @@ def run_python(mutant: dict, tree: Path) -> dict:
     path = tree / mutant["module_path"]
     text = path.read_text()
     tests, words = mutation_tests.of(mutant["module_path"])
+    changed = mutate_code(text, operator, mutant["occurrence"])
+    mutant["new"] = _changed(text, changed)
     try:
-        path.write_text(mutate_code(text, operator, mutant["occurrence"]))
-        mutant["new"] = _changed(text, path.read_text())
+        compile(changed, path, "exec")
+    except SyntaxError:  # the star before arguments by name is a product to cosmic-ray
+        return mutant
+    try:
+        path.write_text(changed)
         mutant["survived"] = survives(tree, tests, words)
     finally:
         path.write_text(text)

@@ -18,7 +18,7 @@ FUNCTIONAL = {
     "debiased": (CONTRAST, "debiased or hcl"),
     "nce": (f"{EVERY} nce", "nce"),
     "cmc": (f"{EVERY} nce", "cmc or bad"),
-    "rows": (EVERY, "byol or simsiam or row_products or sim_cse or moco or nt_xent"),
+    "rows": (EVERY, "byol or simsiam or row_products or sim_cse or moco or nt_xent or info_nce"),
     "levels": (CONTRAST, "contrast or level or positive"),
     "blocks": (CONTRAST, "contrast or retrieval or margin or sum or target or left_out"),
     "dino": (f"{EVERY} dino", "dino"),

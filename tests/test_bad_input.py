@@ -53,14 +53,14 @@ BAD = {
     "mode": (
         lambda: F.info_nce(A, A, A, negative_mode="half"), ValueError, "paired, got 'half'"
     ),
-    "future of another batch": (
+    "future of cpc": (
         lambda: F.cpc(A[None, :3], A, A[None, :3]), ValueError, r"future must have shape .*4, d\]"
     ),
-    "summary of another width": (
+    "summary of dim": (
         lambda: F.dim_jsd(A[..., None], A[:, :2, None]), ValueError,
         r"summary must have shape \[4, 3, vectors\], got \[4, 2, 1\]",
     ),
-    "fewer weights than steps": (
+    "weights of cpc": (
         lambda: F.cpc(A[None].repeat(2, 1, 1), A, A[None, :3]), ValueError,
         r"weight must have shape \[2, 3, 3\], got \[1, 3, 3\]",
     ),

@@ -68,14 +68,16 @@ def test_a_temperature_of_16_bits_is_not_rounded_again(size):
     close(F.info_nce(q, k, temperature=t.max()), F.info_nce(q, k, temperature=t.max().item()))
 
 
-@pytest.mark.parametrize("kind", ["labels", "targets"])
-def test_the_sum_of_both_directions_is_one_of_the_rows(kind):
+@pytest.mark.parametrize("kind", ["labels", "targets", "pairs"])
+@pytest.mark.parametrize("positives", ["mean", "sum"])
+def test_the_sum_of_both_directions_is_one_of_the_rows(kind, positives):
     """Of fewer rows than columns: as many times their mean as there are rows."""
     q, k = normal(5, 4), normal(7, 4)
-    both = (torch.arange(5) % 3, torch.arange(7) % 3)
-    if kind == "targets":
-        both = torch.rand(5, 3).double(), torch.rand(7, 3).double()
-    mean, total = (
-        F.contrast(q, k, both=True, reduction=x, **{kind: both}) for x in ("mean", "sum")
-    )
+    given = {
+        "labels": (torch.arange(5) % 3, torch.arange(7) % 3),
+        "targets": (torch.rand(5, 3).double(), torch.rand(7, 3).double()),
+        "pairs": (torch.arange(5), torch.arange(5).flip(0)),
+    }  # fmt: skip
+    options = {kind: given[kind], "both": True, "positives": positives}
+    mean, total = (F.contrast(q, k, reduction=x, **options) for x in ("mean", "sum"))
     close(total, 5 * mean)

@@ -176,6 +176,17 @@ def test_opcheck_of_one_image():
     )
 
 
+def test_images_with_others_between_them_are_not_end_to_end():
+    rows = torch.randint(0, 256, (4, 5, 6, 3), dtype=torch.uint8)
+    some = [rows[i].permute(2, 0, 1) for i in (0, 2, 3)]
+    pixels, offsets, _ = pack(some)
+    assert torch.equal(pixels.view(3, 5, 6, 3), rows[[0, 2, 3]]) and offsets.tolist() == [
+        0,
+        90,
+        180,
+    ]
+
+
 @pytest.mark.parametrize("count", [1, 3 << 20])
 def test_large_pages_change_no_number(count):
     x = torch.arange(count, dtype=torch.float32)
