@@ -2,6 +2,7 @@
 
 import datetime
 import multiprocessing
+import tempfile
 from concurrent.futures import ProcessPoolExecutor
 
 import torch
@@ -16,7 +17,8 @@ def spawn(function, world, path, *arguments):
     """function(rank, *arguments) in `world` processes; what they raise is raised here."""
     while len(_RANKS) < world:
         _RANKS.append(ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")))
-    store = str(path / "store")
+    # A file of its own: a store not yet collected leaves the addresses of the last group in it.
+    store = tempfile.mkdtemp(dir=path) + "/store"
     calls = [
         _RANKS[rank].submit(_one, rank, world, store, function, arguments) for rank in range(world)
     ]
