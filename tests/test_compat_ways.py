@@ -87,6 +87,12 @@ def checkpointed(function, inputs):
     return run(lambda **x: checkpoint(whole, *x.values(), use_reentrant=False), inputs)
 
 
+def compiled(function, inputs):
+    """In one graph, without a break."""
+    torch._dynamo.reset()
+    return run(torch.compile(function, fullgraph=True, backend="aot_eager"), inputs)
+
+
 def backward_twice(function, inputs):
     trained, loss = [x for x in inputs.values() if x.requires_grad], function(**inputs)
     torch.autograd.grad(loss, trained, retain_graph=True)
@@ -103,6 +109,7 @@ WAYS = {
     "no_grad": (without_gradients, EXACT),
     "checkpoint": (checkpointed, EXACT),
     "twice": (backward_twice, EXACT),
+    "compiled": (compiled, EXACT),
     "bfloat16": (changed(torch.Tensor.bfloat16), ROUNDED),
     "float16": (changed(torch.Tensor.half), ROUNDED),
     "autocast": (lowered, ROUNDED),

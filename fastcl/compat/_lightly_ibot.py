@@ -78,7 +78,9 @@ class IBOTPatchLoss(nn.Module):
         """
         mask = mask.bool()
         weight = (1 / mask.sum((1, 2), keepdim=True).clamp(min=1)).expand_as(mask)[mask]
-        if len(weight) != len(teacher_out):
+        if torch.compiler.is_compiling():  # as a node of the graph: the count is in mask's values
+            torch._check_value(len(weight) == len(teacher_out))
+        elif len(weight) != len(teacher_out):
             raise ValueError(
                 f"teacher_out must have a row for each of the {len(weight)} patches that mask "
                 f"marks, got {len(teacher_out)}"

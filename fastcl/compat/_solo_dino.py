@@ -54,11 +54,13 @@ class DINOLoss(nn.Module):
         """The mean over samples and pairs of different views, a scalar; moves the center."""
         student = student_output.chunk(self.num_large_crops)
         teacher = teacher_output.detach().chunk(2)
-        temperature = float(self.teacher_temp_schedule[self.epoch])
-        if len(teacher) <= len(student) and student_output.dtype == teacher_output.dtype:
+        temperature = self.teacher_temp_schedule[self.epoch]
+        fits = len(teacher) <= len(student) and student_output.dtype == teacher_output.dtype
+        # A number would be a constant of the graph, which every epoch would compile anew.
+        if fits and not torch.compiler.is_compiling():
             loss = dino(
                 student, teacher, center=self.center[0], temperature=self.student_temp,
-                teacher_temperature=temperature,
+                teacher_temperature=float(temperature),
             )  # fmt: skip
         else:
             loss = self._plain(student, teacher, temperature)
