@@ -30,6 +30,14 @@ def test_the_same_column_twice_is_no_false_negative(dtype):
         torch.testing.assert_close(F.contrast(*rows, pairs=pairs, guide=guide), want)
 
 
+@pytest.mark.parametrize("pairs", [None, (torch.arange(5), torch.arange(5))])
+def test_a_guide_that_is_trained_receives_nothing(pairs):
+    query, key, guide = (x.requires_grad_() for x in torch.randn(3, 5, 8))
+    loss = F.contrast(query, key, pairs=pairs, guide=(guide, guide))
+    *found, nothing = torch.autograd.grad(loss, [query, key, guide], allow_unused=True)
+    assert all((x != 0).any() for x in found) and (nothing is None or not nothing.any())
+
+
 @pytest.mark.parametrize("bias", [None, torch.ones(1)])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("reduction", ["mean", "none"])

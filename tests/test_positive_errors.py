@@ -114,6 +114,13 @@ BAD = {
     "margin and pairs": (
         own(margin=0.1, pairs=(J // 2, J, None)), ValueError, "margin and guide take one positive",
     ),
+    "margin and a pair too few": (
+        own(margin=0.1, pairs=(J[1:], J[1:], None)), ValueError, "pairs name more or none",
+    ),
+    "margin and a pair too many": (
+        own(margin=0.1, pairs=(torch.cat([J, J[:1]]), torch.cat([J, J[1:2]]), None)),
+        ValueError, "pairs name more or none",
+    ),
     "guide of one side": (own(guide=A), ValueError, "guide must be a pair of tensors"),
     "guide of two sides": (alone(labels=J // 2, guide=(A, B)), ValueError, "guide must be one ten"),
     "short guide": (own(guide=(A, B[:3])), ValueError, r"guide\[1\] must have 4 rows on cpu"),
