@@ -12,6 +12,8 @@ OF_ONE_ELEMENT = (
 )  # fmt: skip
 TAKERS = [case for case in CASES if "temperature" in case.arguments(N, D, T)[1]]
 PER_ROW = [case for case in TAKERS if not case.name.startswith(OF_ONE_ELEMENT)]
+# The others compute with it before they call fastcl.
+LOOKING = [x for x in TAKERS if x.name not in ("soft_cross_entropy", "contrast_temperatures")]
 TWICE = "sup_con", "contrast_alone"  # their rows are those of both views
 
 
@@ -51,8 +53,8 @@ def test_a_temperature_of_every_row(case):
     )
 
 
-@pytest.mark.parametrize("case", TAKERS, ids=lambda c: c.name)
+@pytest.mark.parametrize("case", LOOKING, ids=lambda c: c.name)
 def test_temperatures_that_do_not_fit(case):
     tensors, kwargs = case.arguments(N, D, T)
-    with pytest.raises((ValueError, RuntimeError)):
+    with pytest.raises(ValueError, match="temperature"):
         case.function(**tensors, **kwargs | {"temperature": torch.full((N + 1,), T).double()})
