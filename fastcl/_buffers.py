@@ -33,7 +33,10 @@ class Buffers:
         memory, free = self._taken(x.nbytes)
         lent = memory[:]  # PyTorch holds it as long as any tensor of it lives
         weakref.finalize(lent, free.append, memory).atexit = False
-        return torch.from_numpy(lent).view(x.dtype).as_strided(x.shape, x.stride())
+        storage = torch.from_numpy(lent).untyped_storage()
+        # Not a view of the bytes: what was made without gradients could not be changed with them.
+        empty = torch.empty(0, dtype=x.dtype, device="cpu")
+        return empty.set_(storage, 0, x.shape, x.stride())
 
     def _taken(self, size: int) -> tuple[np.ndarray, deque[np.ndarray]]:
         if size not in self.free and len(self.free) == SIZES:
@@ -42,7 +45,7 @@ class Buffers:
         try:
             return free.pop(), free
         except IndexError:
-            memory = torch.empty(size, dtype=torch.uint8, pin_memory=self.pinned)
+            memory = torch.empty(size, dtype=torch.uint8, device="cpu", pin_memory=self.pinned)
             if not self.pinned:
                 ops.large_pages_(memory)
             return memory.numpy(), free

@@ -1,6 +1,6 @@
 """What bad input gets: an error that names the argument, its value and what was expected."""
 
-import math
+import sys
 from typing import overload
 
 import torch
@@ -8,6 +8,7 @@ from torch import Tensor
 
 FLOATS = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 DUPLICATES = ("positive", "ignore")
+LARGEST = sys.float_info.max  # whole numbers go on beyond it
 
 
 def tensor(name: str, x: Tensor) -> None:
@@ -132,7 +133,7 @@ def finite(name: str, value: float) -> float:
     """A finite number."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not -math.inf < value < math.inf:
+    if not abs(value) <= LARGEST:
         raise ValueError(f"{name} must be finite, got {value}")
     return float(value)
 
@@ -141,7 +142,7 @@ def positive(name: str, value: float) -> float:
     """A finite number above zero."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {type(value).__name__}")
-    if not 0 < value < math.inf:
+    if not 0 < value <= LARGEST:
         raise ValueError(f"{name} must be finite and above 0, got {value}")
     return float(value)
 

@@ -191,7 +191,9 @@ def test_a_gpu_draws_without_waiting():
         (([EVERYTHING], (1, 2, 2.5)), TypeError, "width must be an integer, got float"),
         (([EVERYTHING], torch.ones(3, dtype=torch.int64)), ValueError, r"sizes .* got \[3\]"),
         (([EVERYTHING], torch.ones(3, 2)), TypeError, "sizes must be int64, got torch.float32"),
-        (([EVERYTHING], torch.tensor([[2, -1]])), ValueError, "sizes must be 1 or more, got -1"),
+        (([EVERYTHING], torch.tensor([[2, -1]])), ValueError, r"from 1 to 16777216, got -1"),
+        (([EVERYTHING], (1, 2, 2**24 + 1)), ValueError, "sizes .* to 16777216, got 16777217"),
+        (([EVERYTHING], torch.tensor([[2, 2**25]] * 2)), ValueError, "16777216, got 33554432"),
     ],
 )
 def test_bad_input_is_named(arguments, error, message):
@@ -205,18 +207,31 @@ def test_bad_input_is_named(arguments, error, message):
         ({"mirror": 1.5}, ValueError, "mirror must be from 0 to 1, got 1.5"),
         ({"grey": -0.1}, ValueError, "grey must be from 0 to 1, got -0.1"),
         ({"hue": 0.6}, ValueError, "hue must be from 0 to 0.5, got 0.6"),
-        ({"contrast": -1.0}, ValueError, "contrast must be 0 or more, got -1.0"),
+        ({"contrast": -1.0}, ValueError, "contrast must be from 0 to 1e.38, got -1.0"),
         ({"brightness": "much"}, TypeError, "brightness must be a number, got str"),
         ({"scale": (0.0, 1.0)}, ValueError, "scale must be above 0 and at most 1, smallest"),
         ({"scale": (0.5, 1.1)}, ValueError, "scale must be above 0 and at most 1, smallest"),
-        ({"ratio": (2.0, 1.0)}, ValueError, "ratio must be above 0, smallest first"),
+        ({"ratio": (2.0, 1.0)}, ValueError, "ratio must be above 0 and at most 1e.38, small"),
         ({"sigma": 2.0}, TypeError, "sigma must be two numbers"),
+        ({"sigma": (1, 1e39)}, ValueError, "sigma must be above 0 and at most 1e.38, small"),
+        ({"brightness": 1e39}, ValueError, "brightness must be from 0 to 1e.38, got 1e.39"),
+        ({"brightness": 10**400}, ValueError, "brightness must be finite"),
         ({"middle": 0.0}, ValueError, "middle must be above 0 and at most 1, got 0"),
     ],
 )
 def test_bad_recipes_are_named(values, error, message):
     with pytest.raises(error, match=message):
         Recipe(**values)
+
+
+def test_whole_numbers_and_lists_are_the_same_recipe():
+    """Before the first call with floats, whose tables are kept, and after it."""
+    whole = Recipe(scale=[1, 1], ratio=[1, 2], solarise=1, threshold=0, middle=1)
+    fractions = Recipe(scale=(1.0, 1.0), ratio=(1.0, 2.0), solarise=1.0, threshold=0.0, middle=1.0)
+    assert whole == fractions and hash(whole) == hash(fractions) and whole.scale == (1.0, 1.0)
+    for recipe in (whole, fractions):
+        found = draw([recipe], (2, 8, 9))
+        assert found.dtype == torch.float32 and (found[..., 12] == 0).all()
 
 
 def test_strength_multiplies_the_jitter_alone():

@@ -167,6 +167,31 @@ def test_views_of_one_image_have_their_place_in_a_batch(last, dtype):
     assert torch.equal(out[:, 1], expected[:, 1]) and out[:, 0].isnan().all()
 
 
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize("size", [1, 6])
+def test_the_stride_of_a_dimension_of_one_says_nothing(size, last):
+    image, parameters = IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS.contiguous()
+    normal, views = (torch.zeros(3), torch.ones(3)), parameters.shape[1]
+    shape = (views, 1, size, size, 3) if last else (views, 1, 3, size, size)
+    plain = torch.zeros(shape)
+    ops.image_views_(image, parameters, 1, 1, *normal, last, plain, 0)
+    for step in (0, 7):
+        out = torch.zeros(shape)
+        odd = [step if n == 1 else s for n, s in zip(shape, out.stride(), strict=True)]
+        ops.image_views_(image, parameters, 1, 1, *normal, last, out.as_strided(shape, odd), 0)
+        assert torch.equal(out, plain) and out.any()
+
+
+@pytest.mark.parametrize("steps", [(192, 192), (200, 192), (192, 300), (64, 500)])
+def test_no_two_views_of_one_image_lie_in_one_place(steps):
+    image, parameters = IMAGES[1].permute(1, 2, 0).contiguous(), PARAMETERS.contiguous()
+    views, room = parameters.shape[1], torch.zeros(9000)
+    out = room.as_strided((views, 3, 3, 8, 8), (*steps, 64, 8, 1))
+    with pytest.raises(RuntimeError, match="no two in one place"):
+        ops.image_views_(image, parameters, 1, 1, torch.zeros(3), torch.ones(3), False, out, 1)
+    assert not room.any()
+
+
 def test_opcheck_of_one_image():
     image = IMAGES[1].permute(1, 2, 0).contiguous()
     out = torch.zeros(PARAMETERS.shape[1], 3, 6, 6, 3)

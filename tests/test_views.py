@@ -180,14 +180,39 @@ def test_own_recipes():
     assert torch.equal(mirrored, plain.flip(3))
 
 
+PACKED = views.pack(list(images()))
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: views.SimCLR(0), ValueError, "size must be 1 or more, got 0"),
         (lambda: views.Views(8), ValueError, "recipes must hold one recipe"),
         (lambda: views.SwAV(8, 4, 0), ValueError, "crops must be 1 or more, got 0"),
-        (lambda: views.SimCLR(8, strength=-1.0), ValueError, "brightness must be 0 or more"),
+        (lambda: views.SimCLR(8, strength=-1.0), ValueError, "brightness must be from 0 to 1e"),
+        (lambda: views.SimCLR(2**15 + 1), ValueError, "size must be from 1 to 32768, got 32769"),
+        (lambda: views.SwAV(8, 2**16), ValueError, "small must be from 1 to 32768, got 65536"),
+        (lambda: views.SimCLR(8, memory_format=3), ValueError, "memory_format must be one of"),
+        (lambda: views.SimCLR(8, dtype=torch.int8), ValueError, "dtype must be one of"),
+        (lambda: views.SimCLR(8)(images(), 3), TypeError, "generator must be a torch.Generator"),
+        (lambda: views.SimCLR(8)(images()[:0]), ValueError, "images must have pixels"),
+        (lambda: views.SimCLR(8)(views.Packed(None, *PACKED[1:])), TypeError, "pixels must be a t"),
+        (
+            lambda: views.SimCLR(8)(views.Packed(PACKED[0], PACKED[1][:0], PACKED[2][:0])),
+            ValueError,
+            "offsets must have one image at least",
+        ),
+        # Channels last that are taken for channels first, as so many as no memory would hold.
+        (
+            lambda: views.SimCLR(224)(images(1, 224, 224, 3).expand(4096, -1, -1, -1)),
+            ValueError,
+            r"mean must have shape \[224\], got \[3\]",
+        ),
         (lambda: views.Digits(0), ValueError, "views must be 1 or more, got 0"),
+        (lambda: views.Digits(scale=0), ValueError, "scale must be 1 or more, got 0"),
+        (lambda: views.Digits(noise=-1), ValueError, "noise must be 0 or more, got -1"),
+        (lambda: views.Digits(degrees=torch.nan), ValueError, "degrees must be finite, got nan"),
+        (lambda: views.Digits(brightness=9.0), ValueError, "brightness must be from 0 to 1"),
         (lambda: views.SimCLR(8)(3), TypeError, "images must be a tensor, got int"),
         (lambda: views.SimCLR(8)([]), ValueError, "images must hold one image"),
         (lambda: views.SimCLR(8)(images()[0]), ValueError, "images must have 4 dimensions"),
@@ -209,3 +234,40 @@ def test_digits():
     assert not torch.equal(first[0], first[1])
     still = views.Digits(1, degrees=0, shift=0, scale=1, shear=0, noise=0, brightness=0)
     torch.testing.assert_close(still(x)[0], x / 255)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_views_can_be_changed_in_place_with_gradients(memory_format):
+    """By what is learned, as an operation of the caller's own might be."""
+    module, scale = views.SimCLR(8, memory_format=memory_format), torch.ones(1, requires_grad=True)
+    parameters = views.draw(module.recipes, (3, 40, 50))
+    for made in (
+        module(images()),
+        F.random_views(images(), parameters, size=8, kernel=1, memory_format=memory_format),
+    ):
+        expected = made.double().sum().item()
+        made.mul_(scale)
+        (gradient,) = torch.autograd.grad(made.double().sum(), scale)
+        assert gradient.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_network_of_16_bits_keeps_the_mean_as_it_is():
+    plain, lowered = views.BYOL(12), torch.nn.Sequential(views.BYOL(12)).bfloat16()[0]
+    assert torch.equal(seeded(plain, images()), seeded(lowered, images()))
+    assert lowered.to("meta").mean.device.type == "meta"
+
+
+def test_modules_are_saved(tmp_path):
+    module = views.DINO(12, 9, 2, memory_format=torch.channels_last)
+    torch.save(module, tmp_path / "views.pt")
+    again = torch.load(tmp_path / "views.pt", weights_only=False)
+    assert again.memory_format == torch.channels_last
+    for ours, theirs in zip(seeded(again, images()), seeded(module, images()), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_batches_of_several_sizes_compile():
+    module = views.SimCLR(8)
+    compiled = torch.compile(module, backend="aot_eager")
+    for b in (3, 2, 1, 3):
+        assert torch.equal(seeded(compiled, images(b)), seeded(module, images(b)))

@@ -2,6 +2,7 @@
 
 import copy
 import io
+from pathlib import PurePath
 
 import numpy as np
 import pytest
@@ -183,3 +184,38 @@ def test_bad_input_is_named(tmp_path):
         views.decode([b"", 3])
     with pytest.raises(ValueError, match="threads must be 1 or more, got 0"):
         views.decode([FILES["jpeg"]], threads=0)
+
+
+def test_what_holds_bytes_and_what_is_a_path(tmp_path):
+    data, path = FILES["png"], tmp_path / "one.png"
+    path.write_bytes(data)
+    pure, plain = PurePath(path), views.decode([data])
+    for files in (bytearray(data), memoryview(data), [memoryview(data)], pure, [pure]):
+        assert torch.equal(views.decode(files).pixels, plain.pixels)
+    offsets = torch.stack([plain.offsets, plain.offsets], 1)[:, 0]
+    again = views.Evaluation(8)(views.Packed(plain.pixels, offsets, plain.sizes))
+    assert torch.equal(again, views.Evaluation(8)(plain))
+
+
+@pytest.mark.parametrize(
+    ("files", "error", "message"),
+    [
+        (None, TypeError, "files must be paths or bytes, one or several, got NoneType"),
+        (3, TypeError, "files must be paths or bytes, one or several, got int"),
+        ("a\0b.jpg", BadImage, r"'a\\x00b.jpg' cannot be read: embedded null byte"),
+    ],
+)
+def test_what_is_no_file(files, error, message):
+    for call in (views.decode, views.SimCLR(8).load):
+        with pytest.raises(error, match=message):
+            call(files)
+
+
+@pytest.mark.parametrize("bands", [4, 5])
+def test_other_than_three_bands_are_refused_by_name(bands):
+    tifffile, buffer = pytest.importorskip("tifffile"), io.BytesIO()
+    pixels = np.zeros((20, 30, bands), np.uint8)
+    tifffile.imwrite(buffer, pixels, photometric="minisblack", planarconfig="contig")
+    for call in (views.decode, views.SimCLR(8).load):
+        with pytest.raises(BadImage, match=rf"files\[1\] must have 3 bands, got {bands}"):
+            call([FILES["png"], buffer.getvalue()])

@@ -116,6 +116,45 @@ def test_nothing_is_written_where_one_of_two_is_wrong():
     assert torch.equal(large, kept)
 
 
+def test_memory_between_the_pixels_of_images_is_theirs():
+    """Those of every fourth column go on behind as many bytes as they have; images that are one
+    and the same do not."""
+    module, room = views.DINO(24, 9, 3), torch.zeros(1 << 20, dtype=torch.uint8)
+    strided = room[: 3 * 3 * 64 * 256].view(3, 3, 64, 256)[..., ::4]
+    large, small = module(strided.clone())
+    end = (3 * 3 * 64 * 256 - large.nbytes) // 64 * 64
+    inside = room[end : end + large.nbytes].view(torch.float32).view(large.shape)
+    with pytest.raises(ValueError, match="out must not lie in the memory of images"):
+        module(strided, out=[inside, small])
+    one = room[: 3 * 4096].view(1, 3, 64, 64).expand(32, 3, 64, 64)
+    behind = room[1 << 15 : (1 << 15) + 49152].view(torch.float32).view(2, 32, 3, 8, 8)
+    assert views.SimCLR(8)(one, out=behind) is behind
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_groups_do_not_share_memory(last, tmp_path):
+    form = torch.channels_last if last else torch.contiguous_format
+    module = views.DINO(24, 9, 3, memory_format=form)
+    large, small = module(IMAGES)
+    room = torch.zeros(large.numel() + small.numel())
+
+    def part(start, x):
+        shape = (*x.shape[:2], *x.shape[3:], x.shape[2]) if last else x.shape
+        memory = room[start : start + x.numel()].view(shape)
+        return memory.permute(0, 1, 4, 2, 3) if last else memory
+
+    pytest.importorskip("PIL.Image").new("RGB", (40, 30)).save(tmp_path / "one.png")
+    for call in (module, lambda _, out: module.load([tmp_path / "one.png"] * 3, out=out)):
+        with pytest.raises(ValueError, match=r"out must not lie in the memory of out\[0\]"):
+            call(IMAGES, out=[part(0, large), part(large.numel() - 1, small)])
+        assert not room.any()
+    given = torch.Generator()
+    out = [part(0, large), part(large.numel(), small)]
+    found = module(IMAGES, given.manual_seed(1), out=out)
+    for ours, theirs in zip(found, module(IMAGES, given.manual_seed(1)), strict=True):
+        assert torch.equal(ours, theirs)
+
+
 @pytest.mark.parametrize("last", [False, True])
 def test_operator_and_compilation(last):
     parameters = views.draw(views.SimCLR.RECIPES, (3, 30, 40), generator=seeded())

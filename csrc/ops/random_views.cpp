@@ -183,10 +183,18 @@ void set_place(Tensor& out, int64_t place, RandomViews& x) {
         "fastcl: out must hold ", x.views, " views of ", x.channels, " channels");
   check(place >= 0 && place < out.size(1), "fastcl: place must be below ", out.size(1), ", got ",
         place);
-  check(out.stride(4) == 1 && out.stride(3) == out.size(4) &&
-            out.stride(2) == out.size(3) * out.size(4) &&
-            (x.views == 1 || out.stride(0) >= pixels) &&
-            (out.size(1) == 1 || out.stride(1) >= pixels),
+  // The stride of a dimension of one says nothing.
+  const auto steps = [&](int dim, int64_t least) {
+    return out.size(dim) == 1 || out.stride(dim) >= least;
+  };
+  bool contiguous = true;
+  for (int64_t dim = 4, step = 1; dim > 1; step *= out.size(dim--)) {
+    contiguous = contiguous && (out.size(dim) == 1 || out.stride(dim) == step);
+  }
+  // Image after image within a view, or view after view within an image.
+  const int64_t images = (out.size(1) - 1) * out.stride(1), views = (x.views - 1) * out.stride(0);
+  check(contiguous && steps(0, pixels) && steps(1, pixels) &&
+            (steps(0, images + pixels) || steps(1, views + pixels)),
         "fastcl: every view of out must be contiguous and no two in one place");
   set_dtype(out, x);
   x.out = static_cast<char*>(out.data_ptr()) + place * out.stride(1) * size_of(x.dtype);

@@ -89,7 +89,9 @@ class DINOLoss(nn.Module):
         """In float32, as lightly has it."""
         if teacher_temp is None and epoch is not None and epoch < self.warmup_teacher_temp_epochs:
             return float(self.teacher_temp_schedule[epoch])
-        return float(torch.tensor(self.teacher_temp if teacher_temp is None else teacher_temp))
+        return torch.tensor(
+            self.teacher_temp if teacher_temp is None else teacher_temp, device="cpu"
+        ).item()
 
     def _plain(self, teacher, student, temperature) -> Tensor:
         """The sum over pairs of views, each the mean over samples."""

@@ -100,7 +100,8 @@ class IBOTPatchLoss(nn.Module):
         _check_shapes(teacher, student)
         temperature = self.teacher_temp if teacher_temp is None else teacher_temp
         # In float32, as lightly has it.
-        sharp = 1 / _check.positive("teacher_temp", float(torch.tensor(temperature)))
+        narrow = torch.tensor(temperature, device="cpu").item()
+        sharp = 1 / _check.positive("teacher_temp", narrow)
         scale = 1 / _check.positive("student_temp", self.student_temp)
         center = self.center.value
         if not len(teacher):

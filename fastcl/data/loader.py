@@ -172,7 +172,7 @@ class Loader:
 
     def _make(self, parts: list[tuple]) -> Batch:
         chunk = parts[0][0]
-        index = torch.tensor([i for _, _, part in parts for i in part])
+        index = torch.tensor([i for _, _, part in parts for i in part], device="cpu")
         labels = None if self.labels is None else self.labels[index]
         if chunk.slot is not None:
             made = chunk.slot.joined()

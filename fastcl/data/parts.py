@@ -64,7 +64,7 @@ class Slot:
                 like = self.views.places(self.b, channels)
                 self.groups = tuple(self.buffers.like(x) for x in like)
         rows = self._chances[place : place + len(sides)]
-        return self.views.drawn(torch.tensor(sides), channels, rows)
+        return self.views.drawn(torch.tensor(sides, device="cpu"), channels, rows)
 
     def write(self, place: int, pixels: np.ndarray, drawn: Any, k: int) -> None:
         """The views of the image `[c, h, w]` of a place, image k of those drawn."""

@@ -88,7 +88,7 @@ def read_all(
     first = next((x for i in index if (x := read(int(i))) is not None), None)
     if first is None:
         raise BadImage(f"none of {len(index)} images can be read: {next(iter(skipped.values()))}")
-    found = torch.zeros(len(index), *first.shape, dtype=torch.uint8)
+    found = torch.zeros(len(index), *first.shape, dtype=torch.uint8, device="cpu")
     pixels = found.numpy()
 
     def fill(start: int) -> None:

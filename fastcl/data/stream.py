@@ -99,7 +99,7 @@ class Stream:
         for _ in loader.batches():
             pass
         self.said.update(loader.bad_images.values())
-        found = torch.ones(len(self), dtype=torch.bool)
+        found = torch.ones(len(self), dtype=torch.bool, device="cpu")
         found[list(loader.bad_images)] = False
         return found
 

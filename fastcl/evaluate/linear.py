@@ -137,7 +137,7 @@ def linear_probe(
     train, test = (train - mean) / deviation, (test - mean) / deviation
     classes = int(torch.max(train_labels.max(), test_labels.max())) + 1
     held = max(1, round(HELD_OUT * len(train)))
-    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))
+    order = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed), device="cpu")
     order = order.to(train.device)
     held_out, known = order[:held], order[held:]
     weights, best, chosen = None, -1.0, penalties[0]

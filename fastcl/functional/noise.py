@@ -97,7 +97,7 @@ class AliasTable(nn.Module):
         _check.count("count", count)
         shape, device = (target.shape[0], count), target.device
         place = torch.randint(len(self.alias), shape, device=device, generator=generator)
-        coin = torch.rand(shape, device=device, generator=generator)
+        coin = torch.rand(shape, dtype=torch.float32, device=device, generator=generator)
         drawn = torch.where(coin < self.threshold[place], place, self.alias[place])
         return torch.cat([target[:, None], drawn], 1)
 
@@ -116,4 +116,5 @@ def _split(
         left[j] -= 1 - left[i]
         if left[j] < 1:
             small.append(large.pop())
-    return torch.tensor(threshold, dtype=torch.float64), torch.tensor(alias)
+    made = torch.tensor(threshold, dtype=torch.float64, device="cpu")
+    return made, torch.tensor(alias, device="cpu")

@@ -51,7 +51,7 @@ def pack(images: Sequence[Tensor]) -> Packed:
         pixels = first.as_strided((count, c), (c, 1))
     else:
         pixels = torch.cat([x.reshape(-1, c) for x in rows])
-    sizes = torch.tensor([x.shape[1:] for x in images])
+    sizes = torch.tensor([x.shape[1:] for x in images], device="cpu")
     ends = sizes.prod(1).cumsum(0) * c
     offsets = torch.cat([ends.new_zeros(1), ends[:-1]])
     return Packed(pixels, offsets.to(first.device), sizes.to(first.device))

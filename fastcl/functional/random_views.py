@@ -6,14 +6,16 @@ import torch
 from torch import Tensor
 
 from .. import _check
+from .._buffers import Buffers
 from .._library import ops
 from .packed import Packed, pack
-from .view_memory import apart, laid_out
+from .view_memory import apart, laid_out, memory_like
 from .view_parameters import check_parameters, check_values
 
 PIXELS = (torch.uint8, torch.uint16, torch.float32)
 VIEWS = (torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = ("chw", "hwc")
+LARGEST = 1 << 15  # side of a view
 
 
 @torch.no_grad()
@@ -79,9 +81,10 @@ def random_views(
 
 def made(
     images, parameters, size, kernel, mean, deviation, dtype, memory_format, layout, out,
-    drawn: bool = False,
+    drawn: bool = False, memory: Buffers | None = None,
 ) -> Tensor:  # fmt: skip
-    """`random_views`; parameters that `draw` has made for these images are not looked at."""
+    """`random_views`; parameters that `draw` has made for these images are not looked at, and on
+    the CPU memory that was let go serves again."""
     _check.one_of("layout", layout, LAYOUTS)
     last = layout == "hwc"
     pixels, offsets, sizes = _images(images, last)
@@ -96,16 +99,21 @@ def made(
         check_values(parameters, sizes, sides, channels)
     pixels, parameters = pixels.contiguous(), parameters.contiguous()
     ends = last, memory_format == torch.channels_last
+    shape = parameters.shape[1], parameters.shape[0], channels, size, size
+    if out is None and memory is not None and _check.seen(pixels):
+        out = memory.like(memory_like(shape, dtype, memory_format))
     if out is None:
         views = ops.random_views(
             pixels, offsets, sizes, parameters, size, kernel, mean, deviation, dtype, *ends
         )
-        return views.permute(0, 1, 4, 2, 3) if ends[1] else views
-    shape = parameters.shape[1], parameters.shape[0], channels, size, size
-    memory = laid_out(out, shape, dtype, memory_format, pixels.device)
-    apart(memory, "images", pixels)
-    apart(memory, "parameters", parameters)
-    ops.random_views_(pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, memory)
+        # Detached, it is no view, which could not be changed in place where gradients are on.
+        return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
+    end_to_end = laid_out(out, shape, dtype, memory_format, pixels.device)
+    apart(end_to_end, "images", pixels)
+    apart(end_to_end, "parameters", parameters)
+    ops.random_views_(
+        pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, end_to_end
+    )
     return out
 
 
@@ -113,7 +121,8 @@ def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Pixels, and offsets and sizes where the images may be of any size."""
     if isinstance(images, Packed):
         _packed(images)
-        return images.pixels.contiguous(), images.offsets, images.sizes.contiguous()
+        pixels, offsets, sizes = images
+        return pixels.contiguous(), offsets.contiguous(), sizes.contiguous()
     if isinstance(images, Sequence):
         images = pack(images)
         _pixels("images", images.pixels)
@@ -164,7 +173,7 @@ def _pixels(name: str, x: Tensor) -> None:
 
 
 def _count_and_kernel(size: int, kernel: int) -> None:
-    _check.count("size", size)
+    check_side("size", size)
     _check.count("kernel", kernel)
     if kernel % 2 == 0:
         raise ValueError(f"kernel must be odd, got {kernel}")
@@ -173,6 +182,13 @@ def _count_and_kernel(size: int, kernel: int) -> None:
             f"kernel must be below {2 * size} for views of size {size}, as borders are reflected, "
             f"got {kernel}"
         )
+
+
+def check_side(name: str, size: int) -> None:
+    """Pixels along a side of a view."""
+    _check.count(name, size)
+    if size > LARGEST:
+        raise ValueError(f"{name} must be from 1 to {LARGEST}, got {size}")
 
 
 def check_form(dtype: torch.dtype, memory_format: torch.memory_format) -> None:
@@ -193,8 +209,9 @@ def normal(mean, deviation, channels: int, device) -> tuple[Tensor, Tensor]:
 def _per_channel(name, x, default: float, channels: int, device) -> Tensor:
     """float32 `[c]` of numbers or a tensor."""
     if x is None:
-        return torch.full((channels,), default, device=device)
+        return torch.full((channels,), default, dtype=torch.float32, device=device)
     if not isinstance(x, Tensor):
-        x = torch.tensor([_check.finite(name, value) for value in x], device=device)
+        numbers = [_check.finite(name, value) for value in x]
+        x = torch.tensor(numbers, dtype=torch.float32, device=device)
     _check.vector(name, x, channels, device)
     return x.to(torch.float32).contiguous()

@@ -1,9 +1,25 @@
-"""Memory that views are written to, given by the caller."""
+"""Memory that views are written to."""
+
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from .. import _check
+
+
+@lru_cache(maxsize=64)
+def memory_like(
+    shape: tuple[int, ...],  # V, b, c, size, size
+    dtype: torch.dtype,
+    memory_format: torch.memory_format,
+) -> Tensor:
+    """What views are like, without memory."""
+    if memory_format == torch.contiguous_format:
+        return torch.empty(shape, dtype=dtype, device="meta")
+    views, b, channels, *size = shape
+    x = torch.empty(views, b, *size, channels, dtype=dtype, device="meta")
+    return x.permute(0, 1, 4, 2, 3)
 
 
 def laid_out(
@@ -31,11 +47,15 @@ def laid_out(
 
 
 def apart(out: Tensor, name: str, x: Tensor) -> None:
-    """No byte of out may be one of x, which is read while out is written; both end to end."""
+    """No byte of out may be one of x, which is read while out is written, nor lie between two."""
     if torch.compiler.is_compiling() or out.device.type == "meta":
         return
-    (start, end), (first, last) = (
-        (y.data_ptr(), y.data_ptr() + y.numel() * y.element_size()) for y in (out, x)
-    )
+    (start, end), (first, last) = _reach(out), _reach(x)
     if start < last and first < end:
         raise ValueError(f"out must not lie in the memory of {name}, which it would overwrite")
+
+
+def _reach(x: Tensor) -> tuple[int, int]:
+    """The addresses of the first byte and of what follows the last."""
+    elements = 1 + sum((n - 1) * step for n, step in zip(x.shape, x.stride(), strict=True))
+    return x.data_ptr(), x.data_ptr() + elements * x.element_size() * (x.numel() > 0)

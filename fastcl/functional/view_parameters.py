@@ -50,7 +50,7 @@ def check_values(x: Tensor, sizes: Tensor | None, sides, channels: int) -> None:
     allowed = (x >= low) & (x <= high) & ((x == x.floor()) | ~whole)
     if not allowed.all():
         _refuse(x, allowed, lambda k: _range(*LIMITS[k]))
-    room = torch.tensor([sides], dtype=x.dtype) if sizes is None else sizes.to(x.dtype)
+    room = (torch.tensor([sides], device="cpu") if sizes is None else sizes).to(x.dtype)
     inside = x[..., :2] + x[..., 2:4] <= room[:, None]
     if not inside.all():
         i, v, k = (~inside).nonzero()[0].tolist()
@@ -71,7 +71,8 @@ def check_values(x: Tensor, sizes: Tensor | None, sides, channels: int) -> None:
 
 def _limits() -> tuple[Tensor, Tensor, Tensor]:
     _, low, high, whole = zip(*LIMITS, strict=True)
-    return torch.tensor(low), torch.tensor(high), torch.tensor(whole)
+    least, most = torch.tensor([low, high], dtype=torch.float32, device="cpu")
+    return least, most, torch.tensor(whole, device="cpu")
 
 
 def _range(name: str, low: float, high: float, whole: bool) -> str:

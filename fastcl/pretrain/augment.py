@@ -107,7 +107,7 @@ class Views(nn.Module):
         if isinstance(images, Made):
             return images.groups[0]
         if self.digits is None:
-            return self.photographs.make(images, self._large(count), self.size)
+            return self.photographs.of_groups(images, groups=[(self._large(count), self.size)])[0]
         views = torch.cat([self.digits(images) for _ in range(count)])
         return (views - self.mean) / self.deviation
 
@@ -134,7 +134,9 @@ class Views(nn.Module):
         if isinstance(images, Made):
             return [view for group in images.groups[1:] for view in group]
         recipes = self.crops * (self.small,)
-        return list(self.photographs.make(images, recipes, self.small_size)) if recipes else []
+        if not recipes:
+            return []
+        return list(self.photographs.of_groups(images, groups=[(recipes, self.small_size)])[0])
 
     def _large(self, count: int) -> tuple[Recipe, ...]:
         """As many recipes of full views, in turns."""

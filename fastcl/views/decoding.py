@@ -1,5 +1,6 @@
 """Files and bytes as one record of images, decoded to where they stay."""
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -16,7 +17,8 @@ from .. import _check
 from .._library import ops
 from ..functional.packed import Packed
 
-Source = str | Path | bytes
+BYTES = bytes, bytearray, memoryview
+Source = str | os.PathLike[str] | bytes
 
 
 class Seen(NamedTuple):
@@ -30,9 +32,9 @@ class Seen(NamedTuple):
 def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> Packed:
     """Image files, or their bytes, as one record that the views take without a copy.
 
-    Equal to ``pack([fastcl.data.decode(data, name) for each])``. JPEG goes through simplejpeg
-    where it is installed, outside of the interpreter lock, straight to its place in the record;
-    everything else through Pillow.
+    Equal to ``pack([fastcl.data.decode(data, name) for each])``, of images of three bands. JPEG
+    goes through simplejpeg where it is installed, outside of the interpreter lock, straight to its
+    place in the record; everything else through Pillow.
 
     Args:
         files: Paths, or the bytes of files; one or several.
@@ -43,19 +45,20 @@ def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> P
         `Packed` with uint8 pixels; `unpack` makes images `[3, h, w]` of it.
 
     Raises:
-        fastcl.data.BadImage: A file that is no image, damaged or truncated, by its name or place.
+        fastcl.data.BadImage: A file that is no image, damaged or truncated, or of other than three
+            bands, by its name or place.
         ValueError, TypeError: No file, less than one thread, or what is neither path nor bytes.
     """
     with looked_at(files, threads) as (seen, each):
         sides = [image.sides for image in seen]
-        ends = torch.tensor([3 * h * w for h, w in sides]).cumsum(0)
+        ends = torch.tensor([3 * h * w for h, w in sides], device="cpu").cumsum(0)
         starts = torch.cat([ends.new_zeros(1), ends[:-1]])
-        pixels = torch.empty(int(ends[-1]), dtype=torch.uint8)
+        pixels = torch.empty(int(ends[-1]), dtype=torch.uint8, device="cpu")
         ops.large_pages_(pixels)
         places = np.split(pixels.numpy(), ends[:-1].tolist())
         for _ in each(lambda x, place: fill(x, place.reshape(*x.sides, 3)), seen, places):
             pass
-    return Packed(pixels.view(-1, 3), starts, torch.tensor(sides))
+    return Packed(pixels.view(-1, 3), starts, torch.tensor(sides, device="cpu"))
 
 
 def unpack(images: Packed) -> list[Tensor]:
@@ -70,14 +73,18 @@ def unpack(images: Packed) -> list[Tensor]:
 
 def _named(files) -> list[tuple[Source, str]]:
     """Every file with what messages call it."""
-    files = [files] if isinstance(files, (str, Path, bytes)) else list(files)
+    if isinstance(files, (str, os.PathLike, *BYTES)):
+        files = [files]
+    if not isinstance(files, Iterable):
+        raise TypeError(f"files must be paths or bytes, one or several, got {type(files).__name__}")
+    files = list(files)
     if not files:
         raise ValueError("files must hold one file at least, got none")
     for i, file in enumerate(files):
-        if not isinstance(file, (str, Path, bytes)):
+        if not isinstance(file, (str, os.PathLike, *BYTES)):
             raise TypeError(f"files[{i}] must be a path or bytes, got {type(file).__name__}")
     return [
-        (file, f"files[{i}]" if isinstance(file, bytes) else repr(str(file)))
+        (bytes(file), f"files[{i}]") if isinstance(file, BYTES) else (file, repr(os.fspath(file)))
         for i, file in enumerate(files)
     ]
 
@@ -105,12 +112,15 @@ def _look(named: tuple[Source, str]) -> Seen:
     if not isinstance(file, bytes):
         try:
             data = Path(file).read_bytes()
-        except OSError as error:
-            raise decoding.BadImage(f"{name} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:  # a name with a zero is no name
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise decoding.BadImage(f"{name} cannot be read: {reason}") from None
     sides = decoding.jpeg_sides(data)
     if sides is not None:
         return Seen(data, name, sides)
     pixels = decoding.decode_pixels(data, name)
+    if pixels.shape[2] != 3:
+        raise decoding.BadImage(f"{name} must have 3 bands, got {pixels.shape[2]}")
     return Seen(pixels, name, pixels.shape[:2])
 
 

@@ -32,7 +32,8 @@ class Digits(nn.Module):
         `[c, h, w]` of one size.
 
     Raises:
-        ValueError, TypeError: Less than one view, or images of another shape or dtype.
+        ValueError, TypeError: Less than one view, a range that is none, or images of another shape
+            or dtype.
     """
 
     def __init__(
@@ -49,6 +50,12 @@ class Digits(nn.Module):
     ) -> None:
         super().__init__()
         _check.count("views", views)
+        for name, x in (("degrees", degrees), ("shift", shift), ("shear", shear), ("noise", noise)):
+            if _check.finite(name, x) < 0:
+                raise ValueError(f"{name} must be 0 or more, got {x}")
+        if _check.finite("scale", scale) < 1:
+            raise ValueError(f"scale must be 1 or more, got {scale}")
+        _check.share("brightness", brightness)
         self.views = views
         self.radians = math.radians(degrees)
         self.shift, self.log_scale, self.shear = shift, math.log(scale), shear
@@ -75,14 +82,14 @@ class Digits(nn.Module):
         b = len(x)
         grid = F.affine_grid(self._maps(b, x.device, generator), x.shape, align_corners=False)
         x = F.grid_sample(x, grid, align_corners=False)
-        draws = torch.rand(2, b, 1, 1, 1, generator=generator, device=x.device)
+        draws = torch.rand(2, b, 1, 1, 1, dtype=x.dtype, device=x.device, generator=generator)
         x = x * ((1 - self.brightness) + 2 * self.brightness * draws[0])
-        noise = torch.randn(x.shape, generator=generator, device=x.device)
+        noise = torch.randn(x.shape, dtype=x.dtype, device=x.device, generator=generator)
         return (x + self.noise * draws[1] * noise).clamp(0, 1)
 
     def _maps(self, b: int, device: torch.device, generator: torch.Generator | None) -> Tensor:
         """Affine maps `[b, 2, 3]` from the view to the image, in units of half a side."""
-        u = 2 * torch.rand(6, b, generator=generator, device=device) - 1
+        u = torch.rand(6, b, dtype=torch.float32, device=device, generator=generator) * 2 - 1
         angle, shear = self.radians * u[0], self.shear * u[1]
         wide, high = (self.log_scale * u[2:4]).exp()
         dx, dy = 2 * self.shift * u[4:6]

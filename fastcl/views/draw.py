@@ -14,6 +14,7 @@ from ..reference.draw_views import DRAWS, TRIES, middle_box
 from .recipe import Recipe
 
 ORDERS = 24  # of brightness, contrast, saturation and hue
+LONGEST = 1 << 24  # side of an image, up to which float32 knows every pixel
 
 
 class Bounds(NamedTuple):
@@ -60,6 +61,8 @@ def draw(
     recipes = tuple(recipes)
     _check_recipes(recipes)
     sizes, device = _checked(sizes, device)
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
     if generator is not None and generator.device.type != device.type:
         raise ValueError(f"generator must be on {device}, got one on {generator.device}")
     bounds = _bounds(recipes, device)
@@ -89,7 +92,12 @@ def uniform(
     Equal to what ``draw(recipes, sizes, generator=generator)`` takes from the generator: drawn for
     a whole batch, they can be handed to `draw` row by row.
     """
-    return torch.rand(DRAWS, b, views, generator=generator, device=device).transpose(0, 1)
+    if device is None:
+        device = "cpu" if generator is None else generator.device
+    # Named only where there is one: a graph of any size takes none.
+    given = {} if generator is None else {"generator": generator}
+    x = torch.rand(DRAWS, b, views, dtype=torch.float32, device=device, **given)
+    return x.transpose(0, 1)
 
 
 def _check_recipes(recipes: tuple[Recipe, ...]) -> None:
@@ -105,6 +113,7 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
     if not isinstance(sizes, Tensor):
         for name, value in zip(("b", "height", "width"), sizes, strict=True):
             _check.count(name, value)
+        _within(min(sizes[1:]), max(sizes[1:]))
         return sizes, torch.device("cpu" if device is None else device)
     device = torch.device(sizes.device if device is None else device)
     if sizes.dim() != 2 or sizes.shape[1] != 2:
@@ -113,31 +122,40 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
         raise TypeError(f"sizes must be int64, got {sizes.dtype}")
     if not _check.seen(sizes) or len(sizes) == 0:
         return sizes.to(device, non_blocking=True), device
-    if (least := int(sizes.min())) < 1:
-        raise ValueError(f"sizes must be 1 or more, got {least}")
+    _within(*(int(x) for x in sizes.aminmax()))
     if len(sizes) == 1:
         return (1, *sizes[0].tolist()), device
     return sizes.to(device, non_blocking=True), device
 
 
+def _within(least: int, most: int) -> None:
+    if least < 1 or most > LONGEST:
+        wrong = least if least < 1 else most
+        raise ValueError(f"sizes must be from 1 to {LONGEST}, got {wrong}")
+
+
 @lru_cache(maxsize=1024)  # images of a camera or of a data set have few sizes
 def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.device):
     """Sides `[1, 2]` and the boxes in the middle of images of one size."""
-    sides = torch.tensor([[height, width]]).to(device)
+    sides = torch.tensor([[height, width]], device="cpu").to(device)
     bounds = _bounds(recipes, device)
     return sides, middle_box(sides, bounds.ratio, bounds.shares)
 
 
 @lru_cache(maxsize=64)  # as a copy to a GPU from memory of the host makes the host wait
 def _bounds(recipes: tuple[Recipe, ...], device: torch.device) -> Bounds:
-    table = torch.tensor([_ranges(recipe) for recipe in recipes], dtype=torch.float64)
+    def tensor(numbers: list, dtype: torch.dtype = torch.float32) -> Tensor:
+        return torch.tensor(numbers, dtype=dtype, device="cpu")
+
+    table = tensor([_ranges(recipe) for recipe in recipes], torch.float64)
     low, high = table.t().reshape(2, DRAWS, 1, len(recipes))
-    shares = torch.tensor([[recipe.middle or 0.0 for recipe in recipes]])
+    ratio = tensor([recipe.ratio for recipe in recipes]).t().unsqueeze(1)
+    shares = tensor([[recipe.middle or 0.0 for recipe in recipes]])
     return Bounds(
         low=low.float().contiguous().to(device),
         span=(high - low).float().contiguous().to(device),
-        ratio=torch.tensor([r.ratio for r in recipes]).t().unsqueeze(1).contiguous().to(device),
-        threshold=torch.tensor([[recipe.threshold for recipe in recipes]], device=device),
+        ratio=ratio.contiguous().to(device),
+        threshold=tensor([[recipe.threshold for recipe in recipes]]).to(device),
         shares=shares.to(device) if shares.any() else None,
     )
 

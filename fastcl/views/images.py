@@ -11,11 +11,14 @@ from ..functional.packed import Packed, pack
 def looked_over(images, layout: str) -> tuple[int, Tensor | tuple[int, int, int], device]:
     """Channels, sizes as `draw` takes them, and device."""
     if isinstance(images, Packed):
-        _check.tensor("sizes", images.sizes)
+        for name, x in images._asdict().items():
+            _check.tensor(name, x)
         return images.pixels.shape[-1], images.sizes, images.pixels.device
     _check.tensor("images", images)
     if images.dim() != 4:
         raise ValueError(f"images must have 4 dimensions, got shape {list(images.shape)}")
+    if 0 in images.shape:
+        raise ValueError(f"images must have pixels, got shape {list(images.shape)}")
     b, *rest = images.shape
     c, h, w = rest if layout == "chw" else (rest[2], *rest[:2])
     return c, (b, h, w), images.device

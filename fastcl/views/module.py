@@ -11,8 +11,8 @@ from .. import _check
 from .._buffers import Buffers
 from .._library import ops
 from ..functional.packed import Packed
-from ..functional.random_views import check_form, made, normal
-from ..functional.view_memory import apart, laid_out
+from ..functional.random_views import LAYOUTS, check_form, check_side, made, normal
+from ..functional.view_memory import apart, laid_out, memory_like
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
@@ -61,58 +61,63 @@ class Drawn(nn.Module):
         for name, x in (("mean", mean), ("deviation", deviation)):
             x = None if x is None else torch.as_tensor(x, dtype=torch.float32).reshape(-1)
             self.register_buffer(name, x, persistent=False)
-        self.dtype, self.memory_format, self.layout = dtype, memory_format, layout
+        check_form(dtype, memory_format)
+        _check.one_of("layout", layout, LAYOUTS)
+        self.dtype, self.layout = dtype, layout
+        self.last = memory_format == torch.channels_last  # a memory_format cannot be saved
         self.chance, self.memory = Chance(generator), Buffers()
 
-    def make(
-        self,
-        images: Tensor | Packed,
-        recipes: tuple[Recipe, ...],
-        size: int,
-        generator: torch.Generator | None = None,
-        chances: Tensor | None = None,  # [b, 33, len(recipes)] of `draw.uniform`
-        out: Tensor | None = None,
-    ) -> Tensor:
-        """One view by each recipe, `[len(recipes), b, c, size, size]`."""
-        channels, sizes, device = looked_over(images, self.layout)
-        if channels != 3:
-            recipes = colourless(recipes)
-        generator = generator or self.chance.now()
-        parameters = draw(recipes, sizes, generator=generator, device=device, chances=chances)
-        return made(
-            images, parameters, size, kernel_of(size), self.mean, self.deviation, self.dtype,
-            self.memory_format, self.layout, out, drawn=True,
-        )  # fmt: skip
+    @property
+    def memory_format(self) -> torch.memory_format:
+        return torch.channels_last if self.last else torch.contiguous_format
+
+    def _apply(self, fn, recurse: bool = True):
+        # To a device, but to no other dtype: 16 bits would round mean and deviation.
+        return super()._apply(lambda x: x.to(fn(x).device), recurse)
 
     def of_groups(
         self,
         images: Tensor | Packed | Sequence[Tensor],
-        generator: torch.Generator | None,
-        out: Tensor | Sequence[Tensor] | None,
+        generator: torch.Generator | None = None,
+        out: Tensor | Sequence[Tensor] | None = None,
+        groups: Sequence[tuple[tuple[Recipe, ...], int]] | None = None,
     ) -> tuple[Tensor, ...]:
-        """The views of each group, in memory of the caller's where it is given."""
-        images = together(images)
-        memory = self._given(images, out)
-        return tuple(
-            self.make(images, recipes, size, generator, out=x)
-            for (recipes, size), x in zip(self.groups, memory, strict=True)
-        )
-
-    def _given(self, images: Tensor | Packed, out) -> Sequence[Tensor | None]:
-        """Memory for each group: the caller's, all of it looked at before the first is written; on
-        the CPU that of a batch that was let go; else None."""
+        """The views of each group, by default of the module's own, and in memory of the caller's
+        where it is given. All is drawn and looked at before the first is written."""
+        images, groups = together(images), self.groups if groups is None else groups
         channels, sizes, device = looked_over(images, self.layout)
-        b = len(sizes) if isinstance(sizes, Tensor) else sizes[0]
-        pixels = images.pixels if isinstance(images, Packed) else images
-        if out is None:
-            fresh = not _check.seen(pixels)
-            like = [None] * len(self.groups) if fresh else self.places(b, channels)
-            return [x if x is None else self.memory.like(x) for x in like]
-        given = tensors(out, len(self.groups))
+        memory: Sequence[Tensor | None] = [None] * len(groups)
+        if out is not None:
+            b = len(sizes) if isinstance(sizes, Tensor) else sizes[0]
+            memory = tensors(out, len(groups))
+            pixels = images.pixels if isinstance(images, Packed) else images
+            for x in self._laid_out(memory, b, channels, device):
+                apart(x, "images", pixels)
+        generator = generator or self.chance.now()
+        drawn = [
+            draw(recipes if channels == 3 else colourless(recipes), sizes,
+                 generator=generator, device=device)
+            for recipes, _ in groups
+        ]  # fmt: skip
+        return tuple(
+            made(
+                images, parameters, size, kernel_of(size), self.mean, self.deviation, self.dtype,
+                self.memory_format, self.layout, x, drawn=True, memory=self.memory,
+            )
+            for parameters, (_, size), x in zip(drawn, groups, memory, strict=True)
+        )  # fmt: skip
+
+    def _laid_out(
+        self, given: Sequence[Tensor], b: int, channels: int, device: torch.device
+    ) -> list[Tensor]:
+        """Memory of each group, as the kernels write it: none in that of another."""
+        found: list[Tensor] = []
         for x, y in zip(given, self.places(b, channels), strict=True):
-            end = tuple(y.shape), self.dtype, self.memory_format, device
-            apart(laid_out(x, *end), "images", pixels)
-        return given
+            x = laid_out(x, tuple(y.shape), self.dtype, self.memory_format, device)
+            for k, other in enumerate(found):
+                apart(x, f"out[{k}]", other)
+            found.append(x)
+        return found
 
     def joined(self, groups: tuple[Tensor, ...]) -> Tensor | list[Tensor]:
         """What a call returns, of the views of each group."""
@@ -144,27 +149,24 @@ class Drawn(nn.Module):
         Raises:
             As `decode`; ValueError, TypeError: out is not what will be returned.
         """
-        check_form(self.dtype, self.memory_format)
         mean, deviation = (None if x is None else x.cpu() for x in (self.mean, self.deviation))
         normalisation = normal(mean, deviation, 3, torch.device("cpu"))
-        last = self.memory_format == torch.channels_last
         parts: list[Part] = []
         with looked_at(files, threads) as (seen, each):
-            sizes = torch.tensor([image.sides for image in seen])
+            sizes = torch.tensor([image.sides for image in seen], device="cpu")
             jobs = zip(self.groups, self._memory(len(seen), out), strict=True)
             for (recipes, size), views in jobs:
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 parts.append(Part(drawn, kernel_of(size), views))
-            load(seen, each, parts, normalisation, last)
-        return self.joined(
-            tuple(part.out.permute(0, 1, 4, 2, 3) if last else part.out for part in parts)
-        )
+            load(seen, each, parts, normalisation, self.last)
+        views = (x.out.permute(0, 1, 4, 2, 3).detach() if self.last else x.out for x in parts)
+        return self.joined(tuple(views))
 
     def _memory(self, b: int, out: Tensor | Sequence[Tensor] | None) -> list[Tensor]:
         """Where the views of so many files go, as the kernels write them."""
-        like, end = self.places(b, 3), (self.dtype, self.memory_format, torch.device("cpu"))
+        like = self.places(b, 3)
         given = [self.memory.like(x) for x in like] if out is None else tensors(out, len(like))
-        return [laid_out(x, tuple(y.shape), *end) for x, y in zip(given, like, strict=True)]
+        return self._laid_out(given, b, 3, torch.device("cpu"))
 
     # Image by image, for `fastcl.data.Loader`; see `fastcl.data.PartViews`.
 
@@ -173,7 +175,7 @@ class Drawn(nn.Module):
 
     def places(self, b: int, channels: int) -> tuple[Tensor, ...]:
         return tuple(
-            memory_like(len(recipes), b, channels, size, self.dtype, self.memory_format)
+            memory_like((len(recipes), b, channels, size, size), self.dtype, self.memory_format)
             for recipes, size in self.groups
         )
 
@@ -191,24 +193,11 @@ class Drawn(nn.Module):
         self, image: Tensor, drawn: tuple, k: int, out: tuple[Tensor, ...], place: int
     ) -> None:
         normalisation, parameters = drawn
-        last = self.memory_format == torch.channels_last
         for (_, size), rows, x in zip(self.groups, parameters, out, strict=True):
             ops.image_views_(
-                image, rows, k, kernel_of(size), *normalisation, last,
-                x.permute(0, 1, 3, 4, 2) if last else x, place,
+                image, rows, k, kernel_of(size), *normalisation, self.last,
+                x.permute(0, 1, 3, 4, 2) if self.last else x, place,
             )  # fmt: skip
-
-
-@lru_cache(maxsize=64)
-def memory_like(
-    views: int, b: int, channels: int, size: int, dtype: torch.dtype, form: torch.memory_format
-) -> Tensor:
-    """What views of one size are like, without memory."""
-    check_form(dtype, form)
-    if form == torch.contiguous_format:
-        return torch.empty(views, b, channels, size, size, dtype=dtype, device="meta")
-    x = torch.empty(views, b, size, size, channels, dtype=dtype, device="meta")
-    return x.permute(0, 1, 4, 2, 3)
 
 
 def kernel_of(size: int) -> int:
@@ -265,7 +254,7 @@ class Views(Drawn):
             mean=mean, deviation=deviation, dtype=dtype, memory_format=memory_format,
             layout=layout, generator=generator,
         )  # fmt: skip
-        _check.count("size", size)
+        check_side("size", size)
         recipes = tuple(self.RECIPES if recipes is None else recipes)
         if not recipes:
             raise ValueError("recipes must hold one recipe for each view at least, got none")

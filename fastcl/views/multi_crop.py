@@ -8,6 +8,7 @@ from torch import Tensor
 
 from .. import _check
 from ..functional.packed import Packed
+from ..functional.random_views import check_side
 from .module import IMAGENET_DEVIATION, IMAGENET_MEAN, Drawn
 from .presets import BYOL, SimCLR
 from .recipe import Recipe
@@ -55,8 +56,9 @@ class MultiCrop(Drawn):
             layout=layout, generator=generator,
         )  # fmt: skip
         crops = self.CROPS if crops is None else crops
-        for name, value in (("size", size), ("small", small), ("crops", crops)):
-            _check.count(name, value)
+        check_side("size", size)
+        check_side("small", small)
+        _check.count("crops", crops)
         self.size, self.small = size, small
         self.large_recipes = tuple(recipe.jittered(strength) for recipe in self.LARGE)
         self.small_recipes = crops * (self.SMALL.jittered(strength),)

@@ -1,11 +1,11 @@
 """What one random view of an image may look like, in the numbers of a paper."""
 
-import math
 from dataclasses import dataclass, replace
 
 from .. import _check
 
 PAPERS_RATIO = (3 / 4, 4 / 3)
+MOST = 1e38  # of what has no other limit: parameters are float32
 
 
 @dataclass(frozen=True)
@@ -49,19 +49,24 @@ class Recipe:
     middle: float | None = None
 
     def __post_init__(self) -> None:
+        """Whatever numbers were given, as floats and tuples of them: equal recipes are one key."""
         for name in ("mirror", "jitter", "grey", "blur", "solarise", "threshold"):
-            _check.share(name, getattr(self, name))
-        for name, most in (("brightness", math.inf), ("contrast", math.inf),
-                           ("saturation", math.inf), ("hue", 0.5)):  # fmt: skip
+            self._keep(name, _check.share(name, getattr(self, name)))
+        for name, most in (("brightness", MOST), ("contrast", MOST), ("saturation", MOST),
+                           ("hue", 0.5)):  # fmt: skip
             value = _check.finite(name, getattr(self, name))
             if not 0 <= value <= most:
-                limit = "0 or more" if most == math.inf else f"from 0 to {most}"
-                raise ValueError(f"{name} must be {limit}, got {value}")
-        _interval("scale", self.scale, 1.0)
-        _interval("ratio", self.ratio, math.inf)
-        _interval("sigma", self.sigma, math.inf)
-        if self.middle is not None and not 0 < _check.finite("middle", self.middle) <= 1:
-            raise ValueError(f"middle must be above 0 and at most 1, got {self.middle}")
+                raise ValueError(f"{name} must be from 0 to {most:g}, got {value}")
+            self._keep(name, value)
+        for name, most in (("scale", 1.0), ("ratio", MOST), ("sigma", MOST)):
+            self._keep(name, _interval(name, getattr(self, name), most))
+        if self.middle is not None:
+            if not 0 < _check.finite("middle", self.middle) <= 1:
+                raise ValueError(f"middle must be above 0 and at most 1, got {self.middle}")
+            self._keep("middle", float(self.middle))
+
+    def _keep(self, name: str, value: float | tuple[float, float]) -> None:
+        object.__setattr__(self, name, value)  # the dataclass is frozen
 
     def jittered(self, strength: float) -> "Recipe":
         """The same with the ranges of the colour jitter times a strength."""
@@ -70,10 +75,12 @@ class Recipe:
         return replace(self, **{name: getattr(self, name) * strength for name in ranges})
 
 
-def _interval(name: str, value: tuple[float, float], most: float) -> None:
+def _interval(name: str, value: tuple[float, float], most: float) -> tuple[float, float]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise TypeError(f"{name} must be two numbers, smallest and largest, got {value!r}")
     low, high = (_check.finite(name, x) for x in value)
     if not 0 < low <= high <= most:
-        limit = "" if most == math.inf else f" and at most {most:g}"
-        raise ValueError(f"{name} must be above 0{limit}, smallest first, got {value}")
+        raise ValueError(
+            f"{name} must be above 0 and at most {most:g}, smallest first, got {value}"
+        )
+    return low, high
