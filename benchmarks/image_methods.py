@@ -19,6 +19,7 @@ from fastcl.pretrain.methods import ENTRIES
 from fastcl.pretrain.optimizer import learning_rate_at
 from fastcl.views import MultiCrop, Recipe
 
+from .paper_networks import PLACES, InfoMaxEncoder
 from .report_methods import DATA, Entry
 
 TRAIN, TEST = 5000, 2000
@@ -62,23 +63,25 @@ SCHEDULED = ("mocov3", "dino", "byol")  # their momentum follows the number of s
 # negatives begin slowly; one view, or a view without a gradient, makes an epoch cheaper.
 OTHER_EPOCHS = {
     "instdisc": 12, "instdisc-nce": 12, "invaspread": 10, "mocov1": 12, "moco": 12,
-    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "dino": 9, "nnclr": 8,
+    "cmc": 12, "byol": 14, "simsiam": 12, "swav": 9, "dino": 9, "nnclr": 8, "dim-8x8": 20,
 }  # fmt: skip
+NETWORKS = {"dim-8x8": PLACES}  # all others: the same ResNet-18
 SPACES = {"cmc": "lab:", "split_brain": "lab:", "colorization": "lightness:"}
 FAMILIES = {
     "instance discrimination": (
         "instdisc", "instdisc-nce", "invaspread", "mocov1", "moco", "mocov3", "simclr",
         "simclrv2", "nnclr", "flatnce", "dcl", "dclw", "supcon",
     ),
-    "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv"),
+    "prediction and views": ("cpc", "cmc", "dim", "dim-nce", "dim-dv", "dim-8x8"),
     "clustering": ("swav", "dino"),
     "without negatives": ("byol", "simsiam", "barlowtwins", "vicreg"),
     "pretext": (
         "rotation", "jigsaw", "relative_patch", "colorization", "split_brain", "inpainting",
     ),
 }  # fmt: skip
-VARIANTS = {"instdisc-nce": "instdisc", "dim-nce": "dim", "dim-dv": "dim"}
+VARIANTS = {"instdisc-nce": "instdisc", "dim-nce": "dim", "dim-dv": "dim", "dim-8x8": "dim"}
 OPTIONS |= {f"dim-{name}": {"units": 512, "estimator": name} for name in ("nce", "dv")}
+OPTIONS["dim-8x8"] = {"units": 512}
 
 
 class EdgeConv2d(nn.Conv2d):
@@ -118,6 +121,8 @@ def images() -> Images:
 def build(name: str) -> tuple[nn.Module, int]:
     """The untrained backbone of that name, always with the same weights, and its width."""
     torch.manual_seed(0)
+    if name == PLACES:
+        return InfoMaxEncoder(), 64
     network, width = build_backbone(name, channels=3, size=32, stem=STEM)
     return skip_padding(network), width
 
@@ -233,7 +238,7 @@ def _run(name: str) -> dict:
         crops=2 if name in FAMILIES["clustering"] else 0,
         preset=entry.preset,
         recipes=entry.recipes,
-        backbone=SPACES.get(name, "") + "resnet18",
+        backbone=NETWORKS.get(name, SPACES.get(name, "") + "resnet18"),
         epochs=epochs,
     )
 

@@ -1,7 +1,8 @@
 """What every method makes of the same backbone: `python -m benchmarks.methods [NAME ...]`.
 
 Images: ResNet-18 with the stem of stride 4, on 5,000 images of CIFAR-10; accuracy of 20 nearest
-neighbours before and after, 2,000 test images against the 5,000. Sentences: a small transformer on
+neighbours before and after, 2,000 test images against the 5,000; `dim-8x8` trains the encoder of
+its own paper. Sentences: a small transformer on
 the training sentences of STS-B; Spearman's correlation on its test pairs before and after. The
 effective rank of the features says whether they collapsed. A finished method is a row of
 results/methods.csv and is not run again; one that fails is reported and skipped. Every core has a

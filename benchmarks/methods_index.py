@@ -79,7 +79,7 @@ LINES = (
              "estimation or softmax; colours are not jittered"),
     Line("Deep InfoMax", PREDICTION, "Hjelm et al. 2019", "DeepInfoMax", ("dim",),
          "local form with JSD, NCE, DV and the authors' heads; whole images; no prior matching",
-         ("dim", "dim-nce", "dim-dv")),
+         ("dim", "dim-nce", "dim-dv", "dim-8x8")),
     Line("CLIP", PREDICTION, "Radford et al. 2021", "CLIP", (),
          "scale starts at 1/0.07 and stays at 100 at most"),
     Line("SigLIP", PREDICTION, "Zhai et al. 2023", "SigLIP", (),
