@@ -2,12 +2,11 @@
 
 Images: ResNet-18 with the stem of stride 4, on 5,000 images of CIFAR-10; accuracy of 20 nearest
 neighbours before and after, 2,000 test images against the 5,000; `dim-8x8` trains the encoder of
-its own paper. Sentences: a small transformer on
-the training sentences of STS-B; Spearman's correlation on its test pairs before and after. The
-effective rank of the features says whether they collapsed. A finished method is a row of
-results/methods.csv and is not run again; one that fails is reported and skipped. Every core has a
-process of its own: one thread each wastes less than two for one. At the end the rows go to
-results/methods.md and into the table of docs/methods.md.
+its own paper. Sentences: a small transformer on the training sentences of STS-B; Spearman's
+correlation on its test pairs before and after. The effective rank of the features says whether they
+collapsed. A finished method is a row of results/methods.csv and is not run again; one that fails is
+reported and skipped. Every core has a process of its own: one thread each wastes less than two for
+one. At the end the rows go to results/methods.md and into the table of docs/methods.md.
 """
 
 import argparse
