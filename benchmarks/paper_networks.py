@@ -11,7 +11,7 @@ class InfoMaxEncoder(nn.Sequential):
     are told apart from.
 
     Source: Hjelm et al. 2019, "Learning Deep Representations by Mutual Information Estimation and
-    Maximization" (arXiv 1808.06670), appendix A.
+    Maximization" (arXiv 1808.06670), of its experiments on CIFAR.
     """
 
     def __init__(self) -> None:

@@ -5,7 +5,6 @@ import io
 import pytest
 import torch
 from cases import ONE_OF_EACH
-from PIL import Image
 
 import fastcl
 import fastcl.functional as F
@@ -55,9 +54,8 @@ def test_functions(case, default):
 
 def test_views(default):
     """The first call, too, whose tables are kept for later ones."""
-    images = torch.randint(256, (3, 3, 21, 30), dtype=torch.uint8)
-    file = io.BytesIO()
-    Image.fromarray(images[0].permute(1, 2, 0).numpy()).save(file, "PNG")
+    images, file = torch.randint(256, (3, 3, 21, 30), dtype=torch.uint8), io.BytesIO()
+    pytest.importorskip("PIL.Image").fromarray(images[0].permute(1, 2, 0).numpy()).save(file, "PNG")
     recipes = [Recipe(middle=0.7, sigma=(0.1, torch.rand(()).item() + 1))]
     dino, middle, pair, digits = views.DINO(12, 9, 2), Views(8, recipes), views.SimCLR(9), Digits()
     size = torch.tensor([[9, 8], [7, 9]])
