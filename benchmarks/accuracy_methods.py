@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fastcl import methods, views
+from fastcl.functional import unit_rows
 from fastcl.pretrain.backbone import build_backbone, small_side
 from fastcl.pretrain.data import Images
 
@@ -25,11 +26,24 @@ OPTIONS: dict[str, dict] = {
         "prototypes": PROTOTYPES, "freeze": 0, **SMALL,
     },
 }  # fmt: skip
+OPTIONS[EXCHANGED := "dino-exchanged"] = OPTIONS["dino"]
+
+
+class DINOByCrop(methods.DINO):
+    """With a habit of lightly's examples: one crop after the other through backbone and head."""
+
+    def forward(self, *crops: Tensor) -> Tensor:
+        c = self.prototypes.unit(frozen=self.steps.count < self.freeze)
+        student = [unit_rows(self.head(self.backbone(crop))) @ c.T for crop in crops]
+        teacher = [self.target(crop) for crop in crops[:2]]
+        return self.loss(student, teacher, self.teacher_temperature)
+
+
 CLASSES = {
     "simclr": methods.SimCLR, "moco": methods.MoCo, "byol": methods.BYOL, "swav": methods.SwAV,
-    "dino": methods.DINO,
+    "dino": methods.DINO, EXCHANGED: DINOByCrop,
 }  # fmt: skip
-SCHEDULED = "byol", "dino"  # their momentum follows the number of steps
+SCHEDULED = "byol", "dino", EXCHANGED  # their momentum follows the number of steps
 # Strength 0.5 is the paper's for CIFAR.
 PRESETS: dict[str, Callable] = {
     "simclr": lambda size, **given: views.SimCLR(size, strength=0.5, **given),
@@ -38,6 +52,7 @@ PRESETS: dict[str, Callable] = {
     "swav": lambda size, **given: views.SwAV(size, small_side(size), 2, **given),
     "dino": lambda size, **given: views.DINO(size, small_side(size), 2, **given),
 }
+PRESETS[EXCHANGED] = PRESETS["dino"]
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 Each takes fastcl's method, starts at its weights and has its numbers; what lightly has besides, a
 bias or a shift, starts at zero. `backbone` is what is judged, `update` comes after the optimiser.
-Crops pass through the network one after the other, as in lightly's documentation.
+Crops pass through the network one after the other, as in lightly's documentation; "dino-exchanged"
+passes them as fastcl does.
 """
 
 import copy
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +17,7 @@ from torch import Tensor, nn
 from fastcl import methods
 
 from .absent import imported
+from .accuracy_methods import EXCHANGED
 
 losses, modules, utils, scheduler = (
     imported(f"lightly.{name}")
@@ -26,6 +29,15 @@ def one_by_one(
     backbone: nn.Module, head: Callable[[Tensor], Tensor], crops: Sequence[Tensor]
 ) -> list[Tensor]:
     return [head(backbone(crop)) for crop in crops]
+
+
+def together(
+    backbone: nn.Module, head: Callable[[Tensor], Tensor], crops: Sequence[Tensor]
+) -> list[Tensor]:
+    """The crops of a size through the backbone at once, and all through the head."""
+    sizes = groupby(crops, key=lambda crop: crop.shape[1:])
+    features = torch.cat([backbone(torch.cat(list(group))) for _, group in sizes])
+    return list(head(features).chunk(len(crops)))
 
 
 def sizes(head: nn.Module) -> tuple[int, int, int]:
@@ -52,6 +64,7 @@ class Method(nn.Module):
     """A backbone, its head, and how many steps there were."""
 
     step: Tensor
+    passed = staticmethod(one_by_one)
 
     def __init__(self, own: nn.Module, head: nn.Module) -> None:
         super().__init__()
@@ -59,7 +72,7 @@ class Method(nn.Module):
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
 
     def embed(self, crops: Sequence[Tensor]) -> list[Tensor]:
-        return one_by_one(self.backbone, self.head, crops)
+        return self.passed(self.backbone, self.head, crops)
 
     def update(self) -> None:
         self.step += 1
@@ -83,7 +96,7 @@ class Twinned(Method):
 
     @torch.no_grad()
     def target(self, crops: Sequence[Tensor]) -> list[Tensor]:
-        return one_by_one(*self.twin, crops)
+        return self.passed(*self.twin, crops)
 
 
 class SimCLR(Method):
@@ -139,7 +152,7 @@ class SwAV(Method):
 
     def forward(self, *crops: Tensor) -> Tensor:
         self.prototypes.normalize()
-        scores = one_by_one(self.backbone, self.score, crops)
+        scores = self.passed(self.backbone, self.score, crops)
         return self.loss(scores[:2], scores[2:])
 
 
@@ -169,6 +182,11 @@ class DINO(Twinned):
         return self.loss(self.target(crops[:2]), self.embed(crops))
 
 
+class DINOTogether(DINO):
+    passed = staticmethod(together)
+
+
 METHODS: dict[str, type[Method]] = {
     "simclr": SimCLR, "moco": MoCo, "byol": BYOL, "swav": SwAV, "dino": DINO,
+    EXCHANGED: DINOTogether,
 }  # fmt: skip

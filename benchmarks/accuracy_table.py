@@ -4,7 +4,10 @@ from .report import RESULTS, ROOT, insert, read
 
 ROWS, STEPS = RESULTS / "accuracy.csv", RESULTS / "accuracy_steps.csv"
 PAGE = ROOT / "docs" / "methods.md"
-NAMES = {"simclr": "SimCLR", "moco": "MoCo v2", "byol": "BYOL", "swav": "SwAV", "dino": "DINO"}
+NAMES = {
+    "simclr": "SimCLR", "moco": "MoCo v2", "byol": "BYOL", "swav": "SwAV", "dino": "DINO",
+    "dino-exchanged": "DINO, crops as the other passes them",
+}  # fmt: skip
 WHO = "untrained", "fastcl", "lightly"
 WHOLE, HOUR = 50_000, 3_600_000  # images of the training split; milliseconds
 

@@ -8,7 +8,6 @@ loss of BYOL is a quarter of the paper's, less its constant. MoCo v2 is the same
 """
 
 import sys
-from itertools import groupby
 
 import pytest
 import torch
@@ -20,7 +19,9 @@ peer("lightly.loss")
 from test_accuracy_benchmark import assert_goes_on, tiny, tiny_images  # noqa: E402
 
 from benchmarks import accuracy, accuracy_peers, accuracy_table, report  # noqa: E402
-from benchmarks.accuracy_methods import CLASSES, OPTIONS, Setting, contenders  # noqa: E402
+from benchmarks.accuracy_methods import (  # noqa: E402
+    CLASSES, EXCHANGED, OPTIONS, Setting, contenders,
+)  # fmt: skip
 
 STEPS, BATCH, RATE = 12, 16, 0.05
 SCALE = {"byol": 4.0}
@@ -37,6 +38,7 @@ SIZES = {
     "swav": {"prototypes": 20, "freeze": 3},
     "dino": {"prototypes": 20, "steps": STEPS},
 }  # fmt: skip
+SIZES[EXCHANGED] = SIZES["dino"]
 
 
 @pytest.fixture
@@ -66,13 +68,6 @@ def own(method: str) -> nn.Module:
     return CLASSES[method](backbone(), width=32, **OPTIONS[method] | small)
 
 
-def together(backbone, head, views):
-    """The crops of a size through the backbone at once, and all through the head."""
-    sizes = groupby(views, key=lambda view: view.shape[1:])
-    features = torch.cat([backbone(torch.cat(list(group))) for _, group in sizes])
-    return list(head(features).chunk(len(views)))
-
-
 def losses(method: nn.Module, name: str, rate: float) -> torch.Tensor:
     """Of some steps of SGD."""
     trained = [p for p in method.parameters() if p.requires_grad]
@@ -96,7 +91,7 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
 
 def same_habits(theirs: nn.Module, name: str, monkeypatch) -> None:
     if name in TOGETHER:
-        monkeypatch.setattr(accuracy_peers, "one_by_one", together)
+        monkeypatch.setattr(accuracy_peers.Method, "passed", staticmethod(accuracy_peers.together))
     for parameter in BESIDES.get(name, ()):
         theirs.get_parameter(parameter).requires_grad_(False)
 
@@ -105,7 +100,7 @@ def on_our_scale(theirs: torch.Tensor, name: str) -> torch.Tensor:
     return 4 + 4 * theirs if name == "byol" else theirs
 
 
-@pytest.mark.parametrize("name", CLASSES)
+@pytest.mark.parametrize("name", [name for name in CLASSES if name != EXCHANGED])
 def test_same_steps(name, monkeypatch, float64):
     mine, theirs = pair(name)
     same_habits(theirs, name, monkeypatch)
@@ -121,6 +116,15 @@ def test_the_habits_are_what_differs(name, float64):
     ours = losses(mine, name, RATE)
     other = on_our_scale(losses(theirs, name, RATE * SCALE.get(name, 1.0)), name)
     assert (ours - other).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("ours, other", [("dino", EXCHANGED), (EXCHANGED, "dino")])
+def test_each_with_the_habit_of_the_other(ours, other, float64):
+    """fastcl crop by crop is lightly as it is, lightly with all crops at once is fastcl as it is."""
+    mine, theirs = pair(ours)[0], pair(other)[1]
+    torch.testing.assert_close(
+        losses(mine, "dino", RATE), losses(theirs, "dino", RATE), rtol=1e-9, atol=1e-9
+    )
 
 
 def test_both_start_at_the_same_loss():
