@@ -20,8 +20,12 @@ from test_accuracy_benchmark import assert_goes_on, tiny, tiny_images  # noqa: E
 
 from benchmarks import accuracy, accuracy_peers, accuracy_table, report  # noqa: E402
 from benchmarks.accuracy_methods import (  # noqa: E402
-    CLASSES, EXCHANGED, OPTIONS, Setting, contenders,
-)  # fmt: skip
+    CLASSES,
+    EXCHANGED,
+    OPTIONS,
+    Setting,
+    contenders,
+)
 
 STEPS, BATCH, RATE = 12, 16, 0.05
 SCALE = {"byol": 4.0}
@@ -120,7 +124,7 @@ def test_the_habits_are_what_differs(name, float64):
 
 @pytest.mark.parametrize("ours, other", [("dino", EXCHANGED), (EXCHANGED, "dino")])
 def test_each_with_the_habit_of_the_other(ours, other, float64):
-    """fastcl crop by crop is lightly as it is, lightly with all crops at once is fastcl as it is."""
+    """fastcl crop by crop is lightly as it is, and the other way round."""
     mine, theirs = pair(ours)[0], pair(other)[1]
     torch.testing.assert_close(
         losses(mine, "dino", RATE), losses(theirs, "dino", RATE), rtol=1e-9, atol=1e-9
