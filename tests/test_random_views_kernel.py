@@ -105,6 +105,26 @@ def test_equal_bits_in_every_set(dtype):
         assert torch.equal(views_of(x, parameters, 37, 11), views)
 
 
+@pytest.mark.parametrize("layout", ["chw", "hwc"])
+@pytest.mark.parametrize("c", [1, 3, 4])
+def test_equal_bits_of_rows_of_any_length(c, layout):
+    """Around whole vectors, and so much reduced that fewer and fewer outputs share two of them;
+    taken to the end of the memory and from within it, mirrored too."""
+    for w in (1, 5, 31, 32, 33, 64, 65, 95, 96, 97, 160, 290, 500, 900):
+        x = cases.image(c, 19, w, seed=w)[None]
+        x = x if layout == "chw" else x.permute(0, 2, 3, 1).contiguous()
+        boxes = [{"width": w}, {"width": max(1, w - 3), "left": min(2, w - 1), "height": 17}]
+        parameters = torch.stack(
+            [cases.record(19, w, **box, mirror=k) for box in boxes for k in (0, 1)]
+        )
+        for size in (7, 32, 33, 65):
+            given = {"size": size, "kernel": 1, "layout": layout}
+            views = F.random_views(x, parameters[None], **given)
+            with running(INSTRUCTION_SETS[0]):
+                again = F.random_views(x, parameters[None], **given)
+            assert torch.equal(views, again)
+
+
 @pytest.mark.parametrize("size", [223, 224])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_what_is_written_past_the_caches(dtype, size):

@@ -58,7 +58,7 @@ def random_views(
         deviation: `[c]`, above zero, divides what is left; None: ones.
         dtype: Of the views, float32, bfloat16 or float16.
         memory_format: Of each view, contiguous or `torch.channels_last`.
-        layout: Of a batch of one size, "chw" or "hwc".
+        layout: Of a batch of one size, "chw", in either memory format, or "hwc".
         out: What an earlier call of this shape, dtype and memory format returned, to be written
             again and returned: memory that is new to a process takes time of its own.
 
@@ -88,6 +88,9 @@ def made(
     _check.one_of("layout", layout, LAYOUTS)
     last = layout == "hwc"
     pixels, offsets, sizes = _images(images, last)
+    if offsets is None and not last and not pixels.is_contiguous():
+        last = pixels.is_contiguous(memory_format=torch.channels_last)
+        pixels = pixels.permute(0, 2, 3, 1) if last else pixels
     last = last and offsets is None
     channels = pixels.shape[1 if offsets is None and not last else -1]
     _count_and_kernel(size, kernel)

@@ -5,6 +5,7 @@
 
 #include "cpu/simd/random_views_blur.h"
 #include "cpu/simd/random_views_colour.h"
+#include "cpu/simd/random_views_permute.h"
 #include "cpu/simd/random_views_resize.h"
 
 namespace fastcl::FASTCL_SIMD {
@@ -128,8 +129,10 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const int raised = axis_taps(height, size) > kFewTaps ? 0 : kRaised;
   const Axis<A> rows = resize_axis<A>(height, size, false, raised, resizing);
   const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
-  E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
-  resize<A>(crop, rows, columns, c, size, strip, planes, plane);
+  if (!resize_by_picks(crop, rows, columns, c, size, planes, plane, resizing)) {
+    E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
+    resize<A>(crop, rows, columns, c, size, strip, planes, plane);
+  }
   const Colours<A> colours{view, planes, size * size, plane};
   const bool grey = c == 3 && view.grey != 0, coloured = c == 3 && colours.any();
   const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
@@ -170,10 +173,11 @@ int64_t random_view_scratch(const RandomViews& x) {
     taps = most > taps ? most : taps;
   }
   const int64_t planes = x.channels * plane_stride(x.size) * 4 + kTogether * kViewBytes;
-  const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip;
+  const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip +
+                       scratch_of_picks(taps, x.size);
   const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
   const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows + 1) * rows;
-  return planes + axes + blur + 32 * 64;
+  return planes + axes + blur + 40 * 64;
 }
 
 void random_view(const RandomViews& x, int64_t image, int64_t v, char* scratch) {
