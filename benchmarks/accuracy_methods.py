@@ -19,7 +19,7 @@ OPTIONS: dict[str, dict] = {
     "moco": {"temperature": 0.2, "queue_size": 1024, "momentum": 0.97, **SMALL},
     "byol": {"momentum": 0.97, **SMALL},
     # Where prototypes move from the first step on, the features of either library collapse: the
-    # loss of three epochs is log 256.
+    # loss of three epochs is log 256. So they stay for so many steps, and for the first epoch.
     "swav": {"prototypes": PROTOTYPES, "freeze": 100, **SMALL},
     "dino": {
         "momentum": 0.97, "batch_norm": True, "teacher_temperature": 0.04,
@@ -121,6 +121,8 @@ def own_method(setting: Setting, size: int = 32) -> nn.Module:
     options = dict(OPTIONS[setting.method])
     if setting.method in SCHEDULED:
         options["steps"] = setting.epochs * setting.steps
+    if setting.method == "swav":
+        options["freeze"] = max(options["freeze"], setting.steps)
     backbone, width = backbone_of(setting, size)
     return CLASSES[setting.method](backbone, width=width, **options)
 
