@@ -17,6 +17,9 @@ from .state import Steps, check_schedule, move, rising_momentum
 class DINO(nn.Module):
     """Every crop of an image predicts what a slowly moving teacher makes of its two full views.
 
+    As in the authors' code, crops of one size pass through the backbone together and all of them
+    through the head, so that batch normalisation, where there is any, sees them as one batch.
+
     Args:
         backbone: Maps a batch of images to features `[b, width]`, at any resolution of the crops.
         width: Features of the backbone.
