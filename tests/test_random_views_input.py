@@ -48,6 +48,27 @@ def test_every_form_of_images_is_the_same(c, dtype):
     assert turned[0].is_contiguous(memory_format=torch.channels_last)
 
 
+def test_an_exported_program_takes_other_strides_than_its_example():
+    class Views(torch.nn.Module):
+        def forward(self, images, parameters):
+            return F.random_views(images, parameters, size=6, kernel=3)
+
+    images, parameters = FITTING["images"], FITTING["parameters"]
+    last = images.contiguous(memory_format=torch.channels_last)
+    program = torch.export.export(Views(), (last, parameters)).module()
+    expected = F.random_views(images, parameters, size=6, kernel=3)
+    for form in (last, images):
+        assert torch.equal(program(form, parameters), expected)
+
+
+def test_memory_of_images_that_are_copied_is_theirs():
+    room = torch.zeros(2400)
+    images, out = room.view(2, 3, 20, 20).transpose(2, 3), room[:768].view(2, 2, 3, 8, 8)
+    parameters = cases.record(20, 20).expand(2, 2, 13)
+    with pytest.raises(ValueError, match="out must not lie in the memory of images"):
+        F.random_views(images, parameters, size=8, kernel=1, out=out)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_views_are_rounded_once(dtype):
     views = F.random_views(**FITTING, mean=cases.MEAN, deviation=cases.DEVIATION)

@@ -88,7 +88,9 @@ def made(
     _check.one_of("layout", layout, LAYOUTS)
     last = layout == "hwc"
     pixels, offsets, sizes = _images(images, last)
-    if offsets is None and not last and not pixels.is_contiguous():
+    given = pixels
+    # An exported program may be given another memory format than its example had.
+    if offsets is None and not (last or pixels.is_contiguous() or torch.compiler.is_exporting()):
         last = pixels.is_contiguous(memory_format=torch.channels_last)
         pixels = pixels.permute(0, 2, 3, 1) if last else pixels
     last = last and offsets is None
@@ -112,7 +114,7 @@ def made(
         # Detached, it is no view, which could not be changed in place where gradients are on.
         return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
     end_to_end = laid_out(out, shape, dtype, memory_format, pixels.device)
-    apart(end_to_end, "images", pixels)
+    apart(end_to_end, "images", given)
     apart(end_to_end, "parameters", parameters)
     ops.random_views_(
         pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, end_to_end

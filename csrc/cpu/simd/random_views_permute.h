@@ -19,6 +19,9 @@ bool resize_by_picks(const Crop<P>&, const Axis<A>&, const Axis<A>&, int64_t, in
 
 // Bytes of rows that are on their way into the cache before they are read.
 constexpr int64_t kAhead = 3072;
+// Bytes of the rows of one sum beyond which they leave the first cache before the next row of the
+// view wants them, and numbers of a row of the view below which to prepare takes longer.
+constexpr int64_t kNear = 12 << 10, kShort = 64;
 // Rows at a time: what has been stored is then in the cache, see kBlurRows.
 constexpr int64_t kRows = 8;
 
@@ -157,14 +160,21 @@ inline void prefetch(const Crop<uint8_t>& crop, int64_t from, int64_t to) {
   }
 }
 
+// Whether the sums of this crop are made faster here.
+inline bool suits_picks(const Crop<uint8_t>& crop, int64_t row_taps, int64_t column_taps,
+                        int64_t channels, int64_t size) {
+  return (crop.step == 1 || crop.step == 3) && row_taps <= kMostTapsOfPicks &&
+         column_taps <= kMostTapsOfPicks && row_taps * crop.parts * crop.length <= kNear &&
+         channels * size >= kShort;
+}
+
 // The crop as planes [channels, size * size], or false where its rows are not of a kind for this.
 inline bool resize_by_picks(const Crop<uint8_t>& crop, const Axis<Fixed>& rows,
                             const Axis<Fixed>& columns, int64_t channels, int64_t size,
                             uint16_t* planes, int64_t plane, Arena arena) {
-  const int64_t width = crop.length / crop.step;
+  if (!suits_picks(crop, rows.taps, columns.taps, channels, size)) return false;
+  const int64_t width = crop.length / crop.step, outputs = outputs_of_block(columns, size);
   const bool three = crop.step == 3;
-  const int64_t outputs = crop.step == 1 || three ? outputs_of_block(columns, size) : 0;
-  if (outputs == 0) return false;
   const Picks picks = picks_of(columns, size, outputs, arena);
   const int64_t apart = (width + 4 * kWords) / kWords * kWords, channel = kRows * apart;
   uint16_t* strip = arena.take<uint16_t>(channels * channel);

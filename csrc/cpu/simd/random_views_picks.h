@@ -5,8 +5,8 @@
 
 namespace fastcl::FASTCL_SIMD {
 
-// Outputs that are worth a vector of their own.
-constexpr int64_t kFewest = 8;
+// Outputs of a block, where they are fewer than a vector has.
+constexpr int64_t kFewest = 16;
 
 inline int64_t scratch_of_picks(int64_t taps, int64_t size) {
   return (size / kFewest + 1) * (taps + 3) * kViewBytes;
@@ -15,6 +15,8 @@ inline int64_t scratch_of_picks(int64_t taps, int64_t size) {
 #if defined(__AVX512BW__)
 
 constexpr int64_t kWords = Fixed::kLanes;
+// Of either axis; with more it takes longer than to turn.
+constexpr int64_t kMostTapsOfPicks = 5;
 
 // An axis by blocks of outputs, each of which takes its inputs from two vectors on from `base`.
 struct Picks {
@@ -31,19 +33,17 @@ inline int64_t lowest_input(const Axis<Fixed>& axis, int64_t i, int64_t count) {
   return one < other ? one : other;
 }
 
-// As many outputs to a block as fit; 0: too few do.
+// Outputs of a block whose inputs lie in two vectors: as many as a vector has, or half of them,
+// which do where an output has kMostTapsOfPicks at most, and so is at most 2.5 inputs from the
+// next.
 inline int64_t outputs_of_block(const Axis<Fixed>& axis, int64_t size) {
-  for (int64_t outputs = kWords; outputs >= kFewest; outputs /= 2) {
-    bool fit = true;
-    for (int64_t i = 0; i < size; i += outputs) {
-      const int64_t count = size - i < outputs ? size - i : outputs;
-      const int64_t low = lowest_input(axis, i, count);
-      const int64_t high = axis.first[i] + axis.first[i + count - 1] - low + axis.taps - 1;
-      fit = fit && high - low < 2 * kWords;
-    }
-    if (fit) return outputs;
+  for (int64_t i = 0; i < size; i += kWords) {
+    const int64_t count = size - i < kWords ? size - i : kWords;
+    const int64_t low = lowest_input(axis, i, count);
+    const int64_t high = axis.first[i] + axis.first[i + count - 1] - low + axis.taps - 1;
+    if (high - low >= 2 * kWords) return kFewest;
   }
-  return 0;
+  return kWords;
 }
 
 inline Picks picks_of(const Axis<Fixed>& axis, int64_t size, int64_t outputs, Arena& arena) {
