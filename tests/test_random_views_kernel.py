@@ -108,14 +108,17 @@ def test_equal_bits_in_every_set(dtype):
 @pytest.mark.parametrize("layout", ["chw", "hwc"])
 @pytest.mark.parametrize("c", [1, 3, 4])
 def test_equal_bits_of_rows_of_any_length(c, layout):
-    """Around whole vectors, and so much reduced that fewer and fewer outputs share two of them;
-    taken to the end of the memory and from within it, mirrored too."""
+    """Around whole vectors, of one to five taps and more along either axis, where all or half the
+    outputs of a vector share two of them; taken to the end of the memory and from within it,
+    mirrored too."""
+    h = 150
     for w in (1, 5, 31, 32, 33, 64, 65, 95, 96, 97, 160, 290, 500, 900):
-        x = cases.image(c, 19, w, seed=w)[None]
+        x = cases.image(c, h, w, seed=w)[None]
         x = x if layout == "chw" else x.permute(0, 2, 3, 1).contiguous()
-        boxes = [{"width": w}, {"width": max(1, w - 3), "left": min(2, w - 1), "height": 17}]
+        within = {"width": max(1, w - 3), "left": min(2, w - 1)}
+        boxes = [{}, *({**within, "height": rows, "top": h - rows} for rows in (17, 65, 70, 100))]
         parameters = torch.stack(
-            [cases.record(19, w, **box, mirror=k) for box in boxes for k in (0, 1)]
+            [cases.record(h, w, **box, mirror=k) for box in boxes for k in (0, 1)]
         )
         for size in (7, 32, 33, 65):
             given = {"size": size, "kernel": 1, "layout": layout}
