@@ -128,6 +128,22 @@ def test_equal_bits_of_rows_of_any_length(c, layout):
             assert torch.equal(views, again)
 
 
+@pytest.mark.parametrize("size", [17, 31, 32, 33, 64, 65, 96, 97, 129, 160])
+def test_equal_bits_of_blurs_of_any_reach(size):
+    """Within a vector and beyond, of one to five of them; rows are blurred while the colours of
+    those below are yet to come."""
+    x = cases.image(3, 150, 170)
+    flat = {"sigma": 50, "top": 3, "left": 5, "height": 140, "width": 160}
+    colours = {"contrast": 1.4, "hue": 0.1, "saturation": 0.5, "order": 20}
+    chosen = [flat, {**flat, **colours}, {**flat, **colours, "contrast": 1, "grey": 1}]
+    parameters = torch.stack([cases.record(150, 170, **one) for one in chosen])
+    for reach in (1, 2, 5, 31, 32, 33, 50, size - 1):
+        kernel = 2 * min(reach, size - 1) + 1
+        views = views_of(x, parameters, size, kernel)
+        with running(INSTRUCTION_SETS[0]):
+            assert torch.equal(views_of(x, parameters, size, kernel), views)
+
+
 @pytest.mark.parametrize("size", [223, 224])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 def test_what_is_written_past_the_caches(dtype, size):

@@ -41,25 +41,44 @@ int64_t plane_stride(int64_t size) {
   return (size * size + kViewBytes - 1) / kViewBytes * kViewBytes;
 }
 
+// The colours of a view, strip after strip: what comes before the contrast as soon as there are
+// pixels, the rest once their mean is known.
 template <typename A>
 struct Colours {
   const View& view;
   typename A::Element* planes;
   int64_t pixels, plane;
+  bool some;  // or nothing changes
   Order order{static_cast<int>(view.order)};
+  int contrast_at = 0;                 // place in the order
+  double total = 0;                    // of the grey of all pixels
+  int64_t measured = 0, adjusted = 0;  // pixels
+
+  Colours(const View& view, typename A::Element* planes, int64_t pixels, int64_t plane,
+          int64_t channels)
+      : view(view), planes(planes), pixels(pixels), plane(plane) {
+    some =
+        channels == 3 && (changes(0) || changes(1) || changes(2) || changes(3) || view.grey != 0);
+    while (waits() && order.operation[contrast_at] != 1) ++contrast_at;
+  }
 
   bool changes(int operation) const {
     return view.factors[operation] != (operation == 3 ? 0.0f : 1.0f);
   }
+  // For the mean of all pixels.
+  bool waits() const { return some && changes(1); }
 
-  // f(strip, pixels that count) for strip after strip.
+  // f(strip, pixels that count) for strips from pixel `from` on that end at `until` or before.
   template <typename F>
-  void over_strips(const F& f) const {
-    for (int64_t i = 0; i < pixels; i += kStrip) {
-      const int64_t some = pixels - i < kStrip ? pixels - i : kStrip;
-      Strip<A> strip{{planes + i, planes + plane + i, planes + 2 * plane + i},
-                     (some + A::kLanes - 1) / A::kLanes * A::kLanes};
-      f(strip, some);
+  void strips(int64_t& from, int64_t until, const F& f) const {
+    while (from < pixels) {
+      const int64_t count = pixels - from < kStrip ? pixels - from : kStrip;
+      if (from + count > until) return;
+      typename A::Element* const first = planes + from;
+      const Strip<A> strip{{first, first + plane, first + 2 * plane},
+                           (count + A::kLanes - 1) / A::kLanes * A::kLanes};
+      f(strip, count);
+      from += count;
     }
   }
 
@@ -79,29 +98,21 @@ struct Colours {
     }
   }
 
-  // finish(first pixel, how many) after the last operation of every strip.
-  template <typename F>
-  void run(const F& finish) const {
-    int begin = 0;
-    double mean = 0;
-    for (int i = 0; i < 4 && changes(1); ++i) {
-      if (order.operation[i] == 1) begin = i;
-    }
-    if (changes(1)) {
-      over_strips([&](const Strip<A>& strip, int64_t count) {
-        adjust(strip, 0, begin, 0);
-        mean += grey_sum(strip, count);
-      });
-      mean /= static_cast<double>(pixels);
-    }
-    over_strips([&](const Strip<A>& strip, int64_t count) {
-      adjust(strip, begin, 4, static_cast<float>(mean));
-      finish(strip.channel[0] - planes, count);
+  // Up to the contrast, in strips that have their pixels.
+  void measure(int64_t until) {
+    strips(measured, until, [&](const Strip<A>& strip, int64_t count) {
+      adjust(strip, 0, contrast_at, 0);
+      total += grey_sum(strip, count);
     });
   }
-
-  bool any() const {
-    return changes(0) || changes(1) || changes(2) || changes(3) || view.grey != 0;
+  // From the contrast on; finish(first pixel, how many) after every strip.
+  template <typename F>
+  void complete(int64_t until, const F& finish) {
+    const auto mean = static_cast<float>(total / static_cast<double>(pixels));
+    strips(adjusted, until, [&](const Strip<A>& strip, int64_t count) {
+      if (some) adjust(strip, contrast_at, 4, mean);
+      finish(adjusted, count);
+    });
   }
 };
 
@@ -124,24 +135,18 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   Arena arena{scratch};
   const auto height = static_cast<int64_t>(view.height), width = static_cast<int64_t>(view.width);
   const Crop<P> crop = crop_of<P>(x, image, view);
-  E* planes = arena.take<E>(c * plane + kTogether * A::kLanes);  // the blur reads whole turns
+  E* planes = arena.take<E>(c * plane + A::kLanes);  // the blur reads whole vectors
+  const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
   Arena resizing = arena;
   const int raised = axis_taps(height, size) > kFewTaps ? 0 : kRaised;
   const Axis<A> rows = resize_axis<A>(height, size, false, raised, resizing);
   const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
-  if (!resize_by_picks(crop, rows, columns, c, size, planes, plane, resizing)) {
-    E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
-    resize<A>(crop, rows, columns, c, size, strip, planes, plane);
-  }
-  const Colours<A> colours{view, planes, size * size, plane};
-  const bool grey = c == 3 && view.grey != 0, coloured = c == 3 && colours.any();
+  const bool grey = c == 3 && view.grey != 0;
   const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const Target target{
       x.dtype,        out,      c,       size * size, x.channels_last_out, x.mean, x.deviation,
       view.threshold, A::kUnit, streamed};
-  const Taps<A> taps = blur_taps<A>(view.sigma, x.kernel, arena);
-  const auto finish = [&](int64_t first, int64_t count) {
-    if (taps.reach > 0) return;
+  const auto write = [&](int64_t first, int64_t count) {
     for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
       solarise<A>(view.threshold, planes + k * plane + first, count);
     }
@@ -149,8 +154,21 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
       write_channel(target, planes + (grey ? 0 : k * plane) + first, k, first, count);
     }
   };
-  coloured ? colours.run(finish) : finish(0, size * size);
-  if (taps.reach > 0) blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena);
+  Colours<A> colours(view, planes, size * size, plane, c);
+  const bool blurred = taps.reach > 0;
+  const auto resized = [&](int64_t pixels) {
+    if (colours.waits()) return colours.measure(pixels);
+    if (!blurred) colours.complete(pixels, write);
+  };
+  if (!resize_by_picks(crop, rows, columns, c, size, planes, plane, resizing, resized)) {
+    E* strip = resizing.take<E>(crop.parts * crop.padded() * A::kLanes);
+    resize<A>(crop, rows, columns, c, size, strip, planes, plane, resized);
+  }
+  if (!blurred) return colours.complete(size * size, write);
+  const auto coloured = [&](int64_t pixels) {
+    colours.complete(pixels + kStrip - 1, [](int64_t, int64_t) {});
+  };
+  blur_and_write(taps, planes, plane, grey ? 1 : c, size, target, arena, coloured);
 }
 
 bool fits_fixed(const RandomViews& x, const View& view) {
@@ -172,10 +190,10 @@ int64_t random_view_scratch(const RandomViews& x) {
     strip = row > strip ? row : strip;
     taps = most > taps ? most : taps;
   }
-  const int64_t planes = x.channels * plane_stride(x.size) * 4 + kTogether * kViewBytes;
+  const int64_t planes = x.channels * plane_stride(x.size) * 4 + kViewBytes;
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip +
                        scratch_of_picks(taps, x.size);
-  const int64_t rows = (x.size + x.kernel) * 4 + (kTogether + 3) * kViewBytes;
+  const int64_t rows = (x.size + x.kernel) * 4 + 3 * kViewBytes;
   const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows + 1) * rows;
   return planes + axes + blur + 40 * 64;
 }

@@ -59,6 +59,18 @@ inline Words least(Words a, Words b) { return a < b ? a : b; }
 inline Words most(Words a, Words b) { return a > b ? a : b; }
 #endif
 
+#if defined(__AVX512BW__)
+// Loaded once, and not again for every use, as gcc would.
+template <typename V>
+inline void in_register(V& x) {
+  __asm__("" : "+v"(x));
+}
+// Words of a and b by their numbers.
+inline Words picked(Words a, Words at, Words b) {
+  return (Words)_mm512_permutex2var_epi16((__m512i)a, (__m512i)at, (__m512i)b);
+}
+#endif
+
 inline Floats above(Floats a, Floats b) { return at_least(a - b, Floats{}); }
 inline Floats least(Floats a, Floats b) { return a < b ? a : b; }
 inline Floats most(Floats a, Floats b) { return a > b ? a : b; }
@@ -81,7 +93,11 @@ constexpr int kRaised = 32;
 struct Fixed {
   using Element = uint16_t;
   using Vector = Words;
+#if defined(__AVX512BW__)
+  using Mask = __mmask32;
+#else
   using Mask = SignedWords;
+#endif
   using Weight = uint32_t;  // a 16-bit number twice: what broadcasts fastest
   static constexpr int kLanes = kViewBytes / 2;
   static constexpr int kSums = 2;  // vectors of a vector of bytes: the even ones, the odd ones
@@ -110,7 +126,17 @@ struct Fixed {
   }
   static Vector times_grey(Vector grey, Vector factor) { return high_product(grey, factor); }
   static Vector from_grey(Vector grey) { return (grey + 1) >> 1; }
+#if defined(__AVX512BW__)
+  static Mask at_or_above(Vector a, Vector b) {
+    return _mm512_cmpge_epi16_mask((__m512i)a, (__m512i)b);
+  }
+  static Vector chosen(Mask mask, Vector a, Vector b) {
+    return (Vector)_mm512_mask_blend_epi16(mask, (__m512i)b, (__m512i)a);
+  }
+#else
   static Mask at_or_above(Vector a, Vector b) { return ~(Mask)((Mask)b > (Mask)a); }
+  static Vector chosen(Mask mask, Vector a, Vector b) { return b ^ ((Vector)mask & (a ^ b)); }
+#endif
 };
 
 struct Float {
@@ -135,12 +161,9 @@ struct Float {
   static Vector times_grey(Vector grey, Vector factor) { return grey * factor; }
   static Vector from_grey(Vector grey) { return grey; }
   static Mask at_or_above(Vector a, Vector b) { return a >= b; }
+  static Vector chosen(Mask mask, Vector a, Vector b) { return mask ? a : b; }
 };
 
 // x where the mask is set, else zero.
-template <typename A>
-inline typename A::Vector chosen(typename A::Mask mask, typename A::Vector x) {
-  return (typename A::Vector)(mask & (typename A::Mask)x);
-}
 
 }  // namespace fastcl::FASTCL_SIMD

@@ -7,39 +7,73 @@
 
 namespace fastcl::FASTCL_SIMD {
 
-// Vectors whose sums are made side by side, as each waits for its own.
-constexpr int kTogether = 2;
-
 template <typename A>
 struct Taps {
   int64_t reach;             // taps on either side; 0: nothing to blur
   typename A::Weight start;  // of the sums, see kRaised
   typename A::Weight raised;
   typename A::Weight* weight;  // [reach + 1] from the middle on
+};
 
-  using Vector = typename A::Vector;
-  // Of `count` numbers, or as many more as fill kTogether vectors: at(distance, sign) is where
-  // their neighbours are, g takes the number of the first of a vector and their sums.
-  template <typename F, typename G>
-  void sums(int64_t count, const F& at, const G& g) const {
-    const Vector from = A::splat(start), middle = A::splat(weight[0]);
-    for (int64_t x = 0; x < count; x += kTogether * A::kLanes) {
-      Vector total[kTogether];
-      for (int k = 0; k < kTogether; ++k) {
-        total[k] = from + A::share(load<Vector>(at(0, 0) + x + k * A::kLanes), middle);
-      }
-      for (int64_t j = 1; j <= reach; ++j) {
-        const auto* before = at(j, 0) + x;
-        const auto* after = at(j, 1) + x;
-        const Vector share = A::splat(weight[j]);
-        for (int k = 0; k < kTogether; ++k) {
-          const auto both =
-              load<Vector>(before + k * A::kLanes) + load<Vector>(after + k * A::kLanes);
-          total[k] += A::share(both, share);
-        }
-      }
-      for (int k = 0; k < kTogether; ++k) g(x + k * A::kLanes, total[k]);
-    }
+// Sums of n vectors with their neighbours, side by side, as each waits for its own; end(sum) is
+// what is kept of them.
+template <int n, typename A, typename N, typename E>
+[[gnu::always_inline]] inline void blur_vectors(const Taps<A>& taps, const N& near, int64_t x,
+                                                typename A::Element* to, const E& end) {
+  using V = typename A::Vector;
+  const auto from = near.template of<n>(x);
+  const V first = A::splat(taps.start), middle = A::splat(taps.weight[0]);
+  V total[n];
+  for (int k = 0; k < n; ++k) total[k] = first + A::share(from.middle(k), middle);
+  for (int64_t j = 1; j <= taps.reach; ++j) {
+    const V share = A::splat(taps.weight[j]);
+    for (int k = 0; k < n; ++k) total[k] += A::share(from.both(j, k), share);
+  }
+  for (int k = 0; k < n; ++k) store(to + x + k * A::kLanes, end(total[k]));
+}
+
+// Of `count` numbers, or as many more as fill a vector.
+template <typename A, typename N, typename E>
+[[gnu::noinline]] void blur_row(const Taps<A> taps, const N near, int64_t count,
+                                typename A::Element* to, const E end) {
+  int64_t x = 0;
+  for (; x + 3 * A::kLanes < count; x += 4 * A::kLanes) blur_vectors<4>(taps, near, x, to, end);
+  if (x + 2 * A::kLanes < count) return blur_vectors<3>(taps, near, x, to, end);
+  if (x + A::kLanes < count) return blur_vectors<2>(taps, near, x, to, end);
+  if (x < count) blur_vectors<1>(taps, near, x, to, end);
+}
+
+// Neighbours so many elements apart.
+template <typename A>
+struct Spaced {
+  const typename A::Element* from;
+  int64_t apart;
+
+  template <int n>
+  Spaced of(int64_t x) const {
+    return {from + x, apart};
+  }
+  typename A::Vector middle(int k) const { return at(0, k); }
+  typename A::Vector both(int64_t j, int k) const { return at(-j, k) + at(j, k); }
+  typename A::Vector at(int64_t j, int k) const {
+    return load<typename A::Vector>(from + j * apart + k * A::kLanes);
+  }
+};
+
+// Neighbours in rows of their own, [-reach, reach].
+template <typename A>
+struct InRows {
+  const typename A::Element* const* rows;
+  int64_t x;
+
+  template <int n>
+  InRows of(int64_t to) const {
+    return {rows, to};
+  }
+  typename A::Vector middle(int k) const { return at(0, k); }
+  typename A::Vector both(int64_t j, int k) const { return at(-j, k) + at(j, k); }
+  typename A::Vector at(int64_t j, int k) const {
+    return load<typename A::Vector>(rows[j] + x + k * A::kLanes);
   }
 };
 
@@ -82,6 +116,55 @@ Taps<A> blur_taps(float sigma, int64_t kernel, Arena& arena) {
   return taps;
 }
 
+template <typename A>
+void blur_along(const Taps<A>& taps, const typename A::Element* row, int64_t size,
+                typename A::Element* to) {
+  blur_row(taps, Spaced<A>{row, 1}, size, to, [](auto sum) { return A::lowered(sum); });
+}
+
+#if defined(__AVX512BW__)
+struct Run {
+  uint16_t number[2 * Fixed::kLanes];
+  constexpr Run() : number() {
+    for (int i = 0; i < 2 * Fixed::kLanes; ++i) number[i] = static_cast<uint16_t>(i);
+  }
+};
+
+// Neighbours along a row, at most a vector away, those after it picked out of registers: a load of
+// what lies across two lines of the cache takes as long as two.
+template <int n>
+struct Picked {
+  const uint16_t* from;
+  Words x[n + 1];
+
+  explicit Picked(const uint16_t* from) : from(from) {
+    for (int k = 0; k <= n; ++k) x[k] = load<Words>(from + k * Fixed::kLanes);
+  }
+  Words middle(int k) const { return x[k]; }
+  Words both(int64_t j, int k) const {
+    alignas(64) static constexpr Run kRun;
+    const Words before = load<Words>(from + k * Fixed::kLanes - j);
+    return before + picked(x[k], load<Words>(kRun.number + j), x[k + 1]);
+  }
+};
+
+struct PickedAlong {
+  const uint16_t* row;
+  template <int n>
+  Picked<n> of(int64_t x) const {
+    return Picked<n>(row + x);
+  }
+};
+
+inline void blur_along(const Taps<Fixed>& taps, const uint16_t* row, int64_t size, uint16_t* to) {
+  const auto end = [](Words sum) { return Fixed::lowered(sum); };
+  // Elsewhere a permute of two registers takes longer than the load.
+  static const bool picks = __builtin_cpu_is("amd");
+  if (picks && taps.reach <= Fixed::kLanes) return blur_row(taps, PickedAlong{row}, size, to, end);
+  blur_row(taps, Spaced<Fixed>{row, 1}, size, to, end);
+}
+#endif
+
 inline int64_t reflected(int64_t i, int64_t size) {
   return i < 0 ? -i : i >= size ? 2 * size - 2 - i : i;
 }
@@ -90,6 +173,21 @@ inline int64_t reflected(int64_t i, int64_t size) {
 // when the next one loads it at other places.
 constexpr int64_t kBlurRows = 8;
 
+// Row y of a plane down the columns, at `row`.
+template <typename A>
+void blur_down(const Taps<A>& taps, const typename A::Element* plane, int64_t y, int64_t size,
+               const typename A::Element** rows, typename A::Element* row) {
+  const auto raised = A::splat(taps.raised);
+  const auto end = [=](auto sum) { return sum + raised; };
+  if (y >= taps.reach && y + taps.reach < size) {
+    return blur_row(taps, Spaced<A>{plane + y * size, size}, size, row, end);
+  }
+  for (int64_t j = -taps.reach; j <= taps.reach; ++j) {
+    rows[taps.reach + j] = plane + reflected(y + j, size) * size;
+  }
+  blur_row(taps, InRows<A>{rows + taps.reach, 0}, size, row, end);
+}
+
 // Rows y .. y + count of a plane, down the columns and then along them; done(row, pixels) takes one
 // after the other. wide has room for the rows, each with both ends and a vector, out for one.
 template <typename A, typename F>
@@ -97,43 +195,34 @@ void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y,
                int64_t size, const typename A::Element** rows, typename A::Element* wide,
                typename A::Element* out, const F& done) {
   const int64_t margin = (taps.reach + A::kLanes - 1) / A::kLanes * A::kLanes;
-  const int64_t apart =
-      (size + A::kLanes - 1) / A::kLanes * A::kLanes + 2 * margin + kTogether * A::kLanes;
-  const auto raised = A::splat(taps.raised);
+  const int64_t apart = (size + A::kLanes - 1) / A::kLanes * A::kLanes + 2 * margin;
   for (int64_t i = 0; i < count; ++i) {
-    for (int64_t j = 0; j <= taps.reach; ++j) {
-      rows[2 * j] = plane + reflected(y + i - j, size) * size;
-      rows[2 * j + 1] = plane + reflected(y + i + j, size) * size;
-    }
     typename A::Element* const row = wide + i * apart + margin;
-    taps.sums(
-        size, [&](int64_t j, int64_t k) { return rows[2 * j + k]; },
-        [&](int64_t x, auto sum) { store(row + x, sum + raised); });
+    blur_down(taps, plane, y + i, size, rows, row);
     for (int64_t j = 1; j <= taps.reach; ++j) {
       row[-j] = row[j];
       row[size - 1 + j] = row[size - 1 - j];
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    const typename A::Element* const row = wide + i * apart + margin;
-    taps.sums(
-        size, [&](int64_t j, int64_t k) { return row + (k == 0 ? -j : j); },
-        [&](int64_t x, auto sum) { store(out + x, A::lowered(sum)); });
+    blur_along(taps, wide + i * apart + margin, size, out);
     done(y + i, out);
   }
 }
 
 // Of the first `planes` planes, the others are like the first. Every row is written before the next
-// is made: memory takes it meanwhile.
-template <typename A>
+// is made: memory takes it meanwhile. need(pixels) sees to it that so many are there.
+template <typename A, typename F>
 void blur_and_write(const Taps<A>& taps, const typename A::Element* from, int64_t plane,
-                    int64_t planes, int64_t size, const Target& target, Arena arena) {
+                    int64_t planes, int64_t size, const Target& target, Arena arena,
+                    const F& need) {
   using E = typename A::Element;
-  const E** rows = arena.take<const E*>(2 * (taps.reach + 1));
-  E* wide = arena.take<E>(kBlurRows * (size + 2 * taps.reach + (3 + kTogether) * A::kLanes));
-  E* out = arena.take<E>(size + kTogether * A::kLanes);
+  const E** rows = arena.take<const E*>(2 * taps.reach + 1);
+  E* wide = arena.take<E>(kBlurRows * (size + 2 * taps.reach + 3 * A::kLanes));
+  E* out = arena.take<E>(size + A::kLanes);
   for (int64_t y = 0; y < size; y += kBlurRows) {
     const int64_t count = size - y < kBlurRows ? size - y : kBlurRows;
+    need((y + count + taps.reach) * size);
     for (int64_t c = 0; c < planes; ++c) {
       blur_rows(taps, from + c * plane, y, count, size, rows, wide, out, [&](int64_t row, E* x) {
         solarise<A>(target.threshold, x, size);

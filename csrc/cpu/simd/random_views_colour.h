@@ -98,13 +98,12 @@ void small_hue(const Strip<A>& strip, float sixths, int turned) {
         const M rg = A::at_or_above(r, g), gb = A::at_or_above(g, b), rb = A::at_or_above(r, b);
         const M even = rg ^ gb ^ rb, up = kForward ? even : ~even;
         const V chroma = largest - smallest, move = A::times(chroma, share);
-        const V over = chosen<A>(up, above(middle + move, largest));
-        const V under = chosen<A>(~up, above(smallest + move, middle));
-        const V moved = (middle + chosen<A>(up, move) + under) - (chosen<A>(~up, move) + over);
+        const V raised = middle + move, over = A::chosen(up, above(raised, largest), V{});
+        const V under = A::chosen(up, V{}, above(smallest + move, middle));
+        const V moved = A::chosen(up, raised - over, middle + under - move);
         const V top = largest - over, bottom = smallest + under;
         const auto placed = [&](M is_largest, M is_smallest) {
-          return chosen<A>(is_largest, top) + chosen<A>(is_smallest, bottom) +
-                 chosen<A>(~(is_largest | is_smallest), moved);
+          return A::chosen(is_largest, top, A::chosen(is_smallest, bottom, moved));
         };
         r = placed(rg & rb, ~(rg | rb));
         g = placed(~rg & gb, rg & ~gb);
@@ -126,15 +125,22 @@ void hue(const Strip<A>& strip, float turns) {
 
 // Sums of the grey of `count` pixels, the first of a strip.
 inline double grey_sum(const Strip<Fixed>& strip, int64_t count) {
-  uint64_t total = 0;
+  const auto grey = [&](int64_t i) {
+    return Fixed::grey(load<Words>(strip.channel[0] + i), load<Words>(strip.channel[1] + i),
+                       load<Words>(strip.channel[2] + i));
+  };
   Doubles sums{};
-  for (int64_t i = 0; i < count; i += Fixed::kLanes) {
-    Words grey = Fixed::grey(load<Words>(strip.channel[0] + i), load<Words>(strip.channel[1] + i),
-                             load<Words>(strip.channel[2] + i));
-    for (int64_t l = count - i; l < Fixed::kLanes; ++l) grey[l] = 0;
-    sums += ((Doubles)grey & 0xFFFF) + ((Doubles)grey >> 16);
+  int64_t i = 0;
+  for (; i + Fixed::kLanes <= count; i += Fixed::kLanes) {
+    const auto pairs = (Doubles)grey(i);
+    sums += (pairs & 0xFFFF) + (pairs >> 16);
   }
+  uint64_t total = 0;
   for (int l = 0; l < kViewBytes / 4; ++l) total += sums[l];
+  if (i < count) {
+    const Words rest = grey(i);
+    for (int64_t l = 0; l < count - i; ++l) total += rest[l];
+  }
   return static_cast<double>(total) / (2 * Fixed::kOne);
 }
 

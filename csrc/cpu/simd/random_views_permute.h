@@ -8,10 +8,11 @@
 
 namespace fastcl::FASTCL_SIMD {
 
-// The crop as planes [channels, size * size], or false where this is not for its numbers.
-template <typename A, typename P>
+// The crop as planes [channels, size * size], done(pixels) while there are so many; or false where
+// this is not for its numbers.
+template <typename A, typename P, typename F>
 bool resize_by_picks(const Crop<P>&, const Axis<A>&, const Axis<A>&, int64_t, int64_t,
-                     typename A::Element*, int64_t, Arena) {
+                     typename A::Element*, int64_t, Arena, const F&) {
   return false;
 }
 
@@ -67,15 +68,18 @@ struct Down {
   int64_t row, stride;
   Words start;
   const uint32_t* weights;  // [taps, stride]
+  Words few[kFewTaps];      // the same, where they are so many at most
 
   Down(N taps, const Axis<Fixed>& axis, int64_t i, int64_t row)
       : taps(taps),
         row(row),
         stride(axis.stride),
         start(Fixed::splat(axis.start[i])),
-        weights(axis.weights + i) {}
+        weights(axis.weights + i) {
+    for (int64_t j = 0; !kMany && j < taps; ++j) few[j] = Fixed::splat(weights[j * stride]);
+  }
 
-  Words weight(int64_t j) const { return Fixed::splat(weights[j * stride]); }
+  Words weight(int64_t j) const { return kMany ? Fixed::splat(weights[j * stride]) : few[j]; }
   static Words done(Words sum) {
     const Words x = kMany ? Fixed::lowered(sum) : sum;
     return x + x;
@@ -84,7 +88,8 @@ struct Down {
   template <typename M>
   static void unpack(const uint8_t* from, M inside, Words& low, Words& high) {
     const auto below = (__m512i)(Bytes{} + static_cast<uint8_t>(kMany ? 0x80 : 0));
-    const __m512i x = load_64(from, inside);
+    __m512i x = load_64(from, inside);
+    in_register(x);
     low = (Words)_mm512_unpacklo_epi8(below, x);
     high = (Words)_mm512_unpackhi_epi8(below, x);
   }
@@ -169,9 +174,10 @@ inline bool suits_picks(const Crop<uint8_t>& crop, int64_t row_taps, int64_t col
 }
 
 // The crop as planes [channels, size * size], or false where its rows are not of a kind for this.
-inline bool resize_by_picks(const Crop<uint8_t>& crop, const Axis<Fixed>& rows,
-                            const Axis<Fixed>& columns, int64_t channels, int64_t size,
-                            uint16_t* planes, int64_t plane, Arena arena) {
+template <typename F>
+bool resize_by_picks(const Crop<uint8_t>& crop, const Axis<Fixed>& rows, const Axis<Fixed>& columns,
+                     int64_t channels, int64_t size, uint16_t* planes, int64_t plane, Arena arena,
+                     const F& done) {
   if (!suits_picks(crop, rows.taps, columns.taps, channels, size)) return false;
   const int64_t width = crop.length / crop.step, outputs = outputs_of_block(columns, size);
   const bool three = crop.step == 3;
@@ -202,6 +208,7 @@ inline bool resize_by_picks(const Crop<uint8_t>& crop, const Axis<Fixed>& rows,
                    planes + c * plane + i * size);
       }
     });
+    done((i + count) * size);
   }
   return true;
 }

@@ -87,15 +87,11 @@ inline void store_some(uint16_t* to, Words x, __mmask64 some) {
   _mm512_mask_storeu_epi16(to, static_cast<__mmask32>(some), (__m512i)x);
 }
 
-// Words of a and b by their numbers.
-inline Words picked(Words a, Words at, Words b) {
-  return (Words)_mm512_permutex2var_epi16((__m512i)a, (__m512i)at, (__m512i)b);
-}
-
 // Along `count` rows, so many words apart, for block b; the pixels go to rows of `size`.
 template <typename N, typename M>
-inline void along_rows(const Picks& picks, int64_t b, N taps, const uint16_t* rows, int64_t apart,
-                       int64_t count, int64_t size, uint16_t* to, M whole) {
+[[gnu::noinline]] void along_rows(const Picks& picks, int64_t b, N taps, const uint16_t* rows,
+                                  int64_t apart, int64_t count, int64_t size, uint16_t* to,
+                                  M whole) {
   constexpr bool kMany = sizeof(N) == sizeof(int64_t);
   const uint16_t* from = rows + picks.base[b];
   const Words first = picks.first[b], start = picks.start[b];
@@ -106,7 +102,9 @@ inline void along_rows(const Picks& picks, int64_t b, N taps, const uint16_t* ro
     weight[j] = weights[j];
   }
   for (int64_t y = 0; y < count; ++y) {
-    const Words x = load<Words>(from + y * apart), z = load<Words>(from + y * apart + kWords);
+    Words x = load<Words>(from + y * apart), z = load<Words>(from + y * apart + kWords);
+    in_register(x);
+    in_register(z);
     Words sum = start, next = first;
     for (int64_t j = 0; j < taps; ++j) {
       sum += high_product(picked(x, kMany ? next : at[j], z), kMany ? weights[j] : weight[j]);

@@ -154,10 +154,11 @@ void drain_strip(const typename A::Element* strip, int64_t step, const Axis<A>& 
   }
 }
 
-// The crop as planes [channels, size * size].
-template <typename A, typename P>
+// The crop as planes [channels, size * size]; done(pixels) while there are so many.
+template <typename A, typename P, typename F>
 void resize(const Crop<P>& crop, const Axis<A>& rows, const Axis<A>& columns, int64_t channels,
-            int64_t size, typename A::Element* strip, typename A::Element* planes, int64_t plane) {
+            int64_t size, typename A::Element* strip, typename A::Element* planes, int64_t plane,
+            const F& done) {
   for (int64_t i = 0; i < size; i += A::kLanes) {
     const int64_t last = rows.first[i + A::kLanes < size ? i + A::kLanes - 1 : size - 1];
     const bool inside = crop.first + (crop.parts - 1) * crop.part +
@@ -175,6 +176,7 @@ void resize(const Crop<P>& crop, const Axis<A>& rows, const Axis<A>& columns, in
                        planes + c * plane + i * size);
       });
     }
+    done((i + some) * size);
   }
 }
 
