@@ -109,6 +109,7 @@ NOT: dict[str, dict[str, str]] = {
     "sentence_transformers, multi-vector": {
         **dict.fromkeys(("MultiVectorDistillKLDivLoss", "MultiVectorMarginMSELoss"), _TEACHER),
     },
+    "pylate": {"Distillation": _TEACHER},
     "solo": {
         **dict.fromkeys(("barlow_loss_func", "wmse_loss_func"), _FEATURES),
         "deepclusterv2_loss_func": "a cross-entropy of given logits: nothing to fuse",

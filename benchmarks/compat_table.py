@@ -24,13 +24,14 @@ PARTS = {
     ST: (ST, (f"{ST}.sentence_transformer.losses", f"{ST}.sparse_encoder.losses")),
     f"{ST}, cross-encoders": (ST, (f"{ST}.cross_encoder.losses",)),
     f"{ST}, multi-vector": (ST, (f"{ST}.multi_vector_encoder.losses",)),
+    "pylate": ("pylate", ("pylate.losses",)),
     "solo": ("solo", ("solo.losses",)),
     "supcontrast": ("supcontrast", ()),
 }  # fmt: skip
 # Losses that are not called so.
 OTHER_NAMES = (
-    "CO2Regularizer", "CrossBatchMemory", "DSERegularizer", "InfoNCE", "NegativeCosineSimilarity",
-    "SIGReg", "info_nce",
+    "CO2Regularizer", "CachedContrastive", "Contrastive", "CrossBatchMemory", "DSERegularizer",
+    "Distillation", "InfoNCE", "NegativeCosineSimilarity", "SIGReg", "info_nce",
 )  # fmt: skip
 
 

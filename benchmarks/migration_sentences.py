@@ -1,4 +1,4 @@
-"""The losses of sentence-transformers as cases of `benchmarks.migration`."""
+"""The losses of sentence-transformers and PyLate as cases of `benchmarks.migration`."""
 
 import functools
 import warnings
@@ -140,6 +140,36 @@ def _multi_vector_in_parts(module, n):
     return function
 
 
+class _ColBERT(torch.nn.Module):
+    """PyLate's, likewise; queries are padded to their length by words that count."""
+
+    skiplist: tuple[int, ...] = ()
+    do_query_expansion = True
+
+    def forward(self, features):
+        return {"token_embeddings": features["tokens"]}
+
+
+def _column(x: Tensor) -> dict[str, Tensor]:
+    ids = torch.zeros(x.shape[:2], dtype=torch.long)
+    return {"tokens": x, "input_ids": ids, "attention_mask": ids + 1}
+
+
+def _pylate(module, n):
+    loss = module.Contrastive(_ColBERT())
+    return lambda anchor, positive: loss([_column(anchor), _column(positive)])
+
+
+def _pylate_in_parts(module, n):
+    loss = module.CachedContrastive(_ColBERT())
+
+    def function(anchor, positive):
+        masks = [torch.ones(x.shape[:2], dtype=torch.bool) for x in (anchor, positive)]
+        return _in_parts(loss, [anchor, positive], masks)
+
+    return function
+
+
 def _texts(n: int) -> Inputs:
     """A query of ColBERT's length and a passage each."""
     some = {"anchor": torch.randn(n, 32, 128), "positive": torch.randn(n, 180, 128)}
@@ -180,4 +210,8 @@ SENTENCES = (
     _case("MultiVectorMultipleNegativesRankingLoss", _multi_vector, _texts, 64, _TEXTS, VECTORS),
     _case("CachedMultiVectorMultipleNegativesRankingLoss", _multi_vector_in_parts, _texts, 64,
           _TEXTS, VECTORS),
+    *(
+        Replaced("pylate", "pylate.losses", "pylate", name, 64, _TEXTS, build, _texts)
+        for name, build in (("Contrastive", _pylate), ("CachedContrastive", _pylate_in_parts))
+    ),
 )  # fmt: skip

@@ -46,7 +46,7 @@ python_use_unqualified_type_names = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 # Their originals are subclassed, and need not be there.
-autodoc_mock_imports = ["pytorch_metric_learning", "sentence_transformers"]
+autodoc_mock_imports = ["pylate", "pytorch_metric_learning", "sentence_transformers"]
 copybutton_exclude = ".linenos, .gp, .go"
 
 html_theme = "furo"

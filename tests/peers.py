@@ -23,6 +23,7 @@ HOMES = {
     "pytorch_metric_learning": "pytorch_metric_learning.losses",
     "info_nce": "info_nce",
     "sentence_transformers": "sentence_transformers.sentence_transformer.losses",
+    "pylate": "pylate.losses",
     "solo": "solo.losses",
 }
 

@@ -104,6 +104,15 @@ LIBRARIES = {
             for name in names
         },
     ),
+    "pylate": _Library(
+        "pylate",
+        ("1.6.0",),
+        "pylate.losses",
+        {
+            "losses.contrastive.Contrastive": "Contrastive",
+            "losses.cached_contrastive.CachedContrastive": "CachedContrastive",
+        },
+    ),
     "solo": _Library(
         "solo-learn",
         ("1.0.2",),
@@ -142,7 +151,7 @@ def patch(library: str, *, module: str | None = None) -> list[str]:
 
     Args:
         library: "lightly", "open_clip", "pytorch_metric_learning", "info_nce",
-            "sentence_transformers", "solo" or "supcontrast".
+            "sentence_transformers", "pylate", "solo" or "supcontrast".
         module: For "supcontrast" alone, which is not packaged: the module that has its
             `SupConLoss`, such as "losses" in its own repository.
 
