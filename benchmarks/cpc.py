@@ -152,8 +152,8 @@ def table(rows: list[dict[str, str]]) -> str:
     lines += [
         "",
         f"Per cent of {int(one['tested']):,} test images; {int(one['images']):,} images, "
-        f"{one['epochs']} passes, seed {one['seed']}. {one['machine']}, torch {one['torch']}, commit "
-        f"{one['commit']}, {one['date']}: `python -m benchmarks.cpc`.",
+        f"{one['epochs']} passes, seed {one['seed']}. {one['machine']}, torch {one['torch']}, "
+        f"commit {one['commit']}, {one['date']}: `python -m benchmarks.cpc`.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -1,9 +1,13 @@
-"""The table of results/views.csv, for results/views.md and docs/results.md."""
+"""The table of results/views.csv, for results/views.md and docs/results.md; a short one for the
+README."""
 
 from . import report, tables
 
-SUITE = "views"
+SUITE, SHORT = "views", "views_short"
 OURS = "fastcl"
+LARGE, SMALL = "JPEG to two views of 224", "32 x 32 to two views"
+TORCHVISION, KORNIA = "torchvision v1 on Pillow", "kornia, batches of 512"
+ALBUMENTATIONS = "AlbumentationsX, linear"
 
 
 def table(rows: list[dict[str, str]]) -> str:
@@ -39,10 +43,35 @@ def _short(x: float) -> str:
     return f"{x:,.{0 if x >= 10 else 1 if x >= 1 else 2}f}"
 
 
+def short(rows: list[dict[str, str]]) -> str:
+    """A line for every machine."""
+    names = [
+        "SimCLR's two views", "of a JPEG", "decoding alone", "AlbumentationsX", "torchvision",
+        "of 32 x 32", "kornia at 32", "torchvision at 32",
+    ]  # fmt: skip
+    others = {LARGE: ("simplejpeg, decoding alone", ALBUMENTATIONS, TORCHVISION),
+              SMALL: (KORNIA, TORCHVISION)}  # fmt: skip
+    lines = []
+    for some in report.by_machine(rows):
+        us = {(row["case"], row["variant"]): float(row["us"]) for row in some if row["us"]}
+        cells = [f"{some[0]['machine']}, {some[0]['date']}"]
+        for case, variants in others.items():
+            ours = us[case, OURS]
+            cells += [f"{_short(ours)} us"]
+            cells += [f"{_short(us[case, x] / ours)}x" for x in variants]
+        lines.append(cells)
+    return (
+        f"{tables.grid(names, lines)}\n\nProcessor time of one thread per image, "
+        "500 x 375 pixels with decoding, and how many times that the others take.\n"
+    )
+
+
 def show() -> None:
-    text = table(report.read(report.RESULTS / f"{SUITE}.csv"))
+    rows = report.read(report.RESULTS / f"{SUITE}.csv")
+    text = table(rows)
     (report.RESULTS / f"{SUITE}.md").write_text(text)
     report.write_pages(SUITE, text)
+    report.write_pages(SHORT, short(rows))
     print(text)
 
 

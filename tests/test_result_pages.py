@@ -18,6 +18,7 @@ MADE = {
     "scaling": lambda: report.texts("scaling")["scaling"],
     "digits": lambda: digits.table(report.read(report.RESULTS / "digits.csv")),
     "views": lambda: view_table.table(report.read(report.RESULTS / "views.csv")),
+    "views_short": lambda: view_table.short(report.read(report.RESULTS / "views.csv")),
     "throughput": lambda: throughput_table.table(report.read(report.RESULTS / "throughput.csv")),
     "finetuning": lambda: finetuning_table.runs(
         report.read(report.RESULTS / finetuning_table.RUNS_CSV)
