@@ -164,6 +164,4 @@ struct Float {
   static Vector chosen(Mask mask, Vector a, Vector b) { return mask ? a : b; }
 };
 
-// x where the mask is set, else zero.
-
 }  // namespace fastcl::FASTCL_SIMD
