@@ -1,5 +1,6 @@
 """PyLate's contrastive losses in fastcl.compat beside the library's own."""
 
+import numpy as np
 import pytest
 import torch
 from peers import both, peer
@@ -127,6 +128,21 @@ def test_a_tensor_of_a_temperature_is_the_librarys(name):
         run(module, name, features(4, 9), temperature=temperature)
         found.append(temperature.grad)
     torch.testing.assert_close(*found)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("temperature", [-0.5, float("inf"), np.float32(0.5)])
+def test_no_positive_number_of_python_is_the_librarys(name, temperature):
+    check(name, features(4, 9), temperature=temperature)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fewer_documents_than_queries_are_named(name):
+    """There they are an IndexError; of several columns no positive may be another's hard one."""
+    query, *documents = features(4, 9, 9)
+    few = [{k: x[:3] for k, x in document.items()} for document in documents]
+    with pytest.raises(ValueError, match=r"must have 6 rows at least, got \[3, 3\]"):
+        run(ours, name, [query, *few])
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -128,6 +128,32 @@ def test_equal_bits_of_rows_of_any_length(c, layout):
             assert torch.equal(views, again)
 
 
+@pytest.mark.parametrize("kernel", [101, 151, 447])
+@pytest.mark.parametrize("sigma", [10, 25, 60])
+def test_blurs_far_beyond_the_papers(kernel, sigma):
+    """Of bytes, one level stays that level within a tenth of it."""
+    parameters = cases.record(1, 1, sigma=sigma)[None]
+    for level in (1, 37, 128, 254):
+        view = views_of(torch.full((1, 1, 1), level, dtype=torch.uint8), parameters, 224, kernel)
+        assert (255 * view - level).abs().max() <= 0.1
+
+
+def test_factors_far_beyond_the_papers():
+    """Chains of the strongest that some 16-bit number could hold."""
+    strong = {
+        "brightness": 1.82,
+        "contrast": 1.71,
+        "saturation": 1.9999,
+        "hue": -1 / 6,
+        "order": 14,
+    }
+    for seed in range(20):
+        x = cases.image(3, 200, 1 + seed, seed=seed)
+        parameters = cases.record(200, 1 + seed, **strong)[None]
+        expected = in_reference(x, parameters, 31, 1)
+        assert 255 * (views_of(x, parameters, 31, 1) - expected).abs().max() <= 0.25
+
+
 @pytest.mark.parametrize("size", [17, 31, 32, 33, 64, 65, 96, 97, 129, 160])
 def test_equal_bits_of_blurs_of_any_reach(size):
     """Within a vector and beyond, of one to five of them; rows are blurred while the colours of

@@ -1,9 +1,11 @@
 """PyLate's contrastive losses of late interaction, plain and cached, as version 1.6.0 has them.
 
 Only the step from token embeddings to the loss differs, which is `functional.max_sim`. Other scores
-than `ColBERTScores`, and a temperature that is a tensor, are the library's.
+than `ColBERTScores`, and a temperature that is no positive number of Python, are the library's; its
+choice among backends has no part in this.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -20,7 +22,8 @@ __all__ = ["CachedContrastive", "Contrastive"]
 
 
 def _streams(loss: Any) -> bool:
-    return type(loss.score_metric) is ColBERTScores and not isinstance(loss.temperature, Tensor)
+    plain = type(loss.temperature) in (int, float) and 0 < loss.temperature < math.inf
+    return plain and type(loss.score_metric) is ColBERTScores
 
 
 def _of_model(model: Any, name: str) -> Any:
@@ -36,7 +39,9 @@ def _loss(
 ) -> Tensor:
     """The mean over the queries, each against the documents of all, in the dtype of the library's;
     times the number of ranks where they gather."""
-    n, first = len(query), 0
+    n, first, counts = len(query), 0, [len(x) for x in documents]
+    if not documents or min(counts) < n:
+        raise ValueError(f"every column of documents must have {n} rows at least, got {counts}")
     if loss.gather_across_devices:
         first = distributed.rank() * n
         documents = [torch.cat(tuple(all_gather_with_gradients(x))) for x in documents]
