@@ -228,6 +228,21 @@ def test_any_poisoned_token_gives_nan(of, value, normalize):
         assert of(*poisoned)[0].isnan()
 
 
+@pytest.mark.parametrize("of", [ops.max_sim_mean, reference.max_sim_mean])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+@pytest.mark.parametrize("normalize", [False, True])
+def test_one_pair_alone_is_poisoned_too(of, value, normalize):
+    """Whose loss is 0 otherwise, as there is nothing to tell it from."""
+    query, document = torch.rand(2, 1, 5, 8)
+    # The least token of a document is not its best.
+    for place in (0,) if value == -torch.inf else (0, 1):
+        given = [query.clone(), document.clone()]
+        given[place][0, 2, 3] = value
+        more = (None,) * 5, 1.0, normalize, *(False,) * 4
+        assert not of(*given, *more[0], *more[1:])[0].isfinite()
+    assert of(query, document, *more[0], *more[1:])[0] == 0
+
+
 @built
 def test_memory_is_linear():
     """The highest resident size of a process above inputs and gradients: 4 MB of a chunk, and

@@ -157,7 +157,8 @@ void LateInteraction<T>::weigh(int64_t query) {
   const double shift = most == -kInfinity ? 0 : most;
   const double sum =
       sum_of(0, columns_, [&](int64_t j) { return j == i ? 0 : std::exp(away(j) - shift); });
-  const double loss = own == kInfinity ? kNaN : softplus(shift + std::log(sum));
+  double loss = own == kInfinity ? kNaN : softplus(shift + std::log(sum));
+  if (columns_ == 1) loss = own - own;  // 0, or NaN
   const double factor = x_.scale / n_;
   double slope = 0;
   for (int64_t j = 0; j < columns_; ++j) {

@@ -110,6 +110,8 @@ def _weights(scores: Tensor, scale: float | Tensor) -> tuple[Tensor, Tensor, Ten
     others = away.clone()
     others.diagonal().fill_(-torch.inf)
     loss = -F.logsigmoid(-others.logsumexp(1))
+    if scores.shape[1] == 1:
+        loss = (own - own).squeeze(1)  # 0, or NaN
     p = (others - loss[:, None]).exp()
     slope = torch.where(p > 0, p * away, p).sum() / len(p)
     p.diagonal().copy_(torch.expm1(-loss))
