@@ -7,7 +7,7 @@ into docs/migration.md, and a test compares both with the installed libraries.
 
 import ast
 
-from fastcl.compat._patch import LIBRARIES
+from fastcl.compat._libraries import LIBRARIES
 
 from . import report, tables
 from .compat_reasons import AS_IT_IS, CLOSE, NOT

@@ -16,12 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from fastcl.methods import ImageCPC
-from fastcl.pretrain.data import Images, load_images
+from fastcl.pretrain.data import Images
 
+from . import tables
+from .accuracy import images_of
 from .accuracy_table import PAGE
 from .accuracy_training import scores
-from .report import RESULTS, append, circumstances, insert, read
-from .report_methods import DATA
+from .report import RESULTS, circumstances, insert, read, save
 
 ROWS = RESULTS / "cpc.csv"
 PATCH, MOVED = 8, 2  # pixels; how far a patch may be moved
@@ -128,9 +129,7 @@ def trained(method: Patches, images: Images, setting: Setting) -> list[float]:
 
 def row(setting: Setting) -> dict:
     begun = circumstances("cpu")
-    images = load_images(str(DATA / "cifar10" / "cifar10-jpeg.npz"))
-    images = replace(images, train=images.train[: setting.images],
-                     train_labels=images.train_labels[: setting.images])  # fmt: skip
+    images = images_of(setting)
     torch.manual_seed(setting.seed)
     method = Patches(setting)
     network = Averaged(method)
@@ -142,20 +141,16 @@ def row(setting: Setting) -> dict:
 
 
 def table(rows: list[dict[str, str]]) -> str:
-    lines = ["| CPC, 7 x 7 patches | 20-NN: untrained | trained | linear: untrained | trained |",
-             "|" + " --- |" * 5]  # fmt: skip
+    names = ["CPC, 7 x 7 patches", "20-NN: untrained", "trained", "linear: untrained", "trained"]
     keys = "untrained_knn", "knn", "untrained_probe", "probe"
-    for x in rows:
-        cells = (f"{100 * float(x[k]):.1f}" for k in keys)
-        lines.append(f"| {x['name']} | {' | '.join(cells)} |")
+    lines = [[x["name"], *(f"{100 * float(x[k]):.1f}" for k in keys)] for x in rows]
     one = rows[0]
-    lines += [
-        "",
+    return (
+        f"{tables.grid(names, lines)}\n\n"
         f"Per cent of {int(one['tested']):,} test images; {int(one['images']):,} images, "
         f"{one['epochs']} passes, seed {one['seed']}. {one['machine']}, torch {one['torch']}, "
-        f"commit {one['commit']}, {one['date']}: `python -m benchmarks.cpc`.",
-    ]
-    return "\n".join(lines) + "\n"
+        f"commit {one['commit']}, {one['date']}: `python -m benchmarks.cpc`.\n"
+    )
 
 
 def main() -> None:
@@ -166,8 +161,10 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=Setting.images)
     parser.add_argument("--rows", type=Path, default=ROWS)
     args = parser.parse_args()
+    rows = {x["name"]: x for x in (read(args.rows) if args.rows.exists() else ())}
     for name in args.settings or SETTINGS:
-        append(row(replace(SETTINGS[name], epochs=args.epochs, images=args.images)), args.rows)
+        rows[name] = row(replace(SETTINGS[name], epochs=args.epochs, images=args.images))
+        save([rows[x] for x in SETTINGS if x in rows], args.rows, tuple(rows[name]))
     text = table(read(args.rows))
     print(text)
     if args.rows == ROWS:

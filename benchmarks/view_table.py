@@ -44,7 +44,7 @@ def _short(x: float) -> str:
 
 
 def short(rows: list[dict[str, str]]) -> str:
-    """A line for every machine."""
+    """A line for every machine; a dash for a library that it had not installed."""
     names = [
         "SimCLR's two views", "of a JPEG", "decoding alone", "AlbumentationsX", "torchvision",
         "of 32 x 32", "kornia at 32", "torchvision at 32",
@@ -54,11 +54,11 @@ def short(rows: list[dict[str, str]]) -> str:
     lines = []
     for some in report.by_machine(rows):
         us = {(row["case"], row["variant"]): float(row["us"]) for row in some if row["us"]}
-        cells = [f"{some[0]['machine']}, {some[0]['date']}"]
+        cells = [f"{some[0]['machine']}, commit {some[0]['commit']}"]
         for case, variants in others.items():
             ours = us[case, OURS]
-            cells += [f"{_short(ours)} us"]
-            cells += [f"{_short(us[case, x] / ours)}x" for x in variants]
+            there = (us.get((case, x)) for x in variants)
+            cells += [f"{_short(ours)} us", *(f"{_short(x / ours)}x" if x else "-" for x in there)]
         lines.append(cells)
     return (
         f"{tables.grid(names, lines)}\n\nProcessor time of one thread per image, "

@@ -294,11 +294,6 @@ def test_two_ranks_of_the_libraries(tmp_path):
 
 
 def test_two_ranks_of_sentence_transformers(tmp_path):
-    vectors = importlib.import_module("test_compat_multi_vector")  # skips without the library
-    for check in (_check_sentences, _check_guided, vectors.check_ranks):
+    peer("sentence_transformers.sentence_transformer.losses")
+    for check in (_check_sentences, _check_guided):
         spawn(check, WORLD, tmp_path)
-
-
-def test_two_ranks_of_pylate(tmp_path):
-    pylate = importlib.import_module("test_compat_pylate")  # skips without the library
-    spawn(pylate.check_ranks, WORLD, tmp_path)

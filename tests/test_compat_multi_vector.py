@@ -2,6 +2,14 @@
 
 import pytest
 import torch
+from gloo import spawn
+from late_interaction import (
+    assert_equal,
+    assert_equal_without_gradients,
+    assert_kernel_runs,
+    features,
+    gradients,
+)
 from peers import peer
 from torch import nn
 
@@ -26,31 +34,14 @@ class Encoder(nn.Module):
         return {"token_embeddings": x, "attention_mask": features["attention_mask"]}
 
 
-def features(*lengths, rows=6, empty=False):
-    """A column of texts per length; some are shorter."""
-    torch.manual_seed(0)
-    columns = []
-    for length in lengths:
-        there = torch.arange(length) < torch.randint(1, length + 1, (rows, 1))
-        there[2] &= not empty
-        words = torch.randint(50, (rows, length))
-        columns.append({"input_ids": words, "attention_mask": there.long()})
-    return columns
-
-
 def run(module, name, columns, **options):
     """The loss and the gradient of the embedding."""
     model = Encoder()
-    loss = getattr(module, name)(model, **options)([dict(x) for x in columns])
-    loss.backward()
-    return loss.detach(), model.words.weight.grad
+    return gradients(getattr(module, name)(model, **options), model, columns)
 
 
 def check(name, columns, **options):
-    for ours_of, theirs_of in zip(
-        run(ours, name, columns, **options), run(theirs, name, columns, **options), strict=True
-    ):
-        torch.testing.assert_close(ours_of, theirs_of, rtol=1e-5, atol=1e-6)
+    assert_equal(*(run(module, name, columns, **options) for module in (ours, theirs)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -72,19 +63,12 @@ def test_another_function_of_scores_is_the_librarys(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_kernel_runs(name, monkeypatch):
-    called = []
-    monkeypatch.setattr(
-        ours, "max_sim", lambda *x, f=ours.max_sim, **k: called.append(1) or f(*x, **k)
-    )
-    run(ours, name, features(4, 9))
-    assert called
+    assert_kernel_runs(ours, monkeypatch, lambda: run(ours, name, features(4, 9)))
 
 
 def test_no_gradient_is_asked_for():
-    columns = features(4, 9)
-    with torch.no_grad():
-        values = [getattr(m, NAMES[1])(Encoder())(columns) for m in (ours, theirs)]
-    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+    losses = [getattr(m, NAMES[1])(Encoder()) for m in (ours, theirs)]
+    assert_equal_without_gradients(losses, features(4, 9))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -97,9 +81,13 @@ def test_columns_of_other_lengths_are_named(name):
 
 
 def check_ranks(rank: int) -> None:
-    """Documents of all ranks, padded to other lengths on each: tests/test_compat_distributed.py."""
+    """Documents of all ranks, padded to other lengths on each."""
     columns = features(4, 6 + rank, 3)
     for name in NAMES:
         check(name, columns, scale=5.0, gather_across_devices=True)
     alone = run(ours, PLAIN, columns, scale=5.0)[0]
     assert abs(alone - run(ours, PLAIN, columns, scale=5.0, gather_across_devices=True)[0]) > 1e-3
+
+
+def test_two_ranks(tmp_path):
+    spawn(check_ranks, 2, tmp_path)

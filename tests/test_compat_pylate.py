@@ -1,8 +1,18 @@
 """PyLate's contrastive losses in fastcl.compat beside the library's own."""
 
+from functools import partial
+
+import late_interaction
 import numpy as np
 import pytest
 import torch
+from gloo import spawn
+from late_interaction import (
+    assert_equal,
+    assert_equal_without_gradients,
+    assert_kernel_runs,
+    gradients,
+)
 from peers import both, peer
 from torch import nn
 
@@ -27,16 +37,7 @@ class Encoder(nn.Module):
         return {"token_embeddings": self.words(features["input_ids"])}
 
 
-def features(*lengths, rows=6, empty=False):
-    """A column of texts per length; some are shorter."""
-    torch.manual_seed(0)
-    columns = []
-    for length in lengths:
-        there = torch.arange(length) < torch.randint(1, length + 1, (rows, 1))
-        there[2] &= not empty
-        words = torch.randint(20, (rows, length))
-        columns.append({"input_ids": words, "attention_mask": there.long()})
-    return columns
+features = partial(late_interaction.features, words=20)
 
 
 def run(module, name, columns, model=None, **options):
@@ -44,18 +45,11 @@ def run(module, name, columns, model=None, **options):
     model = model or Encoder()
     if name == "CachedContrastive":
         options = {"mini_batch_size": 4, **options}
-    loss = getattr(module, name)(model, **options)([dict(x) for x in columns])
-    loss.backward()
-    return loss.detach(), next(model.parameters()).grad
+    return gradients(getattr(module, name)(model, **options), model, columns)
 
 
 def check(name, columns, make=Encoder, **options):
-    for ours_of, theirs_of in zip(
-        run(ours, name, columns, make(), **options),
-        run(theirs, name, columns, make(), **options),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours_of, theirs_of, rtol=1e-5, atol=1e-6)
+    assert_equal(*(run(module, name, columns, make(), **options) for module in (ours, theirs)))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -163,25 +157,22 @@ def test_autocast(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_kernel_runs(name, monkeypatch):
-    called = []
-    monkeypatch.setattr(
-        ours, "max_sim", lambda *x, f=ours.max_sim, **k: called.append(1) or f(*x, **k)
-    )
-    run(ours, name, features(4, 9))
-    assert called
+    assert_kernel_runs(ours, monkeypatch, lambda: run(ours, name, features(4, 9)))
 
 
 def test_no_gradient_is_asked_for():
-    columns = features(4, 9)
-    with torch.no_grad():
-        values = [getattr(m, NAMES[1])(Encoder())(columns) for m in (ours, theirs)]
-    torch.testing.assert_close(*values, rtol=1e-5, atol=1e-6)
+    losses = [m.CachedContrastive(Encoder()) for m in (ours, theirs)]
+    assert_equal_without_gradients(losses, features(4, 9))
 
 
 def check_ranks(rank: int) -> None:
-    """Documents of all ranks: tests/test_compat_distributed.py."""
+    """Documents of all ranks."""
     columns = [{k: x.roll(rank, 0) for k, x in column.items()} for column in features(4, 6, 6)]
     for name in NAMES:
         check(name, columns, temperature=0.5, gather_across_devices=True)
     alone = run(ours, NAMES[0], columns)[0]
     assert abs(2 * alone - run(ours, NAMES[0], columns, gather_across_devices=True)[0]) > 1e-3
+
+
+def test_two_ranks(tmp_path):
+    spawn(check_ranks, 2, tmp_path)

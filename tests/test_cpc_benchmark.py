@@ -1,6 +1,7 @@
 """benchmarks.cpc: patches are moved within their places, and the table is its rows."""
 
 import math
+import sys
 from dataclasses import replace
 
 import pytest
@@ -34,6 +35,19 @@ def test_training_and_features(setting):
     features = cpc.Averaged(method)(x)
     places = method.backbone(method.patches(x).flatten(0, 2)).view(5, 7 * 7, cpc.CHANNELS[-1])
     torch.testing.assert_close(features, places.mean(1))
+
+
+def test_a_row_measured_again_takes_the_place_of_the_old(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cpc, "row", lambda x: {**rows[x.name], "epochs": x.epochs})
+    rows, path = {x["name"]: x for x in report.read(cpc.ROWS)}, tmp_path / "cpc.csv"
+    for epochs in ("8", "3"):
+        monkeypatch.setattr(sys, "argv", ["cpc", "--rows", str(path), "--epochs", epochs])
+        cpc.main()
+    monkeypatch.setattr(sys, "argv", ["cpc", "paper's way", "--rows", str(path)])
+    cpc.main()
+    found = [(x["name"], x["epochs"]) for x in report.read(path)]
+    assert found == list(zip(cpc.SETTINGS, ("8", "3"), strict=True))
+    assert "8 passes" in capsys.readouterr().out
 
 
 def test_the_committed_table_is_its_rows():

@@ -234,13 +234,13 @@ def test_any_poisoned_token_gives_nan(of, value, normalize):
 def test_one_pair_alone_is_poisoned_too(of, value, normalize):
     """Whose loss is 0 otherwise, as there is nothing to tell it from."""
     query, document = torch.rand(2, 1, 5, 8)
+    more = (*(None,) * 5, 1.0, normalize, *(False,) * 4)
     # The least token of a document is not its best.
     for place in (0,) if value == -torch.inf else (0, 1):
         given = [query.clone(), document.clone()]
         given[place][0, 2, 3] = value
-        more = (None,) * 5, 1.0, normalize, *(False,) * 4
-        assert not of(*given, *more[0], *more[1:])[0].isfinite()
-    assert of(query, document, *more[0], *more[1:])[0] == 0
+        assert not of(*given, *more)[0].isfinite()
+    assert of(query, document, *more)[0] == 0
 
 
 @built

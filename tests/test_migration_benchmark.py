@@ -5,7 +5,7 @@ from peers import peer
 
 from benchmarks import migration, report
 from benchmarks.migration_cases import CASES
-from fastcl.compat._patch import LIBRARIES
+from fastcl.compat._libraries import LIBRARIES
 
 IDS = [f"{case.library} {case.name} {case.rows}" for case in CASES]
 REFUSED = next(case for case in CASES if case.cannot)

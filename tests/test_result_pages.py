@@ -65,6 +65,17 @@ def test_writing_changes_no_page_that_is_right_and_mends_one_that_is_not(monkeyp
     assert [(tmp_path / page).read_text() for page in report.PAGES] == 4 * [right]
 
 
+def test_views_beside_libraries_that_were_not_installed():
+    rows = report.read(report.RESULTS / "views.csv")
+    some = [row for row in rows if row["variant"] != view_table.KORNIA]
+    lines, without = (view_table.short(x).splitlines() for x in (rows, some))
+    at = [x.strip() for x in lines[0].split("|")].index("kornia at 32")
+    for whole, part in zip(lines[2:-2], without[2:-2], strict=True):
+        cells = whole.split("|")
+        cells[at] = " - "
+        assert "|".join(cells) == part
+
+
 def test_short_tables_show_the_newest_machine_and_the_least_and_the_most():
     rows = report.read(report.RESULTS / "cpu.csv")
     newest = max(row["date"] for row in rows)
