@@ -35,12 +35,14 @@ FILES = {
 }  # fmt: skip
 
 
-@pytest.fixture(params=["simplejpeg", "Pillow alone"])
+@pytest.fixture(params=["simplejpeg", "simplejpeg, whole files", "Pillow alone"])
 def decoder(request, monkeypatch):
-    if request.param == "simplejpeg":
-        pytest.importorskip("simplejpeg")
-    else:
+    if request.param == "Pillow alone":
         monkeypatch.setattr(decoding, "simplejpeg", None)
+        return
+    pytest.importorskip("simplejpeg")
+    if "whole" in request.param:
+        monkeypatch.setattr(decoding, "_jpeg", None)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

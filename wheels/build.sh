@@ -13,7 +13,7 @@ rm -rf "$work"
 mkdir -p "$work" dist
 
 libraries=$("$python" wheels/old_glibc.py "$work/glibc")
-export LDFLAGS="$libraries ${LDFLAGS:-}" CMAKE_ARGS="-DFASTCL_PORTABLE=ON ${CMAKE_ARGS:-}"
+export LDFLAGS="$libraries ${LDFLAGS:-}" CMAKE_ARGS="-DFASTCL_PORTABLE=ON -DFASTCL_JPEG=OFF ${CMAKE_ARGS:-}"
 # Without --wheel and --sdist the wheel is made of the archive, not of this folder.
 "$python" -m build --no-isolation --outdir "$work/raw" .
 mkdir "$work/sources"

@@ -111,6 +111,12 @@ def _compiled(fixes: list[str]) -> list[str]:
         fixes.append(f"{_library.COMPILED.name} is missing, the reference runs: {BUILD}")
     if torch.cuda.is_available() and not _C.build_info().get("cuda"):
         fixes.append(f"built without CUDA: put nvcc on PATH, then {BUILD}")
+    try:
+        from .. import _jpeg
+
+        rows.append(("jpeg", f"what views show, by libjpeg-turbo {_jpeg.VERSION}"))
+    except ImportError:
+        rows.append(("jpeg", "whole files: libjpeg-turbo 2.1 or newer was not found"))
     return _columns(rows)
 
 

@@ -9,7 +9,7 @@ import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
-from .decoding import BadImage, Scratch, jpeg_sides
+from .decoding import BadImage, Box, Scratch, jpeg_sides
 from .parts import Slot
 from .source import Source
 from .square import check_channels, read_pixels, to_pixels
@@ -131,11 +131,12 @@ class Reader:
         slot, (place, _, _, (channels, *_)) = chunk.slot, waiting[0]
         with self.views.timed():
             drawn = slot.drawn(place, [x.shape[1:] for x in waiting], channels)
+            boxes = slot.boxes(drawn, len(waiting))
         index = []
         for k, x in enumerate(waiting):
             i, pixels = x.i, x.data
             if not isinstance(pixels, np.ndarray):
-                i, pixels = self._image(chunk, x.place, i, pixels, self._scratch)
+                i, pixels = self._image(chunk, x.place, i, pixels, self._scratch, boxes[k])
             with self.views.timed():
                 if pixels.shape == x.shape:
                     slot.write(x.place, pixels, drawn, k)
@@ -152,12 +153,13 @@ class Reader:
         check_channels(found, self.channels)
 
     def _image(
-        self, chunk: Chunk, place: int, i: int, data, scratch: Scratch | None = None
-    ) -> tuple[int, np.ndarray]:
+        self, chunk: Chunk, place: int, i: int, data,
+        scratch: Scratch | None = None, box: Box | None = None,
+    ) -> tuple[int, np.ndarray]:  # fmt: skip
         try:
             if isinstance(data, BadImage):
                 raise data
-            return i, self._changed(to_pixels(self.source, i, data, scratch))
+            return i, self._changed(to_pixels(self.source, i, data, scratch, box))
         except BadImage as error:
             if not self.skip:
                 raise

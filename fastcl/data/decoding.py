@@ -1,9 +1,10 @@
 """Any image file as a person sees it in a viewer: uint8 in RGB; a TIFF of other bands as they are.
 
 JPEG files go through simplejpeg where it is installed, outside of the interpreter lock, and
-everything else through Pillow. Both are libjpeg-turbo with the exact transform and smooth
-upsampling, and the pixels are bit-equal. Where simplejpeg refuses a file, Pillow has the last
-word: what an image is does not depend on what is installed.
+everything else through Pillow; a box of a JPEG through the compiled part, where it was built with
+libjpeg-turbo. All are libjpeg-turbo with the exact transform and smooth upsampling, and the pixels
+are bit-equal. Where simplejpeg refuses a file, Pillow has the last word: what an image is does not
+depend on what is installed.
 """
 
 import io
@@ -18,6 +19,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 try:
+    from .. import _jpeg
+except ImportError:
+    _jpeg = None
+try:
     import simplejpeg
 except ImportError:
     simplejpeg = None
@@ -31,6 +36,7 @@ PLANES, BITS = 284, 258  # tags of TIFF
 KEPT = 2**26  # bytes of a decoded image: a thread keeps memory for those of 22 megapixels
 # Pillow logs every TIFF that it does not read; a log without a handler is on the screen.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
+Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -75,13 +81,14 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, 
 
 
 def decode_pixels(
-    data: bytes, name: str, scratch: Scratch | None = None
+    data: bytes, name: str, scratch: Scratch | None = None, box: Box | None = None
 ) -> np.ndarray:  # uint8 [h, w, 3]
-    """`decode` for NumPy; a JPEG into the memory of the thread where such is given."""
+    """`decode` for NumPy; a JPEG into the memory of the thread where such is given, and then only
+    its box where there is one."""
     if sides := jpeg_sides(data):
         room = None if scratch is None else scratch.room(3 * sides[0] * sides[1])
         into = None if room is None else room.reshape(*sides, 3)
-        if (pixels := decode_jpeg(data, into)) is not None:
+        if (pixels := decode_jpeg(data, into, box)) is not None:
             return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -138,9 +145,18 @@ def jpeg_sides(data: bytes) -> tuple[int, int] | None:
     return height, width
 
 
-def decode_jpeg(data: bytes, into: np.ndarray | None = None) -> np.ndarray | None:
+def decode_jpeg(
+    data: bytes, into: np.ndarray | None = None, box: Box | None = None
+) -> np.ndarray | None:
     """`[h, w, 3]` of what has `jpeg_sides`, in the caller's memory where it is given; None where
-    Pillow has the last word."""
+    Pillow has the last word.
+
+    With a box, what the caller's memory holds around it may be anything, and damage below it may go
+    unseen: those rows are not read.
+    """
+    boxed = box is not None and into is not None and _jpeg is not None
+    if boxed and _jpeg.decode_box(data, into, *box):
+        return into
     try:
         return simplejpeg.decode_jpeg(data, "RGB", buffer=into)
     except ValueError:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from .._buffers import Buffers
+from .decoding import Box
 
 
 @runtime_checkable
@@ -17,6 +18,10 @@ class PartViews(Protocol):
 
     For any cut of a batch into parts, `joined` of what `write` has written is what
     `views(images, generator)` gives.
+
+    Where there is also a method `boxes(drawn)`, a list of top, bottom, left and right of what the
+    views of each of these images show, `write` gets of an image perhaps no more than that, and
+    anything around it.
     """
 
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
@@ -65,6 +70,11 @@ class Slot:
                 self.groups = tuple(self.buffers.like(x) for x in like)
         rows = self._chances[place : place + len(sides)]
         return self.views.drawn(torch.tensor(sides, device="cpu"), channels, rows)
+
+    def boxes(self, drawn: Any, count: int) -> Sequence[Box | None]:
+        """What their views show of so many images; None where that is not known."""
+        of = getattr(self.views, "boxes", None)
+        return [None] * count if of is None else of(drawn)
 
     def write(self, place: int, pixels: np.ndarray, drawn: Any, k: int) -> None:
         """The views of the image `[c, h, w]` of a place, image k of those drawn."""

@@ -163,6 +163,8 @@ class Ahead:
 
     def __init__(self, views: nn.Module) -> None:
         self.views = deepcopy(views).cpu()
+        if hasattr(self.views, "boxes"):
+            self.boxes = self.views.boxes
 
     def chances(self, b: int, generator: torch.Generator) -> Tensor:
         return self.views.chances(b, generator)

@@ -19,6 +19,7 @@ from ..functional.packed import Packed
 
 BYTES = bytes, bytearray, memoryview
 Source = str | os.PathLike[str] | bytes
+Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
 
 
 class Seen(NamedTuple):
@@ -124,12 +125,12 @@ def _look(named: tuple[Source, str]) -> Seen:
     return Seen(pixels, name, pixels.shape[:2])
 
 
-def fill(image: Seen, place: np.ndarray) -> None:
-    """The pixels, to `[h, w, 3]` of the caller's."""
+def fill(image: Seen, place: np.ndarray, box: Box | None = None) -> None:
+    """The pixels, to `[h, w, 3]` of the caller's; where there is a box, its own at least."""
     decoding = _decoding()
     if isinstance(image.data, np.ndarray):
         place[:] = image.data
-    elif decoding.decode_jpeg(image.data, place) is None:  # Pillow has the last word
+    elif decoding.decode_jpeg(image.data, place, box) is None:  # Pillow has the last word
         place[:] = decoding.decode_pixels(image.data, image.name)
 
 

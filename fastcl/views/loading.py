@@ -1,4 +1,4 @@
-"""Files to views: each image is decoded and made its views while it is in cache."""
+"""Files to views: what they show of an image is decoded, and they are made while it is in cache."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._library import ops
-from .decoding import Seen, fill
+from .decoding import Box, Seen, fill
 
 
 class Part(NamedTuple):
@@ -28,6 +28,14 @@ def tensors(out: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
     return [x[None] if isinstance(x, Tensor) and x.dim() == 4 else x for x in given]
 
 
+def boxes(parameters: Sequence[Tensor]) -> list[Box]:  # [b, V, 13] each
+    """What the views of each image show of it."""
+    crops = torch.cat([x[..., :4] for x in parameters], 1)
+    corners, sides = crops.split(2, 2)  # top and left, height and width
+    ends = torch.stack([corners.amin(1), (corners + sides).amax(1)], 2)  # [b, 2, 2]
+    return [tuple(box) for box in ends.flatten(1).to(torch.int64).tolist()]
+
+
 def load(
     seen: Sequence[Seen],
     each: Callable[..., Iterable],
@@ -39,7 +47,7 @@ def load(
     after the other to the same place."""
     room = max(3 * height * width for _, _, (height, width) in seen)
     own = threading.local()
-    views = ops.image_views_.default
+    views, shown = ops.image_views_.default, boxes([part.parameters for part in parts])
 
     def make(i: int) -> None:
         if not hasattr(own, "place"):
@@ -48,7 +56,7 @@ def load(
             own.sides = height, width = seen[i].sides
             own.array = own.place[: 3 * height * width].reshape(height, width, 3)
             own.image = torch.from_numpy(own.array)
-        fill(seen[i], own.array)
+        fill(seen[i], own.array, shown[i])
         for parameters, kernel, out in parts:
             views(own.image, parameters, i, kernel, *normalisation, channels_last, out, i)
 

@@ -14,10 +14,10 @@ from ..functional.packed import Packed
 from ..functional.random_views import LAYOUTS, check_form, check_side, made, normal
 from ..functional.view_memory import apart, laid_out, memory_like
 from .chance import Chance
-from .decoding import Source, looked_at
+from .decoding import Box, Source, looked_at
 from .draw import draw, uniform
 from .images import looked_over, together
-from .loading import Part, load, tensors
+from .loading import Part, boxes, load, tensors
 from .recipe import Recipe
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
@@ -188,6 +188,9 @@ class Drawn(nn.Module):
             for (recipes, _), part in zip(self.groups, parts, strict=True)
         ]
         return normal(self.mean, self.deviation, channels, sizes.device), parameters
+
+    def boxes(self, drawn: tuple) -> list[Box]:
+        return boxes(drawn[1])
 
     def write(
         self, image: Tensor, drawn: tuple, k: int, out: tuple[Tensor, ...], place: int

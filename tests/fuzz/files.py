@@ -107,6 +107,7 @@ def _config() -> bytes:
 def _decode(path: Path) -> None:
     packed = views.decode(path)
     assert packed.pixels.numel() == 3 * int(packed.sizes.prod(1).sum())
+    assert torch.equal(SHOWN.load(path), SHOWN(packed))
 
 
 def _open(path: Path) -> None:
@@ -118,6 +119,7 @@ def _open(path: Path) -> None:
         assert source.labels is None or len(source.labels) == len(source)
 
 
+SHOWN = views.Evaluation(4)  # of an image, its middle
 # Suffix: what reads it.
 READERS = {
     ".img": _decode, ".npz": _open, ".npy": _open, ".tar": _open, ".pt": checkpoint.load_checkpoint,

@@ -1,0 +1,98 @@
+// The part of a JPEG file that a view is made of, by libjpeg-turbo: no binding of it for Python has
+// this. It knows Python and not torch.
+#include <pybind11/pybind11.h>
+
+#include <csetjmp>
+#include <cstdint>
+#include <cstdio>
+
+#include "jpeglib.h"  // last: it needs <cstdio>
+
+#define FASTCL_QUOTE(x) #x
+#define FASTCL_QUOTED(x) FASTCL_QUOTE(x)
+
+namespace {
+
+struct Errors {
+  jpeg_error_mgr manager;
+  std::jmp_buf back;
+};
+
+[[noreturn]] void leave(j_common_ptr file) {
+  std::longjmp(reinterpret_cast<Errors*>(file->err)->back, 1);
+}
+
+struct Box {
+  JDIMENSION top, bottom, left, right;
+};
+
+// Whether the box was decoded to its place in the image: not of a file of which only the whole
+// tells whether it is damaged. Nothing here has a destructor, as an error leaves by a jump.
+bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height, JDIMENSION width,
+            Box box) {
+  if (bytes < 2 || data[bytes - 2] != 0xff || data[bytes - 1] != JPEG_EOI) return false;
+  jpeg_decompress_struct file;
+  Errors errors;
+  file.err = jpeg_std_error(&errors.manager);
+  errors.manager.error_exit = leave;
+  errors.manager.output_message = [](j_common_ptr) {};
+  file.mem = nullptr;  // nothing to let go, should its creation fail
+  if (setjmp(errors.back) != 0) {
+    jpeg_destroy_decompress(&file);
+    return false;
+  }
+  jpeg_create_decompress(&file);
+  jpeg_mem_src(&file, const_cast<uint8_t*>(data), bytes);
+  jpeg_read_header(&file, TRUE);
+  file.out_color_space = JCS_RGB;
+  bool decoded = file.image_height == height && file.image_width == width &&
+                 file.num_components <= 3 && !file.arith_code && !jpeg_has_multiple_scans(&file);
+  if (decoded) {
+    jpeg_start_decompress(&file);
+    // At the ends of what it decodes smooth upsampling lacks a neighbour: a block more hides that.
+    JDIMENSION block = file.max_h_samp_factor * DCTSIZE;
+    JDIMENSION first = box.left > block ? box.left - block : 0;
+    JDIMENSION end = box.right + block < width ? box.right + block : width;
+    JDIMENSION columns = end - first;
+    if (columns < width) jpeg_crop_scanline(&file, &first, &columns);
+    if (box.top > 0) jpeg_skip_scanlines(&file, box.top);
+    while (file.output_scanline < box.bottom) {
+      JSAMPROW row = image + 3 * (static_cast<size_t>(file.output_scanline) * width + first);
+      jpeg_read_scanlines(&file, &row, 1);
+    }
+    decoded = errors.manager.num_warnings == 0;
+  }
+  jpeg_destroy_decompress(&file);
+  return decoded;
+}
+
+bool decode_box(const pybind11::bytes& data, const pybind11::buffer& image, int64_t top,
+                int64_t bottom, int64_t left, int64_t right) {
+  pybind11::buffer_info to = image.request(true);
+  if (to.ndim != 3 || to.itemsize != 1 || to.shape[2] != 3 || to.strides[2] != 1 ||
+      to.strides[1] != 3 || to.strides[0] != 3 * to.shape[1])
+    throw pybind11::value_error("image must be contiguous uint8 [h, w, 3]");
+  if (!(0 <= top && top < bottom && bottom <= to.shape[0] && 0 <= left && left < right &&
+        right <= to.shape[1] && to.shape[0] <= JPEG_MAX_DIMENSION &&
+        to.shape[1] <= JPEG_MAX_DIMENSION))
+    throw pybind11::value_error("the box must be in the image");
+  char* bytes = nullptr;
+  Py_ssize_t length = 0;
+  if (PyBytes_AsStringAndSize(data.ptr(), &bytes, &length) != 0)
+    throw pybind11::error_already_set();
+  Box box{static_cast<JDIMENSION>(top), static_cast<JDIMENSION>(bottom),
+          static_cast<JDIMENSION>(left), static_cast<JDIMENSION>(right)};
+  pybind11::gil_scoped_release unlocked;
+  return decode(reinterpret_cast<const uint8_t*>(bytes), length, static_cast<uint8_t*>(to.ptr),
+                to.shape[0], to.shape[1], box);
+}
+
+}  // namespace
+
+PYBIND11_MODULE(_jpeg, m) {
+  m.doc() = "A part of a JPEG file.";
+  m.attr("VERSION") = FASTCL_QUOTED(LIBJPEG_TURBO_VERSION);
+  m.def("decode_box", &decode_box,
+        "Rows and columns of the image, to their place in uint8 [h, w, 3]; what is around them may "
+        "be written too. False: this file is for another decoder, and the memory holds anything.");
+}
