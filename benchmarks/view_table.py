@@ -32,10 +32,15 @@ def _of_machine(rows: list[dict[str, str]]) -> str:
         "Processor time of one thread (wall time where the threads are named), medians of "
         f"interleaved rounds; load {float(first['load']):.1f} on {first['cores']} cores. "
         f"Photographs of 500 x 375, {next(x['note'] for x in rows if x['note'])}; fastcl by "
-        "`load`, which decodes an image and makes its views before the next.",
+        f"`load`, which decodes {_decoded(timed)} and makes its views before the next.",
         f"Memory above the output, one call: {', '.join(extra)}.",
     ]
     return f"{tables.grid(names, lines)}\n\n" + "\n".join(notes) + "\n"
+
+
+def _decoded(rows: list[dict[str, str]]) -> str:
+    by = next(row["version"] for row in rows if row["variant"] == OURS)
+    return f"what the views of an image show, by {by}," if by else "an image, by simplejpeg,"
 
 
 def _short(x: float) -> str:

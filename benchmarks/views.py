@@ -1,9 +1,9 @@
 """Random views beside other libraries and beside decoding: `python -m benchmarks.views`.
 
-fastcl takes files by `load`, which makes the views of an image while it is in cache, as a training
-loop would, into memory of a batch that was let go; beside it stand a module for every batch, whose
-memory is new, and `decode` of all files before their views. Batches are of 24, beside them one of
-256.
+fastcl takes files by `load`, which decodes what the views of an image show and makes them while it
+is in cache, as a training loop would, into memory of a batch that was let go; beside it stand files
+that are decoded whole, a module for every batch, whose memory is new, and `decode` of all files
+before their views. Batches are of 24, beside them one of 256.
 Processor time of one thread, all variants of a case in turn in one run; a library that is not
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
@@ -25,6 +25,7 @@ import torch
 
 import fastcl.functional as F
 from fastcl import views
+from fastcl.data import decoding
 from fastcl.functional.packed import Packed
 
 from . import report, view_peers, view_table
@@ -87,6 +88,28 @@ def peers(size: int, strength: float, blur: bool, sources: list, skipped: list[s
     return found
 
 
+def boxes_by() -> str:
+    """The library that decodes parts of files; nothing where none does."""
+    return "" if decoding._jpeg is None else f"libjpeg-turbo {decoding._jpeg.VERSION}"
+
+
+def loading(make: views.Views, jpegs: list[bytes]) -> dict[str, Variant]:
+    """What views show of a file, and the whole."""
+
+    def load():
+        return make.load(jpegs, threads=1)
+
+    def load_whole():
+        kept, decoding._jpeg = decoding._jpeg, None
+        try:
+            return load()
+        finally:
+            decoding._jpeg = kept
+
+    return {"fastcl": Variant(load, len(jpegs), boxes_by()),
+            "fastcl, files decoded whole": Variant(load_whole, len(jpegs))}  # fmt: skip
+
+
 def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     """JPEG to two views of 224."""
     each, make = cycle(jpegs), views.SimCLR(224, strength=0.5)
@@ -95,7 +118,7 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     record_of_many = views.decode(many, threads=1)
     found = {
         DECODING: Variant(lambda: view_peers.decoded(next(each)), 1, version),
-        "fastcl": Variant(lambda: make.load(jpegs, threads=1), len(jpegs)),
+        **loading(make, jpegs),
         "fastcl, new memory": Variant(lambda: deepcopy(make).load(jpegs, threads=1), len(jpegs)),
         "fastcl, decoded to a record first": Variant(
             lambda: make(views.decode(jpegs, threads=1)), len(jpegs)
@@ -117,14 +140,10 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     return found
 
 
-def crops(jpegs: list[bytes]) -> dict[str, Variant]:
-    """JPEG to DINO's two views of 224 and eight of 96."""
-    each, make = cycle(jpegs), views.DINO(224, 96, 8)
-    version = view_peers.installed("simplejpeg")
-    return {
-        DECODING: Variant(lambda: view_peers.decoded(next(each)), 1, version),
-        "fastcl": Variant(lambda: make.load(jpegs, threads=1), len(jpegs)),
-    }
+def beside_decoding(jpegs: list[bytes], make: views.Views) -> dict[str, Variant]:
+    each, version = cycle(jpegs), view_peers.installed("simplejpeg")
+    alone = Variant(lambda: view_peers.decoded(next(each)), 1, version)
+    return {DECODING: alone, **loading(make, jpegs)}
 
 
 def small(images: list[np.ndarray], skipped: list[str]) -> dict[str, Variant]:
@@ -219,7 +238,9 @@ def main() -> None:
     jpegs = [simplejpeg.encode_jpeg(x, QUALITY, colorsubsampling="420") for x in images]
     note = f"{sum(map(len, jpegs)) / len(jpegs) / 1000:.1f} KB per JPEG"
     found = rows("JPEG to two views of 224", photographs(jpegs, skipped), arguments.budget)
-    found += rows("JPEG to DINO's 2 + 8 crops", crops(jpegs), arguments.budget / 2)
+    for case, make in (("JPEG to one view of 224", views.Supervised(224)),
+                       ("JPEG to DINO's 2 + 8 crops", views.DINO(224, 96, 8))):  # fmt: skip
+        found += rows(case, beside_decoding(jpegs, make), arguments.budget / 2)
     found += rows("32 x 32 to two views", small(images, skipped), arguments.budget)
     found += threads(views.decode(jpegs), arguments.budget / 2)
     image = torch.from_numpy(images[0]).permute(2, 0, 1)

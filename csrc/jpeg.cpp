@@ -49,10 +49,11 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
                  file.num_components <= 3 && !file.arith_code && !jpeg_has_multiple_scans(&file);
   if (decoded) {
     jpeg_start_decompress(&file);
-    // At the ends of what it decodes smooth upsampling lacks a neighbour: a block more hides that.
-    JDIMENSION block = file.max_h_samp_factor * DCTSIZE;
-    JDIMENSION first = box.left > block ? box.left - block : 0;
-    JDIMENSION end = box.right + block < width ? box.right + block : width;
+    // At both ends of a row smooth upsampling lacks a neighbour of the colours: one more hides
+    // that.
+    JDIMENSION more = file.max_h_samp_factor;
+    JDIMENSION first = box.left > more ? box.left - more : 0;
+    JDIMENSION end = box.right + more < width ? box.right + more : width;
     JDIMENSION columns = end - first;
     if (columns < width) jpeg_crop_scanline(&file, &first, &columns);
     if (box.top > 0) jpeg_skip_scanlines(&file, box.top);
