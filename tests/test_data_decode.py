@@ -66,6 +66,16 @@ def test_jpeg_is_what_pillow_makes_of_it_bit_by_bit(decoder, mode, options, shap
     assert (seen(data) == expected).all()
 
 
+@pytest.mark.parametrize("sampling", [0x13, 0x14, 0x23, 0x24, 0x31, 0x42])
+def test_samplings_without_a_name_are_decoded_by_pillow(sampling):
+    """Of 4:4:1 simplejpeg's header raises what no other file does."""
+    simplejpeg = pytest.importorskip("simplejpeg")
+    pixels = np.ascontiguousarray(photograph(64, 64))
+    data = bytearray(simplejpeg.encode_jpeg(pixels, colorsubsampling="440"))
+    data[data.index(b"\xff\xc0") + 11] = sampling
+    assert (seen(bytes(data)) == np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))).all()
+
+
 @pytest.mark.skipif(not CIFAR.exists(), reason="needs ../shared/data/cifar10")
 def test_photographs_are_bit_equal_to_pillow():
     pytest.importorskip("simplejpeg")
