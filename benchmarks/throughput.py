@@ -76,7 +76,7 @@ def back_to_back(source: Folder, made: views.Views) -> float:
     """Images/s of decoding and of views, a few images after the other on every core."""
 
     def work(index: np.ndarray) -> None:
-        made(views.decode([Path(source.root, source.names[i]) for i in index], threads=1))
+        made.load([Path(source.root, source.names[i]) for i in index], threads=1)
 
     order = np.tile(np.arange(len(source)), EPOCHS)
     with ThreadPoolExecutor(torch.get_num_threads(), initializer=alone) as pool:

@@ -9,7 +9,8 @@ import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
-from .decoding import BadImage, Box, Scratch, jpeg_sides
+from .decoding import BadImage, Scratch, jpeg_sides
+from .orientation import Box
 from .parts import Slot
 from .source import Source
 from .square import check_channels, read_pixels, to_pixels

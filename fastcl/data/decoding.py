@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 from torch import Tensor
+
+from .orientation import Box, orientation, stored_box, swapped, turn
 
 try:
     from .. import _jpeg
@@ -29,14 +31,16 @@ except ImportError:
 
 REMEDY = "; --bad-images skip goes on without such images"  # for the commands' messages
 JPEG = b"\xff\xd8\xff"
-SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
-ORIENTED = b"Exif\0\0", b"tiff:Orientation"  # where a JPEG may say that it is turned
 TIFF = b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"
 PLANES, BITS = 284, 258  # tags of TIFF
 KEPT = 2**26  # bytes of a decoded image: a thread keeps memory for those of 22 megapixels
 # Pillow logs every TIFF that it does not read; a log without a handler is on the screen.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
-Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT, 3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM, 5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270, 7: Image.Transpose.TRANSVERSE, 8: Image.Transpose.ROTATE_90,
+}  # by the EXIF orientation  # fmt: skip
 DEEP = ("I", "I;16", "I;16B", "I;16L", "I;16N")
 
 
@@ -130,11 +134,11 @@ def _reason(data: bytes, error: Exception) -> str:
 
 def jpeg_sides(data: bytes) -> tuple[int, int] | None:
     """Height and width of what simplejpeg decodes as it is seen; None where it is for Pillow:
-    no JPEG, turned, CMYK (off by one here), damaged, or far too large."""
+    no JPEG, CMYK (off by one here), damaged, or far too large."""
     if simplejpeg is None or data[:3] != JPEG:
         return None
-    head = data[: data.find(SCAN)]  # what follows is pixels, and long to search
-    if any(word in head for word in ORIENTED):
+    turned = orientation(data)
+    if turned is None:
         return None
     try:
         height, width, space, _ = simplejpeg.decode_jpeg_header(data)
@@ -142,7 +146,7 @@ def jpeg_sides(data: bytes) -> tuple[int, int] | None:
         return None
     if space in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
         return None
-    return height, width
+    return (width, height) if swapped(turned) else (height, width)
 
 
 def decode_jpeg(
@@ -154,6 +158,22 @@ def decode_jpeg(
     With a box, what the caller's memory holds around it may be anything, and damage below it may go
     unseen: those rows are not read.
     """
+    turned = orientation(data)
+    if turned == 1:
+        return _decode_stored(data, into, box)
+    if into is None:
+        into = np.empty((*jpeg_sides(data), 3), np.uint8)
+    sides = height, width = into.shape[:2]
+    stored = np.empty((width, height, 3) if swapped(turned) else into.shape, np.uint8)
+    part = None if box is None else stored_box(box, sides, turned)
+    if _decode_stored(data, stored, part) is None:
+        return None
+    turn(stored, into, box or (0, height, 0, width), turned)
+    return into
+
+
+def _decode_stored(data: bytes, into: np.ndarray | None, box: Box | None) -> np.ndarray | None:
+    """The pixels as they are stored, turned or not; see `decode_jpeg`."""
     boxed = box is not None and into is not None and _jpeg is not None
     if boxed and _jpeg.decode_box(data, into, *box):
         return into
@@ -168,7 +188,10 @@ def pixels_of(image: Image.Image) -> np.ndarray:
     if tags.get(PLANES) == 2 and set(tags.get(BITS, ())) != {8}:
         raise Image.UnidentifiedImageError  # Pillow would take a plane for the colours of pixels
     image.load()
-    image = ImageOps.exif_transpose(image)
+    # ImageOps.exif_transpose writes EXIF again, and fails where that cannot be.
+    turned = TURNS.get(image.getexif().get(ExifTags.Base.Orientation, 1))
+    if turned is not None:
+        image = image.transpose(turned)
     if image.mode in DEEP or image.mode == "F":
         grey = _eight_bits(np.asarray(image))
         return np.repeat(grey[:, :, None], 3, axis=2)

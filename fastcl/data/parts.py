@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from .._buffers import Buffers
-from .decoding import Box
+from .orientation import Box
 
 
 @runtime_checkable

@@ -9,7 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .decoding import BadImage, Box, Scratch, decode_pixels
+from .decoding import BadImage, Scratch, decode_pixels
+from .orientation import Box
 from .source import Source
 
 CHUNK = 32  # images that a thread takes at once
