@@ -6,21 +6,7 @@ EXIF, XMP = b"Exif\0\0", b"tiff:Orientation"
 SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
 APP1, WITHOUT_LENGTH = 0xE1, {0x01, *range(0xD0, 0xDA)}
 TAG, SHORT = 0x0112, 3
-BYTES = {
-    1: 1,
-    2: 1,
-    3: 2,
-    4: 4,
-    5: 8,
-    6: 1,
-    7: 1,
-    8: 2,
-    9: 4,
-    10: 8,
-    11: 4,
-    12: 8,
-    13: 4,
-}  # of types
+BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))  # of a value, by its type
 Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
 
 
