@@ -54,6 +54,12 @@ def _image(kind: str, **options) -> bytes:
     return file.getvalue()
 
 
+def _turned() -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "camera", 6
+    return exif
+
+
 def _npz(**arrays) -> bytes:
     file = io.BytesIO()
     np.savez(file, **arrays)
@@ -135,7 +141,8 @@ def whole() -> dict[str, list[bytes]]:
     code = np.array([Code()], dtype=object)
     cut = np.frombuffer(2 * jpeg, np.uint8), np.array([0, len(jpeg), 2 * len(jpeg)])
     return {
-        ".img": [jpeg, _image("JPEG", progressive=True), _image("PNG"), _image("WEBP"),
+        ".img": [jpeg, _image("JPEG", progressive=True), _image("JPEG", exif=_turned()),
+                 _image("PNG"), _image("WEBP"),
                  _image("GIF"), _image("TIFF"), _image("BMP"), _image("PPM")],
         ".npz": [_npz(images=pixels, labels=labels, class_names=np.array(["a", "b"])),
                  _npz(train_images=pixels, test_images=pixels, train_labels=labels),
