@@ -5,6 +5,7 @@
 #include <csetjmp>
 #include <cstdint>
 #include <cstdio>
+#include <cstring>
 
 #include "jpeglib.h"  // last: it needs <cstdio>
 
@@ -26,11 +27,22 @@ struct Box {
   JDIMENSION top, bottom, left, right;
 };
 
-// Whether the box was decoded to its place in the image: not of a file of which only the whole
-// tells whether it is damaged. Nothing here has a destructor, as an error leaves by a jump.
+// Whether nothing but pixels is left, up to the end marker: rows that are not decoded could hold no
+// other error than wrong pixels.
+bool only_pixels(const uint8_t* data, size_t bytes) {
+  if (bytes < 2 || data[bytes - 2] != 0xff || data[bytes - 1] != JPEG_EOI) return false;
+  const uint8_t *at = data, *end = data + bytes - 2;
+  while ((at = static_cast<const uint8_t*>(std::memchr(at, 0xff, end - at))) != nullptr) {
+    if (at[1] != 0 && (at[1] < JPEG_RST0 || at[1] > JPEG_RST0 + 7)) return false;
+    at += 2;
+  }
+  return true;
+}
+
+// Whether the box was decoded to its place in the image: not of a file that another decoder could
+// refuse. Nothing here has a destructor, as an error leaves by a jump.
 bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height, JDIMENSION width,
             Box box) {
-  if (bytes < 2 || data[bytes - 2] != 0xff || data[bytes - 1] != JPEG_EOI) return false;
   jpeg_decompress_struct file;
   Errors errors;
   file.err = jpeg_std_error(&errors.manager);
@@ -46,7 +58,8 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
   jpeg_read_header(&file, TRUE);
   file.out_color_space = JCS_RGB;
   bool decoded = file.image_height == height && file.image_width == width &&
-                 file.num_components <= 3 && !file.arith_code && !jpeg_has_multiple_scans(&file);
+                 file.num_components <= 3 && !file.arith_code && !jpeg_has_multiple_scans(&file) &&
+                 only_pixels(file.src->next_input_byte, file.src->bytes_in_buffer);
   if (decoded) {
     jpeg_start_decompress(&file);
     // At both ends of a row smooth upsampling lacks a neighbour of the colours: one more hides
@@ -70,7 +83,7 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
 bool decode_box(const pybind11::bytes& data, const pybind11::buffer& image, int64_t top,
                 int64_t bottom, int64_t left, int64_t right) {
   pybind11::buffer_info to = image.request(true);
-  if (to.ndim != 3 || to.itemsize != 1 || to.shape[2] != 3 || to.strides[2] != 1 ||
+  if (to.format != "B" || to.ndim != 3 || to.shape[2] != 3 || to.strides[2] != 1 ||
       to.strides[1] != 3 || to.strides[0] != 3 * to.shape[1])
     throw pybind11::value_error("image must be contiguous uint8 [h, w, 3]");
   if (!(0 <= top && top < bottom && bottom <= to.shape[0] && 0 <= left && left < right &&

@@ -116,6 +116,16 @@ def test_what_is_unusual_is_for_pillow(name):
     assert alike(outcome(FOR_PILLOW[name]), pillow(FOR_PILLOW[name]))
 
 
+ICC = b"ICC_PROFILE\0\1\1\xff\xda"
+
+
+def test_what_looks_like_pixels_before_exif_is_none():
+    for segments in ((ICC, exif(tag(6))), (exif(tag(6)), ICC), (ICC, b"Exif", exif(MAKER, tag(8)))):
+        data = jpeg(*segments)
+        assert orientation(data) in (6, 8) and alike(outcome(data), pillow(data))
+    assert alike(outcome(jpeg(ICC, xmp(6))), pillow(jpeg(ICC, xmp(6))))
+
+
 def test_entries_that_pillow_cannot_write_again_do_not_matter():
     data = jpeg(exif((0x0100, 2, 4, b"abc\0"), tag(6)))
     for found in (outcome(data), pillow(data)):

@@ -164,6 +164,16 @@ def test_loading_names_what_is_wrong(tmp_path, decoder):
         views.SimCLR(8, dtype=torch.float64).load([FILES["jpeg"]])
 
 
+def test_a_head_that_tells_other_sides_is_named(monkeypatch):
+    pytest.importorskip("simplejpeg")
+    monkeypatch.setattr(decoding, "jpeg_sides", lambda data: (9, 9))
+    monkeypatch.setattr(decoding, "decode_jpeg", lambda *given: None)
+    monkeypatch.setattr(decoding, "decode_pixels", lambda *given: np.zeros((9, 8, 3), np.uint8))
+    for made in (views.decode, views.Evaluation(4).load):
+        with pytest.raises(BadImage, match=r"files\[0\] is no .* \[9, 9, 3\] by its head, got"):
+            made([FILES["jpeg"]])
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize(
     "bad", [b"", b"no image", FILES["jpeg"][:-200], FILES["png"][:-60], FILES["jpeg"][:30]]

@@ -114,9 +114,12 @@ def _compiled(fixes: list[str]) -> list[str]:
     try:
         from .. import _jpeg
 
-        rows.append(("jpeg", f"what views show, by libjpeg-turbo {_jpeg.VERSION}"))
+        shown = f"what views show, built with libjpeg-turbo {_jpeg.VERSION}"
+        rows.append(
+            ("jpeg", shown if find_spec("simplejpeg") else "whole files, without simplejpeg")
+        )
     except ImportError:
-        rows.append(("jpeg", "whole files: libjpeg-turbo 2.1 or newer was not found"))
+        rows.append(("jpeg", "whole files, built without libjpeg-turbo 2.1 or newer"))
     return _columns(rows)
 
 

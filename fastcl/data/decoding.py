@@ -155,8 +155,7 @@ def decode_jpeg(
     """`[h, w, 3]` of what has `jpeg_sides`, in the caller's memory where it is given; None where
     Pillow has the last word.
 
-    With a box, what the caller's memory holds around it may be anything, and damage below it may go
-    unseen: those rows are not read.
+    With a box, what the caller's memory holds around it may be anything.
     """
     turned = orientation(data)
     if turned == 1:

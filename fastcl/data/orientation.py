@@ -3,8 +3,7 @@
 import numpy as np
 
 EXIF, XMP = b"Exif\0\0", b"tiff:Orientation"
-SCAN = b"\xff\xda"  # in a thumbnail too, but that lies behind the word Exif
-APP1, WITHOUT_LENGTH = 0xE1, {0x01, *range(0xD0, 0xDA)}
+APP1, SCAN, WITHOUT_LENGTH = 0xE1, 0xDA, {0x01, *range(0xD0, 0xDA), 0xFF}
 TAG, SHORT = 0x0112, 3
 BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))  # of a value, by its type
 Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
@@ -16,12 +15,11 @@ def orientation(data: bytes) -> int | None:
     Source: CIPA DC-008-2019, "Exchangeable image file format for digital still cameras: Exif
     version 2.32", sections 4.5 and 4.6.4.
     """
-    head = data[: data.find(SCAN)]  # what follows is pixels, and long to search
-    if EXIF not in head and XMP not in head:
-        return 1
     parts = _application_parts(data)
-    exif = [part[6:] for part in parts or () if part.startswith(EXIF)]
-    if parts is None or len(exif) > 1:
+    if not parts:
+        return None if parts is None else 1
+    exif = [part[6:] for part in parts if part.startswith(EXIF)]
+    if len(exif) > 1:
         return None
     found = _values(exif[0]) if exif else []
     if found is None or len(found) > 1:
@@ -35,11 +33,11 @@ def _application_parts(data: bytes) -> list[bytes] | None:
     """What the segments that EXIF and XMP are in hold; None where the file is not one after the
     other up to its pixels."""
     at, found = 2, []
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        kind, length = data[at + 1], int.from_bytes(data[at + 2 : at + 4], "big")
-        if kind == SCAN[1]:
+    while at + 4 <= len(data) and data[at] == 0xFF:
+        kind, length = data[at + 1], data[at + 2] << 8 | data[at + 3]
+        if kind == SCAN:
             return found
-        if kind == 0xFF or kind in WITHOUT_LENGTH or length < 2:
+        if kind in WITHOUT_LENGTH or length < 2:
             return None
         if kind == APP1:
             found.append(data[at + 4 : at + 2 + length])

@@ -21,7 +21,8 @@ class PartViews(Protocol):
 
     Where there is also a method `boxes(drawn)`, a list of top, bottom, left and right of what the
     views of each of these images show, `write` gets of an image perhaps no more than that, and
-    anything around it.
+    anything around it. A subclass of views of `fastcl.views` whose `write` looks at more has
+    `boxes = None`.
     """
 
     def chances(self, b: int, generator: torch.Generator) -> Tensor:

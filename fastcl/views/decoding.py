@@ -131,7 +131,13 @@ def fill(image: Seen, place: np.ndarray, box: Box | None = None) -> None:
     if isinstance(image.data, np.ndarray):
         place[:] = image.data
     elif decoding.decode_jpeg(image.data, place, box) is None:  # Pillow has the last word
-        place[:] = decoding.decode_pixels(image.data, image.name)
+        pixels = decoding.decode_pixels(image.data, image.name)
+        if pixels.shape != place.shape:
+            raise decoding.BadImage(
+                f"{image.name} is no readable image: {list(place.shape)} by its head, got "
+                f"{list(pixels.shape)}"
+            )
+        place[:] = pixels
 
 
 @contextmanager
