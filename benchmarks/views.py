@@ -2,8 +2,8 @@
 
 fastcl takes files by `load`, which decodes what the views of an image show and makes them while it
 is in cache, as a training loop would, into memory of a batch that was let go; beside it stand files
-that are decoded whole, a module for every batch, whose memory is new, and `decode` of all files
-before their views. Batches are of 24, beside them one of 256.
+that are decoded whole, files of a camera, a module for every batch, whose memory is new, and
+`decode` of all files before their views. Batches are of 24, beside them one of 256.
 Processor time of one thread, all variants of a case in turn in one run; a library that is not
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
@@ -13,6 +13,7 @@ results/views.md and docs/results.md.
 
 import argparse
 import statistics
+import struct
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -110,6 +111,16 @@ def loading(make: views.Views, jpegs: list[bytes]) -> dict[str, Variant]:
             "fastcl, files decoded whole": Variant(load_whole, len(jpegs))}  # fmt: skip
 
 
+def of_a_camera(jpeg: bytes, orientation: int) -> bytes:
+    """The same with EXIF."""
+    from PIL import Image
+
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "camera", orientation
+    segment = exif.tobytes()
+    return jpeg[:2] + struct.pack(">HH", 0xFFE1, len(segment) + 2) + segment + jpeg[2:]
+
+
 def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     """JPEG to two views of 224."""
     each, make = cycle(jpegs), views.SimCLR(224, strength=0.5)
@@ -119,6 +130,10 @@ def photographs(jpegs: list[bytes], skipped: list[str]) -> dict[str, Variant]:
     found = {
         DECODING: Variant(lambda: view_peers.decoded(next(each)), 1, version),
         **loading(make, jpegs),
+        **{
+            f"fastcl, {name} by EXIF": loading(make, [of_a_camera(x, k) for x in jpegs])["fastcl"]
+            for name, k in (("upright", 1), ("turned", 6))
+        },
         "fastcl, new memory": Variant(lambda: deepcopy(make).load(jpegs, threads=1), len(jpegs)),
         "fastcl, decoded to a record first": Variant(
             lambda: make(views.decode(jpegs, threads=1)), len(jpegs)
