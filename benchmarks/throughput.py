@@ -33,7 +33,7 @@ from .report import RESULTS, ROOT, circumstances, read, renew, save
 
 COLUMNS = "case", "figure", "value", "unit"
 FILES, SIDE = 100_000, 128
-PHOTOGRAPHS, BATCH, VIEW, EPOCHS, TURNS = 512, 64, 224, 4, 5
+PHOTOGRAPHS, BATCH, VIEW, EPOCHS, TURNS = 512, 64, 224, 16, 5
 FEW = 8  # images between decoding and views, back to back: what is fastest here
 
 

@@ -9,7 +9,7 @@ import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
-from .decoding import BadImage, Scratch, jpeg_sides
+from .decoding import BadImage, Scratch, decode_jpeg, jpeg_sides
 from .orientation import Box
 from .parts import Slot
 from .source import Source
@@ -137,7 +137,7 @@ class Reader:
         for k, x in enumerate(waiting):
             i, pixels = x.i, x.data
             if not isinstance(pixels, np.ndarray):
-                i, pixels = self._image(chunk, x.place, i, pixels, self._scratch, boxes[k])
+                i, pixels = self._decoded(chunk, x, boxes[k])
             with self.views.timed():
                 if pixels.shape == x.shape:
                     slot.write(x.place, pixels, drawn, k)
@@ -148,19 +148,25 @@ class Reader:
             index.append(i)
         return index
 
+    def _decoded(self, chunk: Chunk, x: Waiting, box: Box | None) -> tuple[int, np.ndarray]:
+        """A JPEG file in the memory of the thread."""
+        height, width = x.shape[1:]
+        room = self._scratch.room(3 * height * width).reshape(height, width, 3)
+        pixels = decode_jpeg(x.data, room, box)
+        if pixels is None:  # Pillow has the last word
+            return self._image(chunk, x.place, x.i, x.data)
+        return x.i, pixels.transpose(2, 0, 1)
+
     def _check_channels(self, found: int) -> None:
         if self.channels is None:
             self.channels = found
         check_channels(found, self.channels)
 
-    def _image(
-        self, chunk: Chunk, place: int, i: int, data,
-        scratch: Scratch | None = None, box: Box | None = None,
-    ) -> tuple[int, np.ndarray]:  # fmt: skip
+    def _image(self, chunk: Chunk, place: int, i: int, data) -> tuple[int, np.ndarray]:
         try:
             if isinstance(data, BadImage):
                 raise data
-            return i, self._changed(to_pixels(self.source, i, data, scratch, box))
+            return i, self._changed(to_pixels(self.source, i, data))
         except BadImage as error:
             if not self.skip:
                 raise

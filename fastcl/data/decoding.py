@@ -84,16 +84,10 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, 
     return torch.from_numpy(decode_pixels(data, name)).permute(2, 0, 1)
 
 
-def decode_pixels(
-    data: bytes, name: str, scratch: Scratch | None = None, box: Box | None = None
-) -> np.ndarray:  # uint8 [h, w, 3]
-    """`decode` for NumPy; a JPEG into the memory of the thread where such is given, and then only
-    its box where there is one."""
-    if sides := jpeg_sides(data):
-        room = None if scratch is None else scratch.room(3 * sides[0] * sides[1])
-        into = None if room is None else room.reshape(*sides, 3)
-        if (pixels := decode_jpeg(data, into, box)) is not None:
-            return pixels
+def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
+    """`decode` for NumPy."""
+    if jpeg_sides(data) and (pixels := decode_jpeg(data)) is not None:
+        return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
             return pixels_of(image)

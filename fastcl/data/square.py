@@ -9,8 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from .decoding import BadImage, Scratch, decode_pixels
-from .orientation import Box
+from .decoding import BadImage, decode_pixels
 from .source import Source
 
 CHUNK = 32  # images that a thread takes at once
@@ -35,16 +34,10 @@ def read_pixels(source: Source, i: int) -> np.ndarray:  # uint8 [c, h, w]
     return to_pixels(source, i, source.read(i))
 
 
-def to_pixels(
-    source: Source,
-    i: int,
-    data: bytes | np.ndarray,
-    scratch: Scratch | None = None,
-    box: Box | None = None,
-) -> np.ndarray:  # uint8 [c, h, w]
-    """What was read of image i, decoded where it is a file; see `decode_pixels` of the rest."""
+def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  # uint8 [c, h, w]
+    """What was read of image i, decoded where it is a file."""
     if isinstance(data, bytes):
-        return decode_pixels(data, source.name(i), scratch, box).transpose(2, 0, 1)
+        return decode_pixels(data, source.name(i)).transpose(2, 0, 1)
     return data
 
 
