@@ -62,8 +62,7 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
                  only_pixels(file.src->next_input_byte, file.src->bytes_in_buffer);
   if (decoded) {
     jpeg_start_decompress(&file);
-    // At both ends of a row smooth upsampling lacks a neighbour of the colours: one more hides
-    // that.
+    // Smooth upsampling lacks a neighbour of the colours at both ends of a row: one more each.
     JDIMENSION more = file.max_h_samp_factor;
     JDIMENSION first = box.left > more ? box.left - more : 0;
     JDIMENSION end = box.right + more < width ? box.right + more : width;

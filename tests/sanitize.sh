@@ -40,7 +40,7 @@ check_threads() {
 }
 
 check_tests() (
-  build $memory address,undefined fastcl_ops _C
+  build $memory address,undefined all
   # The package with these libraries in place of its own.
   rm -rf $memory/site
   mkdir $memory/site
@@ -57,7 +57,8 @@ check_tests() (
   $python -c "import fastcl; assert '$memory' in fastcl.__file__, fastcl.__file__"
   $python raw_calls.py 0 >"../$memory/raw_calls" || { tail -3 "../$memory/raw_calls"; exit 1; }
   $python -W ignore -m fuzz --cases "${CASES_OF_FUZZ:-12}" --seed 1 --without file
-  OMP_NUM_THREADS=1 $python -m pytest -q -n auto -m "not slow" test_block_borders.py
+  OMP_NUM_THREADS=1 $python -m pytest -q -n auto -m "not slow" \
+    test_block_borders.py test_jpeg_boxes.py
 )
 
 for part in "${@:-memory threads tests}"; do

@@ -118,8 +118,9 @@ def _compiled(fixes: list[str]) -> list[str]:
         rows.append(
             ("jpeg", shown if find_spec("simplejpeg") else "whole files, without simplejpeg")
         )
-    except ImportError:
-        rows.append(("jpeg", "whole files, built without libjpeg-turbo 2.1 or newer"))
+    except ImportError as error:
+        without = "built without libjpeg-turbo 2.1 or newer"
+        rows.append(("jpeg", f"whole files, {without if '_jpeg' in str(error) else error}"))
     return _columns(rows)
 
 
