@@ -165,7 +165,7 @@ def test_loaded_views_show_nothing_around_their_boxes(asked, name, threads):
     found = make.load(PHOTOGRAPHS, threads=threads, generator=chance.manual_seed(3))
     expected = make(views.decode(PHOTOGRAPHS), chance.manual_seed(3))
     assert all(torch.equal(*pair) for pair in zip(flat(found), flat(expected), strict=True))
-    sides = [decoding.jpeg_sides(data) for data in PHOTOGRAPHS]
+    sides = [decoding.jpeg_head(data).sides for data in PHOTOGRAPHS]
     areas = [(bottom - top) * (right - left) for top, bottom, left, right in asked]
     assert len(areas) == 12 and sum(areas) < 0.95 * sum(h * w for h, w in sides)
 

@@ -77,10 +77,11 @@ def test_turned_photographs_need_no_pillow(monkeypatch, order, value, others):
     monkeypatch.setattr(Image, "open", None)
     assert orientation(data) == value
     assert np.array_equal(decoding.decode_pixels(data, "it"), expected)
-    assert decoding.jpeg_sides(data) == expected.shape[:2]
+    head = decoding.jpeg_head(data)
+    assert head.sides == expected.shape[:2]
     for box in ((0, 1, 0, 1), (3, 17, 9, 20), (2, expected.shape[0], 5, expected.shape[1])):
         into = np.zeros(expected.shape, np.uint8)
-        assert np.shares_memory(decoding.decode_jpeg(data, into, box), into)
+        assert np.shares_memory(decoding.decode_jpeg(data, head, into, box), into)
         top, bottom, left, right = box
         assert (into[top:bottom, left:right] == expected[top:bottom, left:right]).all()
 
@@ -112,7 +113,7 @@ def test_upright_photographs_need_no_pillow(monkeypatch, name):
 
 @pytest.mark.parametrize("name", FOR_PILLOW)
 def test_what_is_unusual_is_for_pillow(name):
-    assert orientation(FOR_PILLOW[name]) is None and decoding.jpeg_sides(FOR_PILLOW[name]) is None
+    assert orientation(FOR_PILLOW[name]) is None and decoding.jpeg_head(FOR_PILLOW[name]) is None
     assert alike(outcome(FOR_PILLOW[name]), pillow(FOR_PILLOW[name]))
 
 

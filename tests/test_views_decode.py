@@ -15,6 +15,7 @@ from PIL import Image  # noqa: E402
 from fastcl import views  # noqa: E402
 from fastcl.data import BadImage, decoding  # noqa: E402
 from fastcl.data import decode as decode_one  # noqa: E402
+from fastcl.data.orientation import Head  # noqa: E402
 
 
 def encoded(i, kind="JPEG", **options):
@@ -166,7 +167,7 @@ def test_loading_names_what_is_wrong(tmp_path, decoder):
 
 def test_a_head_that_tells_other_sides_is_named(monkeypatch):
     pytest.importorskip("simplejpeg")
-    monkeypatch.setattr(decoding, "jpeg_sides", lambda data: (9, 9))
+    monkeypatch.setattr(decoding, "jpeg_head", lambda data: Head((9, 9), 1))
     monkeypatch.setattr(decoding, "decode_jpeg", lambda *given: None)
     monkeypatch.setattr(decoding, "decode_pixels", lambda *given: np.zeros((9, 8, 3), np.uint8))
     for made in (views.decode, views.Evaluation(4).load):

@@ -9,8 +9,8 @@ import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
-from .decoding import BadImage, Scratch, decode_jpeg, jpeg_sides
-from .orientation import Box
+from .decoding import BadImage, Scratch, decode_jpeg, jpeg_head
+from .orientation import Box, Head
 from .parts import Slot
 from .source import Source
 from .square import check_channels, read_pixels, to_pixels
@@ -61,6 +61,7 @@ class Waiting(NamedTuple):
     i: int
     data: bytes | np.ndarray  # a JPEG file, or pixels [c, h, w]
     shape: tuple[int, int, int]  # [c, h, w]
+    head: Head | None  # of a JPEG file
 
 
 class Reader:
@@ -121,23 +122,23 @@ class Reader:
         return index
 
     def _looked(self, chunk: Chunk, place: int, i: int, data) -> Waiting:
-        sides = jpeg_sides(data) if isinstance(data, bytes) and self.each is None else None
-        if sides is None:
+        head = jpeg_head(data) if isinstance(data, bytes) and self.each is None else None
+        if head is None:
             i, data = self._image(chunk, place, i, data)
-        shape = data.shape if sides is None else (3, *sides)
+        shape = data.shape if head is None else (3, *head.sides)
         self._check_channels(shape[0])
-        return Waiting(place, i, data, shape)
+        return Waiting(place, i, data, shape, head)
 
     def _views_of(self, chunk: Chunk, waiting: list[Waiting]) -> list[int]:
-        slot, (place, _, _, (channels, *_)) = chunk.slot, waiting[0]
+        slot, place, channels = chunk.slot, waiting[0].place, waiting[0].shape[0]
         with self.views.timed():
             drawn = slot.drawn(place, [x.shape[1:] for x in waiting], channels)
             boxes = slot.boxes(drawn, len(waiting))
         index = []
         for k, x in enumerate(waiting):
             i, pixels = x.i, x.data
-            if not isinstance(pixels, np.ndarray):
-                i, pixels = self._decoded(chunk, x, boxes[k])
+            if x.head is not None:
+                i, pixels = self._decoded(chunk, x, x.head, boxes[k])
             with self.views.timed():
                 if pixels.shape == x.shape:
                     slot.write(x.place, pixels, drawn, k)
@@ -148,11 +149,13 @@ class Reader:
             index.append(i)
         return index
 
-    def _decoded(self, chunk: Chunk, x: Waiting, box: Box | None) -> tuple[int, np.ndarray]:
+    def _decoded(
+        self, chunk: Chunk, x: Waiting, head: Head, box: Box | None
+    ) -> tuple[int, np.ndarray]:
         """A JPEG file in the memory of the thread."""
-        height, width = x.shape[1:]
+        height, width = head.sides
         room = self._scratch.room(3 * height * width).reshape(height, width, 3)
-        pixels = decode_jpeg(x.data, room, box)
+        pixels = decode_jpeg(x.data, head, room, box)
         if pixels is None:  # Pillow has the last word
             return self._image(chunk, x.place, x.i, x.data)
         return x.i, pixels.transpose(2, 0, 1)

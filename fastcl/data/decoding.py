@@ -18,7 +18,7 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from .orientation import Box, orientation, stored_box, swapped, turn
+from .orientation import Box, Head, orientation, stored_box, swapped, turn
 
 try:
     from .. import _jpeg
@@ -86,7 +86,8 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, 
 
 def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]
     """`decode` for NumPy."""
-    if jpeg_sides(data) and (pixels := decode_jpeg(data)) is not None:
+    head = jpeg_head(data)
+    if head is not None and (pixels := decode_jpeg(data, head)) is not None:
         return pixels
     try:
         with Image.open(io.BytesIO(data)) as image:
@@ -126,9 +127,9 @@ def _reason(data: bytes, error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def jpeg_sides(data: bytes) -> tuple[int, int] | None:
-    """Height and width of what simplejpeg decodes as it is seen; None where it is for Pillow:
-    no JPEG, CMYK (off by one here), damaged, or far too large."""
+def jpeg_head(data: bytes) -> Head | None:
+    """Of what simplejpeg decodes; None where it is for Pillow: no JPEG, CMYK (off by one here),
+    damaged, or far too large."""
     if simplejpeg is None or data[:3] != JPEG:
         return None
     turned = orientation(data)
@@ -140,25 +141,24 @@ def jpeg_sides(data: bytes) -> tuple[int, int] | None:
         return None
     if space in ("CMYK", "YCCK") or height * width > (Image.MAX_IMAGE_PIXELS or np.inf):
         return None
-    return (width, height) if swapped(turned) else (height, width)
+    return Head((width, height) if swapped(turned) else (height, width), turned)
 
 
 def decode_jpeg(
-    data: bytes, into: np.ndarray | None = None, box: Box | None = None
+    data: bytes, head: Head, into: np.ndarray | None = None, box: Box | None = None
 ) -> np.ndarray | None:
-    """`[h, w, 3]` of what has `jpeg_sides`, in the caller's memory where it is given; None where
-    Pillow has the last word.
+    """`[h, w, 3]` of what has such a `jpeg_head`, in the caller's memory where it is given; None
+    where Pillow has the last word.
 
     With a box, what the caller's memory holds around it may be anything.
     """
-    turned = orientation(data)
+    (height, width), turned = head
     if turned == 1:
         return _decode_stored(data, into, box)
     if into is None:
-        into = np.empty((*jpeg_sides(data), 3), np.uint8)
-    sides = height, width = into.shape[:2]
+        into = np.empty((height, width, 3), np.uint8)
     stored = np.empty((width, height, 3) if swapped(turned) else into.shape, np.uint8)
-    part = None if box is None else stored_box(box, sides, turned)
+    part = None if box is None else stored_box(box, head.sides, turned)
     if _decode_stored(data, stored, part) is None:
         return None
     turn(stored, into, box or (0, height, 0, width), turned)

@@ -1,5 +1,7 @@
 """How a JPEG file says that it is turned, and turning what was stored."""
 
+from typing import NamedTuple
+
 import numpy as np
 
 EXIF, XMP = b"Exif\0\0", b"tiff:Orientation"
@@ -7,6 +9,13 @@ APP1, SCAN, WITHOUT_LENGTH = 0xE1, 0xDA, {0x01, *range(0xD0, 0xDA), 0xFF}
 TAG, SHORT = 0x0112, 3
 BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))  # of a value, by its type
 Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
+
+
+class Head(NamedTuple):
+    """What a file says before its pixels."""
+
+    sides: tuple[int, int]  # height and width as it is seen
+    orientation: int  # how it is stored, 1 to 8 as in EXIF
 
 
 def orientation(data: bytes) -> int | None:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -17,9 +17,11 @@ from .. import _check
 from .._library import ops
 from ..functional.packed import Packed
 
+if TYPE_CHECKING:  # fastcl.data needs Pillow, which the views do not
+    from ..data.orientation import Box, Head
+
 BYTES = bytes, bytearray, memoryview
 Source = str | os.PathLike[str] | bytes
-Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
 
 
 class Seen(NamedTuple):
@@ -28,6 +30,7 @@ class Seen(NamedTuple):
     data: bytes | np.ndarray  # bytes that simplejpeg will decode, or pixels [h, w, 3]
     name: str  # what messages call it
     sides: tuple[int, int]  # height and width
+    head: "Head | None" = None  # of such bytes
 
 
 def decode(files: Source | Sequence[Source], *, threads: int | None = None) -> Packed:
@@ -102,7 +105,7 @@ def looked_at(files, threads: int | None) -> Iterator[tuple[list[Seen], Callable
 
 @cache
 def _decoding() -> ModuleType:
-    from ..data import decoding  # needs Pillow, which the views do not
+    from ..data import decoding
 
     return decoding
 
@@ -116,21 +119,23 @@ def _look(named: tuple[Source, str]) -> Seen:
         except (OSError, ValueError) as error:  # a name with a zero is no name
             reason = error.strerror if isinstance(error, OSError) else error
             raise decoding.BadImage(f"{name} cannot be read: {reason}") from None
-    sides = decoding.jpeg_sides(data)
-    if sides is not None:
-        return Seen(data, name, sides)
+    head = decoding.jpeg_head(data)
+    if head is not None:
+        return Seen(data, name, head.sides, head)
     pixels = decoding.decode_pixels(data, name)
     if pixels.shape[2] != 3:
         raise decoding.BadImage(f"{name} must have 3 bands, got {pixels.shape[2]}")
     return Seen(pixels, name, pixels.shape[:2])
 
 
-def fill(image: Seen, place: np.ndarray, box: Box | None = None) -> None:
+def fill(image: Seen, place: np.ndarray, box: "Box | None" = None) -> None:
     """The pixels, to `[h, w, 3]` of the caller's; where there is a box, its own at least."""
     decoding = _decoding()
-    if isinstance(image.data, np.ndarray):
+    if image.head is None:
         place[:] = image.data
-    elif decoding.decode_jpeg(image.data, place, box) is None:  # Pillow has the last word
+    elif (
+        decoding.decode_jpeg(image.data, image.head, place, box) is None
+    ):  # Pillow has the last word
         pixels = decoding.decode_pixels(image.data, image.name)
         if pixels.shape != place.shape:
             raise decoding.BadImage(

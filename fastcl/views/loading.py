@@ -2,14 +2,17 @@
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from .._library import ops
-from .decoding import Box, Seen, fill
+from .decoding import Seen, fill
+
+if TYPE_CHECKING:
+    from ..data.orientation import Box
 
 
 class Part(NamedTuple):
@@ -28,7 +31,7 @@ def tensors(out: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
     return [x[None] if isinstance(x, Tensor) and x.dim() == 4 else x for x in given]
 
 
-def boxes(parameters: Sequence[Tensor]) -> list[Box]:  # [b, V, 13] each
+def boxes(parameters: Sequence[Tensor]) -> "list[Box]":  # [b, V, 13] each
     """What the views of each image show of it."""
     crops = torch.cat([x[..., :4] for x in parameters], 1)
     corners, sides = crops.split(2, 2)  # top and left, height and width
@@ -45,7 +48,7 @@ def load(
 ) -> None:
     """The views of all images, into the memory of the parts; a thread of `each` decodes one image
     after the other to the same place."""
-    room = max(3 * height * width for _, _, (height, width) in seen)
+    room = max(3 * height * width for height, width in (image.sides for image in seen))
     own = threading.local()
     views, shown = ops.image_views_.default, boxes([part.parameters for part in parts])
 

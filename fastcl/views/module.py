@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +15,14 @@ from ..functional.packed import Packed
 from ..functional.random_views import LAYOUTS, check_form, check_side, made, normal
 from ..functional.view_memory import apart, laid_out, memory_like
 from .chance import Chance
-from .decoding import Box, Source, looked_at
+from .decoding import Source, looked_at
 from .draw import draw, uniform
 from .images import looked_over, together
 from .loading import Part, boxes, load, tensors
 from .recipe import Recipe
+
+if TYPE_CHECKING:
+    from ..data.orientation import Box
 
 IMAGENET_MEAN = 0.485, 0.456, 0.406
 IMAGENET_DEVIATION = 0.229, 0.224, 0.225
@@ -189,7 +193,7 @@ class Drawn(nn.Module):
         ]
         return normal(self.mean, self.deviation, channels, sizes.device), parameters
 
-    def boxes(self, drawn: tuple) -> list[Box]:
+    def boxes(self, drawn: tuple) -> "list[Box]":
         return boxes(drawn[1])
 
     def write(
