@@ -130,19 +130,17 @@ def _look(named: tuple[Source, str]) -> Seen:
 
 def fill(image: Seen, place: np.ndarray, box: "Box | None" = None) -> None:
     """The pixels, to `[h, w, 3]` of the caller's; where there is a box, its own at least."""
-    decoding = _decoding()
-    if image.head is None:
-        place[:] = image.data
-    elif (
-        decoding.decode_jpeg(image.data, image.head, place, box) is None
-    ):  # Pillow has the last word
-        pixels = decoding.decode_pixels(image.data, image.name)
+    decoding, pixels = _decoding(), image.data
+    if image.head is not None:
+        if decoding.decode_jpeg(pixels, image.head, place, box) is not None:
+            return
+        pixels = decoding.decode_pixels(pixels, image.name)  # Pillow has the last word
         if pixels.shape != place.shape:
             raise decoding.BadImage(
                 f"{image.name} is no readable image: {list(place.shape)} by its head, got "
                 f"{list(pixels.shape)}"
             )
-        place[:] = pixels
+    place[:] = pixels
 
 
 @contextmanager
