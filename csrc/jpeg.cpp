@@ -58,7 +58,7 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
   jpeg_read_header(&file, TRUE);
   file.out_color_space = JCS_RGB;
   bool decoded = file.image_height == height && file.image_width == width &&
-                 file.num_components <= 3 && !file.arith_code && !jpeg_has_multiple_scans(&file) &&
+                 !jpeg_has_multiple_scans(&file) &&
                  only_pixels(file.src->next_input_byte, file.src->bytes_in_buffer);
   if (decoded) {
     jpeg_start_decompress(&file);

@@ -53,7 +53,7 @@ def files(height, width, seed, quality):
     pixels = noise(height, width, seed)
     yield encoded(pixels, "L", quality=quality)
     yield encoded(pixels, quality=quality, keep_rgb=True)
-    yield encoded(pixels, quality=quality, restart_marker_rows=1)
+    yield encoded(pixels, quality=quality, restart_marker_blocks=1)
     for sampling in ("444", "422", "420", "440", "411"):
         yield simplejpeg.encode_jpeg(pixels, quality, colorsubsampling=sampling)
 
@@ -87,16 +87,20 @@ def test_what_no_view_shows_is_left_out():
 
 DATA = encoded(noise(160, 240), quality=90)
 MIDDLE = len(DATA) // 2
+PROGRESSIVE = encoded(noise(160, 240), progressive=True)
+SECOND = PROGRESSIVE.index(b"\xff\xda", PROGRESSIVE.index(b"\xff\xda") + 2)  # scan
+SECOND = PROGRESSIVE.rindex(b"\xff\xc4", 0, SECOND)  # and its table
 REFUSED = {
-    "progressive": encoded(noise(160, 240), progressive=True),
+    "progressive": PROGRESSIVE, "its first scan alone": PROGRESSIVE[:SECOND] + b"\xff\xd9",
     "CMYK": encoded(noise(160, 240), "CMYK"),
     "truncated": DATA[:-200],
     "without its last byte": DATA[:-1],
-    "of another size": encoded(noise(159, 240)),
+    "of another height": encoded(noise(159, 240)), "of another width": encoded(noise(160, 239)),
     "no image": b"text", "empty": b"", "an end alone": b"\xff\xd9",
     "a head alone": DATA[:300] + b"\xff\xd9",
     "cut in the box": DATA[:MIDDLE] + b"\xff\xd9",
     "a marker below it": DATA[:-500] + b"\xff\xda\0\3\1" + DATA[-500:],
+    "another start below it": DATA[:-500] + b"\xff\xd8" + DATA[-500:],
     "a byte more": DATA + b"\0", "an odd end": DATA[:-2] + b"\xff\xff\xd9",
     "a piece lost above it": DATA[: MIDDLE // 2] + b"\xff\xd0" + DATA[MIDDLE // 2 + 60 :],
 }  # fmt: skip
@@ -104,7 +108,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_every_other_file_is_for_another_decoder(name, capfd):
-    assert boxed(REFUSED[name], (90, 150, 10, 60), (160, 240)) is None
+    assert boxed(REFUSED[name], (50, 100, 10, 60), (160, 240)) is None
     assert capfd.readouterr() == ("", "")
 
 
