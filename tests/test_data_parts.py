@@ -71,6 +71,55 @@ def test_the_stages_share_the_time(folder):
     assert sum(reports[name].seconds for name in ("decode", "views")) <= 2 * loader.elapsed
 
 
+class Mixed:
+    """Drawings, and what a folder would hold."""
+
+    labels, classes = None, ()
+
+    def __init__(self, images):
+        self.images = images
+
+    def __len__(self):
+        return len(self.images)
+
+    def read(self, i):
+        return self.images[i]
+
+    def name(self, i):
+        return f"image {i}"
+
+    def fingerprint(self):
+        return ""
+
+
+@pytest.mark.parametrize("channels", [None, 1])
+@pytest.mark.parametrize("place", [0, 3])
+def test_a_bad_file_among_drawings_is_replaced(folder, channels, place):
+    """Its head would say three channels."""
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 1, 20, 20), np.uint8)
+    images, made = list(pixels), views.SimCLR(16, mean=(0.5,), deviation=(0.2,))
+    images[place] = (folder / "00.jpg").read_bytes()[:-60]
+    loader = Loader(
+        Mixed(images), Order(8, 4, seed=None), made, threads=1, bad="skip", channels=channels
+    )
+    batches = list(loader.batches())
+    expected = [i if i != place else 4 + place for i in range(4)], [4, 5, 6, 7]
+    for batch, index in zip(batches, expected, strict=True):
+        assert batch.index.tolist() == index
+        whole = made(torch.from_numpy(pixels[index]), loader._generator(0, batch.step))
+        assert torch.equal(batch.images, whole)
+
+
+@pytest.mark.parametrize("made", [views.SimCLR(16), lambda images, generator: torch.stack(images)])
+def test_images_may_run_backwards_in_memory(made):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 3, 20, 20), np.uint8)
+    for each in (lambda x: x[:, :, ::-1], lambda x: np.ascontiguousarray(x)[:, ::-1]):
+        loader = Loader(Mixed(list(pixels)), Order(4, 4, seed=None), made, threads=1, each=each)
+        (batch,) = loader.batches()
+        turned = [torch.from_numpy(each(x).copy()) for x in pixels]
+        assert torch.equal(batch.images, made(turned, loader._generator(0, 0)))
+
+
 def test_errors_of_images_and_of_views_reach_the_caller(folder, tmp_path):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())

@@ -179,7 +179,7 @@ def test_so_do_those_of_a_loader(tmp_path, asked, name):
     for i, data in enumerate(PHOTOGRAPHS):
         (tmp_path / f"{i:02}.jpg").write_bytes(data)
     make, source = PRESETS[name], Folder(tmp_path)
-    loader = Loader(source, Order(12, 6, seed=1), make, threads=2)
+    loader = Loader(source, Order(12, 6, seed=1), make, threads=2, channels=3)
     for batch in loader.batches(0, 0, 2):
         images = [
             torch.from_numpy(decoding.decode_pixels(PHOTOGRAPHS[i], "it").transpose(2, 0, 1))

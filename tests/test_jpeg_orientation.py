@@ -5,6 +5,7 @@ import struct
 
 import numpy as np
 import pytest
+import torch
 
 for name in ("PIL", "simplejpeg"):
     pytest.importorskip(name)
@@ -96,6 +97,7 @@ FOR_PILLOW = {
     "XMP alone": jpeg(xmp(6)), "XMP as an element": jpeg(xmp(8, "<tiff:Orientation>{}</")),
     "XMP beside EXIF that does not say": jpeg(exif(MAKER), xmp(3)),
     "two segments": jpeg(exif(tag(6)), exif(tag(3))), "twice": jpeg(exif(tag(6), tag(3))),
+    "a value of 8 bytes outside": jpeg(exif((0x0100, 16, 1, b"\0\0\1\0"), tag(6))),
     "a long number": jpeg(exif(tag(6, LONG))), "cut off": jpeg(exif(tag(6))[:18]),
     "entries that are not there": jpeg(exif(tag(6), more=9)), "empty": jpeg(b"Exif\0\0"),
     "another head": jpeg(exif(tag(6), head=b"II+\0")),
@@ -125,6 +127,12 @@ def test_what_looks_like_pixels_before_exif_is_none():
         data = jpeg(*segments)
         assert orientation(data) in (6, 8) and alike(outcome(data), pillow(data))
     assert alike(outcome(jpeg(ICC, xmp(6))), pillow(jpeg(ICC, xmp(6))))
+
+
+@pytest.mark.parametrize("kind", [bytearray, memoryview])
+def test_any_bytes_are_an_image(kind):
+    for data in (PLAIN, jpeg(exif(tag(6))), jpeg(exif(tag(1)))):
+        assert torch.equal(decoding.decode(kind(data), "it"), decoding.decode(data, "it"))
 
 
 def test_entries_that_pillow_cannot_write_again_do_not_matter():

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from spdl.pipeline.defs import Aggregator
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from .decoding import BadImage, Scratch, decode_jpeg, jpeg_head
 from .orientation import Box, Head
 from .parts import Slot
 from .source import Source
-from .square import check_channels, read_pixels, to_pixels
+from .square import check_channels, read_pixels, tensor_of, to_pixels
 from .stages import Failed, Stage
 
 LARGEST, SMALLEST = 64, 8  # images; a hand-over costs as much as some small ones
@@ -103,7 +102,7 @@ class Reader:
         if chunk.slot is not None:
             return chunk._replace(data=[]), [], self._make(chunk, rows)
         found = [self._image(chunk, place, i, data) for place, (i, data) in rows]
-        images = [torch.from_numpy(pixels) for _, pixels in found]
+        images = [tensor_of(pixels) for _, pixels in found]
         return chunk._replace(data=[]), images, [i for i, _ in found]
 
     def _make(self, chunk: Chunk, rows: Iterator[tuple]) -> list[int]:
@@ -122,7 +121,9 @@ class Reader:
         return index
 
     def _looked(self, chunk: Chunk, place: int, i: int, data) -> Waiting:
-        head = jpeg_head(data) if isinstance(data, bytes) and self.each is None else None
+        # A head promises three channels, but a bad image is replaced by one of any.
+        promised = isinstance(data, bytes) and self.each is None and self.channels == 3
+        head = jpeg_head(data) if promised else None
         if head is None:
             i, data = self._image(chunk, place, i, data)
         shape = data.shape if head is None else (3, *head.sides)

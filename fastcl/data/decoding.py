@@ -4,7 +4,7 @@ JPEG files go through simplejpeg where it is installed, outside of the interpret
 everything else through Pillow; a box of a JPEG through the compiled part, where it was built with
 libjpeg-turbo. All are libjpeg-turbo with the exact transform and smooth upsampling, and the pixels
 are bit-equal. Where simplejpeg refuses a file, Pillow has the last word: what an image is does not
-depend on what is installed.
+depend on what is installed, but for a file whose other metadata Pillow trips over.
 """
 
 import io
@@ -81,7 +81,7 @@ def decode(data: bytes, name: str) -> Tensor:  # uint8 [3, h, w], or [bands, h, 
     Raises:
         BadImage: No image, a damaged or truncated one, or one that would fill the memory.
     """
-    return torch.from_numpy(decode_pixels(data, name)).permute(2, 0, 1)
+    return torch.from_numpy(decode_pixels(bytes(data), name)).permute(2, 0, 1)
 
 
 def decode_pixels(data: bytes, name: str) -> np.ndarray:  # uint8 [h, w, 3]

@@ -7,7 +7,7 @@ import numpy as np
 EXIF, XMP = b"Exif\0\0", b"tiff:Orientation"
 APP1, SCAN, WITHOUT_LENGTH = 0xE1, 0xDA, {0x01, *range(0xD0, 0xDA), 0xFF}
 TAG, SHORT = 0x0112, 3
-BYTES = dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))  # of a value, by its type
+BYTES = {16: 8} | dict(enumerate((1, 1, 2, 4, 8, 1, 1, 2, 4, 8, 4, 8, 4), 1))  # of types of values
 Box = tuple[int, int, int, int]  # top, bottom, left and right, in pixels of an image
 
 

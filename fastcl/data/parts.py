@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._buffers import Buffers
 from .orientation import Box
+from .square import tensor_of
 
 
 @runtime_checkable
@@ -79,7 +80,7 @@ class Slot:
 
     def write(self, place: int, pixels: np.ndarray, drawn: Any, k: int) -> None:
         """The views of the image `[c, h, w]` of a place, image k of those drawn."""
-        image = torch.from_numpy(pixels.transpose(1, 2, 0)).contiguous()
+        image = tensor_of(pixels.transpose(1, 2, 0)).contiguous()
         self.views.write(image, drawn, k, self.groups, place)
 
     def joined(self) -> Any:

@@ -41,6 +41,11 @@ def to_pixels(source: Source, i: int, data: bytes | np.ndarray) -> np.ndarray:  
     return data
 
 
+def tensor_of(pixels: np.ndarray) -> Tensor:
+    """The same memory, but where it runs backwards, which tensors cannot."""
+    return torch.from_numpy(pixels if min(pixels.strides) >= 0 else pixels.copy())
+
+
 def check_channels(found: int, channels: int) -> None:
     """Images of a run, or of a batch, have as many."""
     if found != channels:
