@@ -34,7 +34,7 @@ from .report import RESULTS, ROOT, circumstances, read, renew, save
 COLUMNS = "case", "figure", "value", "unit"
 FILES, SIDE = 100_000, 128
 PHOTOGRAPHS, BATCH, VIEW, EPOCHS, TURNS = 512, 64, 224, 16, 5
-FEW = 8  # images between decoding and views, back to back: what is fastest here
+FEW = 8  # images of a call, back to back
 
 
 def first_step(data: Path, *more: str, watch: float = 8.0) -> tuple[float, float]:
@@ -73,7 +73,7 @@ def folder_case(root: Path) -> list[tuple]:
 
 
 def back_to_back(source: Folder, made: views.Views) -> float:
-    """Images/s of decoding and of views, a few images after the other on every core."""
+    """Images/s of files to views, a few in a call and one call after the other on every core."""
 
     def work(index: np.ndarray) -> None:
         made.load([Path(source.root, source.names[i]) for i in index], threads=1)
