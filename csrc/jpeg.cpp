@@ -2,6 +2,7 @@
 // this. It knows Python and not torch.
 #include <pybind11/pybind11.h>
 
+#include <algorithm>
 #include <csetjmp>
 #include <cstdint>
 #include <cstdio>
@@ -22,6 +23,8 @@ struct Errors {
 [[noreturn]] void leave(j_common_ptr file) {
   std::longjmp(reinterpret_cast<Errors*>(file->err)->back, 1);
 }
+
+constexpr JDIMENSION kRows = 16;  // that are asked for at once
 
 struct Box {
   JDIMENSION top, bottom, left, right;
@@ -70,8 +73,12 @@ bool decode(const uint8_t* data, size_t bytes, uint8_t* image, JDIMENSION height
     if (columns < width) jpeg_crop_scanline(&file, &first, &columns);
     if (box.top > 0) jpeg_skip_scanlines(&file, box.top);
     while (file.output_scanline < box.bottom) {
-      JSAMPROW row = image + 3 * (static_cast<size_t>(file.output_scanline) * width + first);
-      jpeg_read_scanlines(&file, &row, 1);
+      JSAMPROW rows[kRows];
+      JDIMENSION count = std::min(kRows, box.bottom - file.output_scanline);
+      for (JDIMENSION i = 0; i < count; ++i) {
+        rows[i] = image + 3 * (static_cast<size_t>(file.output_scanline + i) * width + first);
+      }
+      jpeg_read_scanlines(&file, rows, count);
     }
     decoded = errors.manager.num_warnings == 0;
   }

@@ -293,7 +293,10 @@ def not_negative(name: str, x: Tensor) -> None:
 def above_zero(name: str, x: Tensor) -> None:
     if not seen(x) or x.numel() == 0:
         return
-    least, most = (bound.item() for bound in x.detach().aminmax())  # NaN where there is one
-    if not (least > 0 and most < torch.inf):
-        got = f"{least} to {most}" if x.numel() > 1 else least
-        raise ValueError(f"{name} must be finite and above 0, got {got}")
+    # A few numbers are soonest looked at as such. Both ends are NaN where there is one.
+    numbers = x.detach() if x.numel() <= 4 else torch.stack(x.detach().aminmax())
+    if all(0 < number < torch.inf for number in numbers.flatten().tolist()):
+        return
+    least, most = (bound.item() for bound in x.detach().aminmax())
+    got = f"{least} to {most}" if x.numel() > 1 else least
+    raise ValueError(f"{name} must be finite and above 0, got {got}")

@@ -3,6 +3,8 @@
 import pytest
 import torch
 import view_cases as cases
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastcl.functional as F
 from fastcl._library import ops
@@ -147,6 +149,37 @@ def test_images_of_any_sizes():
 def test_bad_input(wrong, error, message):
     with pytest.raises(error, match=message):
         F.random_views(**{**FITTING, **wrong})
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.integers(0, 12),
+    st.floats(width=32) | st.sampled_from([-1.0, -0.0, 0.5, 1.0, 7.0, 8.0, 9.0, 10.0, 23.0, 24.0]),
+    st.sampled_from([1, 3]),
+)
+def test_whatever_the_operator_refuses_is_named(at, value, c):
+    wrong = torch.stack([cases.record(8, 9)] * 2)[None].repeat(2, 1, 1)
+    wrong[1, 0, at] = value
+    arguments = {**FITTING, "images": IMAGES[:, :c], "parameters": wrong}
+    out = torch.full((2, 2, c, 6, 6), 7.0)
+    try:
+        F.random_views(**arguments, out=out)
+    except ValueError as error:
+        assert "parameters[1, 0" in str(error)
+        assert (out == 7).all()
+    else:
+        assert (out != 7).all()
+
+
+@pytest.mark.parametrize("c", [1, 4, 5])
+@pytest.mark.parametrize("wrong", [0.0, -1.0, torch.nan, torch.inf])
+def test_every_deviation_is_looked_at(c, wrong):
+    images = cases.image(c, 8, 9)[None].expand(2, c, 8, 9)
+    for at in range(c):
+        deviation = torch.ones(c)
+        deviation[at] = wrong
+        with pytest.raises(ValueError, match="deviation must be finite and above 0"):
+            F.random_views(**{**FITTING, "images": images}, deviation=deviation)
 
 
 @pytest.mark.parametrize("c", [1, 2, 4])

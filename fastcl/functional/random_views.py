@@ -10,7 +10,7 @@ from .._buffers import Buffers
 from .._library import ops
 from .packed import Packed, pack
 from .view_memory import apart, laid_out, memory_like
-from .view_parameters import check_parameters, check_values
+from .view_parameters import check_parameters, check_places, check_values
 
 PIXELS = (torch.uint8, torch.uint16, torch.float32)
 VIEWS = (torch.float32, torch.bfloat16, torch.float16)
@@ -81,10 +81,9 @@ def random_views(
 
 def made(
     images, parameters, size, kernel, mean, deviation, dtype, memory_format, layout, out,
-    drawn: bool = False, memory: Buffers | None = None,
+    memory: Buffers | None = None,
 ) -> Tensor:  # fmt: skip
-    """`random_views`; parameters that `draw` has made for these images are not looked at, and on
-    the CPU memory that was let go serves again."""
+    """`random_views`; on the CPU memory that was let go serves again."""
     _check.one_of("layout", layout, LAYOUTS)
     last = layout == "hwc"
     pixels, offsets, sizes = _images(images, last)
@@ -100,26 +99,30 @@ def made(
     check_form(dtype, memory_format)
     sides = pixels.shape[1:3] if last else pixels.shape[2:]
     check_parameters(parameters, pixels, sizes)
-    if not drawn:
-        check_values(parameters, sizes, sides, channels)
     pixels, parameters = pixels.contiguous(), parameters.contiguous()
     ends = last, memory_format == torch.channels_last
     shape = parameters.shape[1], parameters.shape[0], channels, size, size
     if out is None and memory is not None and _check.seen(pixels):
         out = memory.like(memory_like(shape, dtype, memory_format))
-    if out is None:
+    if out is not None:
+        end_to_end = laid_out(out, shape, dtype, memory_format, pixels.device)
+        apart(end_to_end, "images", given)
+        apart(end_to_end, "parameters", parameters)
+    try:
+        if out is not None:
+            ops.random_views_(
+                pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, end_to_end
+            )
+            return out
         views = ops.random_views(
             pixels, offsets, sizes, parameters, size, kernel, mean, deviation, dtype, *ends
         )
-        # Detached, it is no view, which could not be changed in place where gradients are on.
-        return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
-    end_to_end = laid_out(out, shape, dtype, memory_format, pixels.device)
-    apart(end_to_end, "images", given)
-    apart(end_to_end, "parameters", parameters)
-    ops.random_views_(
-        pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, end_to_end
-    )
-    return out
+    except RuntimeError:  # the operator has looked at every value before it wrote
+        check_places(pixels, offsets, sizes)
+        check_values(parameters, sizes, sides, channels)
+        raise
+    # Detached, it is no view, which could not be changed in place where gradients are on.
+    return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
 
 
 def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
@@ -155,21 +158,6 @@ def _packed(images: Packed) -> None:
     _check.state("sizes", sizes, pixels.device, (offsets.numel(), 2))
     if offsets.numel() == 0:
         raise ValueError("offsets must have one image at least, got none")
-    if not _check.seen(pixels):
-        return
-    if (sizes < 1).any():
-        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
-    if (sizes > pixels.shape[0]).any():
-        raise ValueError(
-            f"sizes must fit into the {pixels.shape[0]} pixels, got {sizes.max().item()}"
-        )
-    wrong = (offsets < 0) | (offsets > pixels.numel() - sizes.prod(1) * pixels.shape[1])
-    if wrong.any():
-        i = int(wrong.to(torch.uint8).argmax())
-        raise ValueError(
-            f"offsets[{i}] must leave room for the {sizes[i].tolist()} pixels of its image among "
-            f"{pixels.numel()} elements, got {offsets[i].item()}"
-        )
 
 
 def _pixels(name: str, x: Tensor) -> None:

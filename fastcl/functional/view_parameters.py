@@ -1,4 +1,4 @@
-"""What the parameters of random views may be."""
+"""What the parameters of random views may be, and the places of packed images."""
 
 import torch
 from torch import Tensor
@@ -40,6 +40,25 @@ def check_parameters(x: Tensor, pixels: Tensor, sizes: Tensor | None) -> None:
         )
     if x.device != pixels.device:
         raise ValueError(f"parameters must be on {pixels.device}, got {x.device}")
+
+
+def check_places(pixels: Tensor, offsets: Tensor | None, sizes: Tensor | None) -> None:
+    """Of images end to end, where that costs no wait."""
+    if offsets is None or sizes is None or not _check.seen(pixels):
+        return
+    if (sizes < 1).any():
+        raise ValueError(f"sizes must be 1 or more, got {sizes.min().item()}")
+    if (sizes > pixels.shape[0]).any():
+        raise ValueError(
+            f"sizes must fit into the {pixels.shape[0]} pixels, got {sizes.max().item()}"
+        )
+    wrong = (offsets < 0) | (offsets > pixels.numel() - sizes.prod(1) * pixels.shape[1])
+    if wrong.any():
+        i = int(wrong.to(torch.uint8).argmax())
+        raise ValueError(
+            f"offsets[{i}] must leave room for the {sizes[i].tolist()} pixels of its image among "
+            f"{pixels.numel()} elements, got {offsets[i].item()}"
+        )
 
 
 def check_values(x: Tensor, sizes: Tensor | None, sides, channels: int) -> None:

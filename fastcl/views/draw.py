@@ -72,13 +72,15 @@ def draw(
         b, *one_size = sizes
         sides, middle = _frame(recipes, *one_size, device)
     if chances is None:
-        chances = uniform(b, len(recipes), generator, device)
+        numbers = _uniform(b, len(recipes), generator, device)
     elif chances.shape != (b, DRAWS, len(recipes)) or chances.device.type != device.type:
         raise ValueError(
             f"chances must have shape {[b, DRAWS, len(recipes)]} on {device}, got "
             f"{list(chances.shape)} on {chances.device}"
         )
-    return ops.draw_views(chances.transpose(0, 1).contiguous(), sides, middle, *bounds)
+    else:
+        numbers = chances.transpose(0, 1).contiguous()
+    return ops.draw_views(numbers, sides, middle, *bounds)
 
 
 def uniform(
@@ -92,12 +94,15 @@ def uniform(
     Equal to what ``draw(recipes, sizes, generator=generator)`` takes from the generator: drawn for
     a whole batch, they can be handed to `draw` row by row.
     """
+    return _uniform(b, views, generator, device).transpose(0, 1)
+
+
+def _uniform(b: int, views: int, generator, device) -> Tensor:  # [33, b, views]
     if device is None:
         device = "cpu" if generator is None else generator.device
     # Named only where there is one: a graph of any size takes none.
     given = {} if generator is None else {"generator": generator}
-    x = torch.rand(DRAWS, b, views, dtype=torch.float32, device=device, **given)
-    return x.transpose(0, 1)
+    return torch.rand(DRAWS, b, views, dtype=torch.float32, device=device, **given)
 
 
 def _check_recipes(recipes: tuple[Recipe, ...]) -> None:
@@ -122,7 +127,8 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
         raise TypeError(f"sizes must be int64, got {sizes.dtype}")
     if not _check.seen(sizes) or len(sizes) == 0:
         return sizes.to(device, non_blocking=True), device
-    _within(*(int(x) for x in sizes.aminmax()))
+    numbers = sizes.numpy()
+    _within(int(numbers.min()), int(numbers.max()))
     if len(sizes) == 1:
         return (1, *sizes[0].tolist()), device
     return sizes.to(device, non_blocking=True), device

@@ -33,10 +33,10 @@ def tensors(out: Tensor | Sequence[Tensor], count: int) -> list[Tensor]:
 
 def boxes(parameters: Sequence[Tensor]) -> "list[Box]":  # [b, V, 13] each
     """What the views of each image show of it."""
-    crops = torch.cat([x[..., :4] for x in parameters], 1)
-    corners, sides = crops.split(2, 2)  # top and left, height and width
-    ends = torch.stack([corners.amin(1), (corners + sides).amax(1)], 2)  # [b, 2, 2]
-    return [tuple(box) for box in ends.flatten(1).to(torch.int64).tolist()]
+    crops = np.concatenate([x[..., :4].numpy() for x in parameters], 1)
+    starts, ends = crops[..., :2], crops[..., :2] + crops[..., 2:]  # height, width
+    found = np.stack([starts.min(1), ends.max(1)], 2).reshape(-1, 4)
+    return found.astype(np.int64).tolist()
 
 
 def load(

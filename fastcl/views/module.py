@@ -106,7 +106,7 @@ class Drawn(nn.Module):
         return tuple(
             made(
                 images, parameters, size, kernel_of(size), self.mean, self.deviation, self.dtype,
-                self.memory_format, self.layout, x, drawn=True, memory=self.memory,
+                self.memory_format, self.layout, x, self.memory,
             )
             for parameters, (_, size), x in zip(drawn, groups, memory, strict=True)
         )  # fmt: skip
