@@ -88,6 +88,8 @@ def test_numbers_of_a_part_may_lie_anywhere():
 
 
 def test_nothing_beside_the_parameters():
-    given = arguments(torch.tensor([[300, 400]] * 20_000), recipes=BYOL.RECIPES)
+    b = 100_000
+    given = arguments(torch.tensor([[300, 400]] * b), recipes=BYOL.RECIPES)
     ops.draw_views(*given)
-    assert growth(lambda: ops.draw_views(*given)) < 20_000 * 2 * 13 * 4 + 1e6
+    parameters = b * 2 * 13 * 4
+    assert growth(lambda: ops.draw_views(*given)) < 1.4 * parameters

@@ -108,21 +108,19 @@ def made(
         end_to_end = laid_out(out, shape, dtype, memory_format, pixels.device)
         apart(end_to_end, "images", given)
         apart(end_to_end, "parameters", parameters)
+    arguments = pixels, offsets, sizes, parameters
     try:
         if out is not None:
-            ops.random_views_(
-                pixels, offsets, sizes, parameters, kernel, mean, deviation, *ends, end_to_end
-            )
+            ops.random_views_(*arguments, kernel, mean, deviation, *ends, end_to_end)
             return out
-        views = ops.random_views(
-            pixels, offsets, sizes, parameters, size, kernel, mean, deviation, dtype, *ends
-        )
-    except RuntimeError:  # the operator has looked at every value before it wrote
-        check_places(pixels, offsets, sizes)
-        check_values(parameters, sizes, sides, channels)
-        raise
-    # Detached, it is no view, which could not be changed in place where gradients are on.
-    return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
+        views = ops.random_views(*arguments, size, kernel, mean, deviation, dtype, *ends)
+        # Detached, it is no view, which could not be changed in place where gradients are on.
+        return views.permute(0, 1, 4, 2, 3).detach() if ends[1] else views
+    except RuntimeError as error:  # the operator looks at every value before it writes
+        refused = error
+    check_places(pixels, offsets, sizes)
+    check_values(parameters, sizes, sides, channels)
+    raise refused
 
 
 def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:

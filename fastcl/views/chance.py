@@ -22,8 +22,10 @@ class Chance:
 
     def now(self) -> torch.Generator | None:
         """The generator to draw from; None is PyTorch's own."""
+        if self.generator is None:
+            return None
         worker = get_worker_info()
-        if self.generator is None or worker is None or worker.seed == self.worker:
+        if worker is None or worker.seed == self.worker:
             return self.generator
         seed = (self.generator.initial_seed() * SPREAD + worker.seed) % 2**63
         self.generator = torch.Generator(self.generator.device).manual_seed(seed)

@@ -162,7 +162,7 @@ def _bounds(recipes: tuple[Recipe, ...], device: torch.device) -> Bounds:
         span=(high - low).float().contiguous().to(device),
         ratio=ratio.contiguous().to(device),
         threshold=tensor([[recipe.threshold for recipe in recipes]]).to(device),
-        shares=shares.to(device) if shares.any() else None,
+        shares=shares.to(device) if any(recipe.middle for recipe in recipes) else None,
     )
 
 
