@@ -36,13 +36,19 @@ template <typename A>
 void solarise(float threshold, typename A::Element* pixels, int64_t count) {
   if (threshold > 1) return;
   using E = typename A::Element;
-  constexpr E one = A::kOne;
+  using V = typename A::Vector;
   const float units = threshold * A::kOne;
   const E from = sizeof(E) == 4 ? static_cast<E>(units) : static_cast<E>(units + 0.99f);
-  for (int64_t i = 0; i < count; ++i) {
-    const E x = pixels[i], inverse = x > one && sizeof(E) == 2 ? E(0) : E(one - x);
-    pixels[i] = x >= from ? inverse : x;
-  }
+  const V least = from - V{}, one = A::value(1);
+  const auto turned = [&](V x) {
+    return A::chosen(A::at_or_above(x, least), sizeof(E) == 2 ? above(one, x) : one - x, x);
+  };
+  int64_t i = 0;
+  for (; i + A::kLanes <= count; i += A::kLanes) store(pixels + i, turned(load<V>(pixels + i)));
+  V rest{};
+  __builtin_memcpy(&rest, pixels + i, (count - i) * sizeof(E));
+  rest = turned(rest);
+  __builtin_memcpy(pixels + i, &rest, (count - i) * sizeof(E));
 }
 
 // Numbers as many floats as a vector has.
