@@ -3,7 +3,8 @@
 fastcl takes files by `load`, which decodes what the views of an image show and makes them while it
 is in cache, as a training loop would, into memory of a batch that was let go; beside it stand files
 that are decoded whole, files of a camera, a module for every batch, whose memory is new, and
-`decode` of all files before their views. Batches are of 24, beside them one of 256.
+`decode` of all files before their views. Batches are of 24, beside them one of 256. Operations,
+forms of the output and presets follow alone.
 Processor time of one thread, all variants of a case in turn in one run; a library that is not
 installed is left out by name. Photographs are 24 windows of 500 x 375 out of scikit-learn's two,
 as JPEG of quality 90, 55 KB on average; or those of a folder, `--photographs FOLDER`. Rows go to
@@ -29,7 +30,7 @@ from fastcl import views
 from fastcl.data import decoding
 from fastcl.functional.packed import Packed
 
-from . import report, view_peers, view_table
+from . import report, view_peers, view_stages, view_table
 from .memory import growth
 
 WIDTH, HEIGHT, QUALITY = 500, 375, 90
@@ -257,7 +258,12 @@ def main() -> None:
                        ("JPEG to DINO's 2 + 8 crops", views.DINO(224, 96, 8))):  # fmt: skip
         found += rows(case, beside_decoding(jpegs, make), arguments.budget / 2)
     found += rows("32 x 32 to two views", small(images, skipped), arguments.budget)
-    found += threads(views.decode(jpegs), arguments.budget / 2)
+    record = views.decode(jpegs)
+    for case, calls in (("a view of 224 of 335 x 335", view_stages.operations()),
+                        ("views of 500 x 375", view_stages.presets(record))):  # fmt: skip
+        made = {name: Variant(call, len(jpegs)) for name, call in calls.items()}
+        found += rows(case, made, arguments.budget / 4)
+    found += threads(record, arguments.budget / 2)
     image = torch.from_numpy(images[0]).permute(2, 0, 1)
     for batch in (16, 128):
         extra = extra_memory(image, batch)

@@ -146,16 +146,14 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const Axis<A> columns = resize_axis<A>(width, size, view.mirror != 0, 0, resizing);
   const bool grey = c == 3 && view.grey != 0;
   const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
-  const Target target{
-      x.dtype,        out,      c,       size * size, x.channels_last_out, x.mean, x.deviation,
-      view.threshold, A::kUnit, streamed};
+  const bool last = x.channels_last_out && c > 1;
+  const Target target{x.dtype,        out,      c,       size * size, last, x.mean, x.deviation,
+                      view.threshold, A::kUnit, streamed};
   const auto write = [&](int64_t first, int64_t count) {
     for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
       solarise<A>(view.threshold, planes + k * plane + first, count);
     }
-    for (int64_t k = 0; k < c; ++k) {
-      write_channel(target, planes + (grey ? 0 : k * plane) + first, k, first, count);
-    }
+    write_pixels(target, planes + first, grey ? 0 : plane, first, count);
   };
   Colours<A> colours(view, planes, size * size, plane, c);
   const bool blurred = taps.reach > 0;
@@ -198,7 +196,7 @@ int64_t random_view_scratch(const RandomViews& x) {
   const int64_t axes = 4 * (taps + 4) * axis_stride(x.size) + taps * kViewBytes + strip +
                        scratch_of_picks(taps, x.size);
   const int64_t rows = (x.size + x.kernel) * 4 + 3 * kViewBytes;
-  const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows + 1) * rows;
+  const int64_t blur = (x.kernel + 2) * 40 + (kBlurRows * (1 + x.channels) + 1) * rows;
   return planes + axes + blur + 40 * 64;
 }
 

@@ -188,12 +188,13 @@ void blur_down(const Taps<A>& taps, const typename A::Element* plane, int64_t y,
   blur_row(taps, InRows<A>{rows + taps.reach, 0}, size, row, end);
 }
 
-// Rows y .. y + count of a plane, down the columns and then along them; done(row, pixels) takes one
-// after the other. wide has room for the rows, each with both ends and a vector, out for one.
+// Rows y .. y + count of a plane, down the columns and then along them, to rows of `out` that are
+// so many elements apart, each with room for a vector more; done(row, pixels) takes one after the
+// other. wide has room for the rows with both ends.
 template <typename A, typename F>
 void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y, int64_t count,
                int64_t size, const typename A::Element** rows, typename A::Element* wide,
-               typename A::Element* out, const F& done) {
+               typename A::Element* out, int64_t next, const F& done) {
   const int64_t margin = (taps.reach + A::kLanes - 1) / A::kLanes * A::kLanes;
   const int64_t apart = (size + A::kLanes - 1) / A::kLanes * A::kLanes + 2 * margin;
   for (int64_t i = 0; i < count; ++i) {
@@ -205,13 +206,14 @@ void blur_rows(const Taps<A>& taps, const typename A::Element* plane, int64_t y,
     }
   }
   for (int64_t i = 0; i < count; ++i) {
-    blur_along(taps, wide + i * apart + margin, size, out);
-    done(y + i, out);
+    blur_along(taps, wide + i * apart + margin, size, out + i * next);
+    done(y + i, out + i * next);
   }
 }
 
-// Of the first `planes` planes, the others are like the first. Every row is written before the next
-// is made: memory takes it meanwhile. need(pixels) sees to it that so many are there.
+// Of the first `planes` planes, the others are like the first. Every row of a plane is written
+// before the next is made: memory takes it meanwhile; those of channels side by side wait for each
+// other. need(pixels) sees to it that so many are there.
 template <typename A, typename F>
 void blur_and_write(const Taps<A>& taps, const typename A::Element* from, int64_t plane,
                     int64_t planes, int64_t size, const Target& target, Arena arena,
@@ -219,18 +221,24 @@ void blur_and_write(const Taps<A>& taps, const typename A::Element* from, int64_
   using E = typename A::Element;
   const E** rows = arena.take<const E*>(2 * taps.reach + 1);
   E* wide = arena.take<E>(kBlurRows * (size + 2 * taps.reach + 3 * A::kLanes));
-  E* out = arena.take<E>(size + A::kLanes);
+  const bool wait = target.channels_last;
+  const int64_t apart = kBlurRows * size;
+  E* out = arena.take<E>((wait ? planes * apart : size) + A::kLanes);
   for (int64_t y = 0; y < size; y += kBlurRows) {
     const int64_t count = size - y < kBlurRows ? size - y : kBlurRows;
     need((y + count + taps.reach) * size);
     for (int64_t c = 0; c < planes; ++c) {
-      blur_rows(taps, from + c * plane, y, count, size, rows, wide, out, [&](int64_t row, E* x) {
+      const int64_t last = planes == target.channels ? c + 1 : target.channels;
+      E* const finished = out + (wait ? c * apart : 0);
+      const auto finish = [&](int64_t row, E* x) {
         solarise<A>(target.threshold, x, size);
-        for (int64_t k = c; k < (planes == target.channels ? c + 1 : target.channels); ++k) {
-          write_channel(target, x, k, row * size, size);
-        }
-      });
+        for (int64_t k = c; !wait && k < last; ++k) write_channel(target, x, k, row * size, size);
+      };
+      blur_rows(taps, from + c * plane, y, count, size, rows, wide, finished, wait ? size : 0,
+                finish);
     }
+    const int64_t channel = planes == target.channels ? apart : 0;
+    if (wait) write_pixels(target, out, channel, y * size, count * size);
   }
 }
 

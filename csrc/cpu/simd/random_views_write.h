@@ -16,9 +16,12 @@ struct Target {
   const float* deviation;  // [channels]
   float threshold, unit;   // unit: share of full scale that one is
   bool streamed;           // past the caches, as nobody reads what is written while it is in one
+
+  float factor(int64_t c) const { return unit / deviation[c]; }
+  float offset(int64_t c) const { return -mean[c] / deviation[c]; }
 };
 
-constexpr int64_t kBuffer = 1024;
+constexpr int64_t kBuffer = 768;
 
 // Past the caches where whole vectors can be.
 inline void stream(char* to, const char* from, int64_t bytes) {
@@ -156,13 +159,36 @@ void stream_plane(const E* from, int64_t count, float factor, float offset, floa
   write_plane(from + i, count - i, factor, offset, to + i, 1);
 }
 
+// Three channels side by side, of planes `apart` elements apart.
+template <typename E, typename T>
+void write_side_by_side(const Target& target, const E* from, int64_t apart, int64_t count, T* to) {
+  const float factor[] = {target.factor(0), target.factor(1), target.factor(2)};
+  const float offset[] = {target.offset(0), target.offset(1), target.offset(2)};
+  for (int64_t i = 0; i < count; ++i) {
+    for (int c = 0; c < 3; ++c) {
+      to[3 * i + c] = narrow<T>(static_cast<float>(from[i + c * apart]) * factor[c] + offset[c]);
+    }
+  }
+}
+
+template <typename E, typename T>
+void stream_side_by_side(const Target& target, const E* from, int64_t apart, int64_t count, T* to) {
+  constexpr int64_t kPixels = kBuffer / 3;
+  T buffer[3 * kPixels];
+  for (int64_t i = 0; i < count; i += kPixels) {
+    const int64_t some = count - i < kPixels ? count - i : kPixels;
+    write_side_by_side(target, from + i, apart, some, buffer);
+    stream(reinterpret_cast<char*>(to + 3 * i), reinterpret_cast<const char*>(buffer),
+           3 * some * static_cast<int64_t>(sizeof(T)));
+  }
+}
+
 // `count` pixels of channel c from `first` on of the view.
 template <typename T, typename E>
 void write_channel_as(const Target& target, const E* from, int64_t c, int64_t first,
                       int64_t count) {
   T* const out = reinterpret_cast<T*>(target.out);
-  const float factor = target.unit / target.deviation[c];
-  const float offset = -target.mean[c] / target.deviation[c];
+  const float factor = target.factor(c), offset = target.offset(c);
   if (target.channels_last) {
     T* const to = out + first * target.channels + c;
     write_plane(from, count, factor, offset, to, target.channels);
@@ -173,15 +199,41 @@ void write_channel_as(const Target& target, const E* from, int64_t c, int64_t fi
   }
 }
 
+template <typename T, typename E>
+void write_pixels_as(const Target& target, const E* from, int64_t apart, int64_t first,
+                     int64_t count) {
+  if (target.channels_last && target.channels == 3) {
+    T* const to = reinterpret_cast<T*>(target.out) + 3 * first;
+    if (target.streamed) return stream_side_by_side(target, from, apart, count, to);
+    return write_side_by_side(target, from, apart, count, to);
+  }
+  for (int64_t c = 0; c < target.channels; ++c) {
+    write_channel_as<T>(target, from + c * apart, c, first, count);
+  }
+}
+
+// f(a number of what the views are made of).
+template <typename F>
+void with_number(Dtype dtype, const F& f) {
+  if (dtype == Dtype::kBFloat16) return f(BFloat16{});
+  if (dtype == Dtype::kFloat16) return f(Half{});
+  f(0.0f);
+}
+
 template <typename E>
 void write_channel(const Target& target, const E* from, int64_t c, int64_t first, int64_t count) {
-  if (target.dtype == Dtype::kBFloat16) {
-    return write_channel_as<BFloat16>(target, from, c, first, count);
-  }
-  if (target.dtype == Dtype::kFloat16) {
-    return write_channel_as<Half>(target, from, c, first, count);
-  }
-  write_channel_as<float>(target, from, c, first, count);
+  with_number(target.dtype, [&](auto number) {
+    write_channel_as<decltype(number)>(target, from, c, first, count);
+  });
+}
+
+// All channels, of planes `apart` elements apart.
+template <typename E>
+void write_pixels(const Target& target, const E* from, int64_t apart, int64_t first,
+                  int64_t count) {
+  with_number(target.dtype, [&](auto number) {
+    write_pixels_as<decltype(number)>(target, from, apart, first, count);
+  });
 }
 
 }  // namespace fastcl::FASTCL_SIMD
