@@ -6,7 +6,11 @@ import view_cases
 from test_random_views import TOLERANCE, check, in_reference
 
 import fastcl.functional as F
+from fastcl.functional.random_views import VIEWS
+from fastcl.functional.view_parameters import COLOURS, IDENTITY
 from fuzz.table import DTYPES, laid_out, size
+
+FORMATS = torch.contiguous_format, torch.channels_last
 
 
 def _rows(rng, n: int, d: int) -> torch.Tensor:
@@ -131,11 +135,18 @@ def random_views(rng) -> None:
     h, w, side = size(rng, 70), size(rng, 70), size(rng, 48)
     kernel = rng.choice([k for k in (1, 3, 5, 9, 23) if k // 2 < side])
     dtype = rng.choice(list(TOLERANCE))
-    x = view_cases.image(3, h, w, dtype, seed=rng.randrange(2**31))
+    channels = rng.choice((1, 2, 3, 3, 3, 4, 5))
+    x = view_cases.image(channels, h, w, dtype, seed=rng.randrange(2**31))
     g = torch.Generator().manual_seed(rng.randrange(2**31))
     parameters = torch.stack([view_cases.drawn(h, w, g) for _ in range(rng.randint(1, 4))])
+    if channels != 3:
+        parameters[:, COLOURS] = torch.tensor(IDENTITY)
     # Poison of integers would not fit into pixels.
     laid = laid_out(rng)(x) if dtype == torch.float32 else x
-    views = F.random_views(laid[None], parameters[None], size=side, kernel=kernel)[:, 0]
+    arguments = {"images": laid[None], "parameters": parameters[None], "size": side}
+    views = F.random_views(**arguments, kernel=kernel)
     expected = in_reference(x, parameters, side, kernel)
-    check(views, expected, TOLERANCE[dtype][1], parameters[:, -1])
+    check(views[:, 0], expected, TOLERANCE[dtype][1], parameters[:, -1])
+    form = {"dtype": rng.choice(VIEWS), "memory_format": rng.choice(FORMATS)}
+    again = F.random_views(**arguments, kernel=kernel, **form)
+    assert torch.equal(again, views.to(form["dtype"])), form
