@@ -228,35 +228,6 @@ def momentum(value: float | Tensor, device: torch.device) -> None:
         raise ValueError(f"momentum must be from 0 to 1, got {value}")
 
 
-def averaged(target: list[Tensor], online: list[Tensor]) -> None:
-    """Lists of tensors whose every pair can be averaged: one device, shapes and kinds alike."""
-    if len(target) != len(online):
-        raise ValueError(
-            f"online must have as many tensors as target, {len(target)}, got {len(online)}"
-        )
-    device = target[0].device if target and isinstance(target[0], Tensor) else None
-    for i, (t, o) in enumerate(zip(target, online, strict=True)):
-        for name, x in (("target", t), ("online", o)):
-            tensor(f"{name}[{i}]", x)
-            if x.device != device:
-                raise ValueError(
-                    f"{name}[{i}] must be on the device of target[0], {device}, got {x.device}"
-                )
-        if t.shape != o.shape:
-            raise ValueError(
-                f"online[{i}] must have the shape of target[{i}], {list(t.shape)}, "
-                f"got {list(o.shape)}"
-            )
-        ours, theirs = t.dtype, o.dtype
-        floats = ours in FLOATS and theirs in FLOATS
-        integers = ours == theirs and not (ours.is_floating_point or ours.is_complex)
-        if not (floats or integers):
-            raise TypeError(
-                f"target[{i}] and online[{i}] must both be float16, bfloat16, float32 or float64, "
-                f"or integers of one dtype, got {ours} and {theirs}"
-            )
-
-
 def scale(value: float | Tensor, device: torch.device) -> None:
     """One over a temperature: a positive number, or a tensor of one element."""
     if isinstance(value, Tensor):
@@ -288,6 +259,12 @@ def not_negative(name: str, x: Tensor) -> None:
         raise ValueError(f"{name} must not be negative, got {x.min().item()}")
     if not (x < torch.inf).all():
         raise ValueError(f"{name} must be finite, got {x.max().item()}")
+
+
+def bounded(name: str, x: Tensor) -> None:
+    """Neither infinite nor NaN."""
+    if seen(x) and not all(abs(number) < torch.inf for number in x.detach().flatten().tolist()):
+        raise ValueError(f"{name} must be finite, got {x.tolist()}")
 
 
 def above_zero(name: str, x: Tensor) -> None:

@@ -51,7 +51,7 @@ def momentum_update_(
     equation 2.
     """
     target, online = _parameters("target", target), _parameters("online", online)
-    _check.averaged(target, online)
+    _check_averaged(target, online)
     if not target:
         return
     target, online = _shards(target, online)
@@ -74,6 +74,35 @@ def _parameters(name: str, x: list[Tensor] | nn.Module) -> list[Tensor]:
     if isinstance(x, Tensor) or not hasattr(x, "__iter__"):
         raise TypeError(f"{name} must be a list of tensors or a module, got {type(x).__name__}")
     return list(x)
+
+
+def _check_averaged(target: list[Tensor], online: list[Tensor]) -> None:
+    """Lists of tensors whose every pair can be averaged: one device, shapes and kinds alike."""
+    if len(target) != len(online):
+        raise ValueError(
+            f"online must have as many tensors as target, {len(target)}, got {len(online)}"
+        )
+    device = target[0].device if target and isinstance(target[0], Tensor) else None
+    for i, (t, o) in enumerate(zip(target, online, strict=True)):
+        for name, x in (("target", t), ("online", o)):
+            _check.tensor(f"{name}[{i}]", x)
+            if x.device != device:
+                raise ValueError(
+                    f"{name}[{i}] must be on the device of target[0], {device}, got {x.device}"
+                )
+        if t.shape != o.shape:
+            raise ValueError(
+                f"online[{i}] must have the shape of target[{i}], {list(t.shape)}, "
+                f"got {list(o.shape)}"
+            )
+        ours, theirs = t.dtype, o.dtype
+        floats = ours in _check.FLOATS and theirs in _check.FLOATS
+        integers = ours == theirs and not (ours.is_floating_point or ours.is_complex)
+        if not (floats or integers):
+            raise TypeError(
+                f"target[{i}] and online[{i}] must both be float16, bfloat16, float32 or float64, "
+                f"or integers of one dtype, got {ours} and {theirs}"
+            )
 
 
 @torch.no_grad()
@@ -197,7 +226,7 @@ class Momentum(nn.Module):
         source = _parameters("online", online)
         if self.buffer_rule != "own":
             ours, theirs = list(self.module.buffers()), list(online.buffers())
-            _check.averaged(target + ours, source + theirs)
+            _check_averaged(target + ours, source + theirs)
             if self.buffer_rule == "copy":
                 theirs = [o.to(t.dtype) for t, o in zip(ours, theirs, strict=True)]
                 ours, theirs = [_bits(x) for x in ours], [_bits(x) for x in theirs]

@@ -189,6 +189,36 @@ def test_pillow_and_tensors_give_the_same():
 
 
 @pytest.mark.parametrize(
+    ("normalize", "channels"),
+    [({"mean": [0.4, 0.5, 0.6], "std": [0.2] * 3}, 3), (None, 1),
+     ({"mean": [0.5], "std": [0.25]}, 1), ({"mean": 0.5, "std": torch.tensor(0.25)}, 1)],
+)  # fmt: skip
+def test_grey_images_are_changed_as_the_library_changes_them(normalize, channels):
+    """In brightness and contrast; what it makes of one channel with three means is three."""
+    image = photograph().convert("L")
+    pixels = torch.from_numpy(np.array(image))[None]
+    transform = lightly.SimCLRTransform(32, normalize=normalize, cj_prob=1.0)
+    for x in (image, pixels):
+        torch.manual_seed(0)
+        views = transform(x)
+        torch.manual_seed(0)
+        colours = transform(image.convert("RGB"))
+        for view, colour in zip(views, colours, strict=True):
+            assert torch.equal(view, colour[:channels]) and len(view) == channels
+
+
+def test_one_mean_serves_all_channels_and_two_sides_are_one():
+    found = []
+    for size, numbers in ((32, [0.5] * 3), ((32, 32), [0.5])):
+        transform = lightly.SimCLRTransform(size, normalize={"mean": numbers, "std": numbers})
+        torch.manual_seed(0)
+        found.append(torch.stack(transform(photograph())))
+    assert torch.equal(*found)
+    with pytest.raises(ValueError, match="a view must have one side, as views are square, got"):
+        lightly.SimCLRTransform((32, 48))(photograph())
+
+
+@pytest.mark.parametrize(
     ("make", "error", "message"),
     [
         (lambda: lightly.SimCLRTransform(vf_prob=0.5), ValueError, "vf_prob must be 0 in fastcl"),

@@ -97,6 +97,47 @@ def test_levels_at_the_threshold_are_inverted():
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_a_level_that_equals_the_threshold_is_inverted(dtype):
+    """Whatever the rounding of what a whole number is divided by."""
+    levels = torch.arange(256)
+    full = {torch.uint8: 255, torch.uint16: 65535, torch.float32: 1}[dtype]
+    x = (levels * 257 if dtype == torch.uint16 else levels / (255 if full == 1 else 1)).to(dtype)
+    images = x.view(256, 1, 1, 1).expand(256, 1, 3, 3).contiguous()
+    parameters = torch.stack([cases.record(3, 3, threshold=k / 255) for k in range(256)])
+    found = F.random_views(images, parameters[:, None], size=3, kernel=1).flatten(2)[0]
+    expected = (1 - levels / 255)[:, None].expand(256, 9)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-6 if full > 255 else 0.01 / 255)
+
+
+# From a few taps to hundreds along either axis, on pixels that are all alike: whatever is rounded
+# off a product is rounded off all others too.
+@pytest.mark.parametrize(
+    ("h", "w", "size"),
+    [(44, 33, 11), (92, 50, 23), (231, 259, 5), (374, 382, 32), (477, 480, 48), (559, 558, 28),
+     (639, 638, 32), (640, 640, 64), (63, 700, 6), (50, 1125, 26)],
+)  # fmt: skip
+def test_one_level_stays_that_level(h, w, size):
+    levels = torch.arange(256, dtype=torch.uint8)
+    x = levels.view(256, 1, 1, 1).expand(256, 1, h, w)
+    for name, factor in (("saturation", 1.0), ("brightness", 1.8)):
+        channels = 1 if factor == 1 else 3
+        parameters = cases.record(h, w, **{name: factor}).expand(256, 1, 13)
+        views = F.random_views(x.expand(-1, channels, -1, -1), parameters, size=size, kernel=1)[0]
+        expected = (levels * factor).clamp(max=255).view(256, 1, 1, 1)
+        assert (255 * views - expected).abs().max() <= (0.1 if factor == 1 else 0.25)
+
+
+@pytest.mark.parametrize(("h", "w", "size"), [(50, 1125, 26), (338, 1322, 40), (900, 900, 70)])
+def test_no_weight_takes_what_the_others_left(h, w, size):
+    """Black and white at random."""
+    x = cases.image(3, h, w, seed=w)
+    x = (x > 127).to(torch.uint8) * 255
+    record = cases.record(h, w)[None]
+    difference = views_of(x, record, size, 1) - in_reference(x, record, size, 1)
+    assert 255 * difference.abs().max() <= 0.05
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_equal_bits_in_every_set(dtype):
     x = cases.image(3, 61, 83, dtype)
     parameters = records(61, 83, chains=20)

@@ -1,5 +1,7 @@
 """Memory given for the views: written and returned, or an error before anything is written."""
 
+import io
+
 import pytest
 import torch
 import view_cases as cases
@@ -17,6 +19,14 @@ MODULES = {
     "of two sizes": views.DINO(24, 9, 3),
     "one view": views.Supervised(8),
 }
+
+
+def written(x):
+    """A file of an image."""
+    buffer = io.BytesIO()
+    pixels = x.permute(1, 2, 0).numpy()
+    pytest.importorskip("PIL.Image").fromarray(pixels).save(buffer, "PNG")
+    return buffer.getvalue()
 
 
 def seeded():
@@ -69,6 +79,7 @@ SHARED = ROOM.view(torch.uint8)[: IMAGES.numel()].view(IMAGES.shape)
         (torch.empty(2, 3, 3, 8, 9)[..., :8], ValueError, "contiguous and end to end, got strides"),
         (torch.empty(2, 3, 8, 8, 3).permute(0, 1, 4, 2, 3), ValueError, "out must be contiguous"),
         (ROOM[: 2 * 3 * 3 * 64].view(2, 3, 3, 8, 8), ValueError, "in the memory of images"),
+        (torch.empty(2, 3, 3, 8, 8).requires_grad_(), ValueError, "must not require a gradient"),
     ],
 )
 def test_bad_memory_is_named(out, error, message):
@@ -79,6 +90,38 @@ def test_bad_memory_is_named(out, error, message):
     with pytest.raises(error, match=message):
         F.random_views(SHARED, parameters, size=8, kernel=1, out=out)
     assert torch.equal(ROOM, before)
+
+
+@pytest.mark.parametrize("memory_format", FORMATS, ids=str)
+@pytest.mark.parametrize("way", ["module", "function", "files"])
+def test_a_backward_that_needs_the_earlier_views_fails(way, memory_format):
+    module = views.SimCLR(8, memory_format=memory_format)
+    files = [written(x) for x in IMAGES] if way == "files" else []
+    parameters = views.draw(module.recipes, (3, 30, 40), generator=seeded())
+    form = {"size": 8, "kernel": 1, "memory_format": memory_format}
+
+    def made(**given):
+        if way == "module":
+            return module(IMAGES, **given)
+        if way == "files":
+            return module.load(files, **given)
+        return F.random_views(IMAGES, parameters, **form, **given)
+
+    weight = torch.ones(3, 1, 1, requires_grad=True)
+    earlier = made()
+    loss = (weight * earlier).sum()
+    made(out=earlier)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_memory_of_inference_is_written():
+    with torch.inference_mode():
+        module = views.SimCLR(8)
+        memory = module(IMAGES)
+        assert torch.equal(module(IMAGES, seeded(), out=memory), module(IMAGES, seeded()))
+    expected = module(IMAGES, seeded())
+    assert torch.equal(module(IMAGES, seeded(), out=memory), expected)
 
 
 def test_memory_of_channels_last_views_is_that():

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .. import functional as F
+from ..functional.random_views import numbers
 from ..views import Recipe, draw
 
 IMAGENET_NORMALIZE = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
@@ -69,31 +70,36 @@ class MultiViewTransform:
 @torch.no_grad()
 def make(image, transforms: list[ViewTransform]) -> list[Tensor]:
     """A view by each, with one call of the operator for all views of a size and normalisation."""
-    pixels, layout = _pixels(image)
-    h, w = pixels.shape[1:3] if layout == "hwc" else pixels.shape[2:]
+    pixels = _pixels(image)
+    channels = pixels.shape[1]
+    if channels == 1:  # brightness and contrast change it too: as three channels that are alike
+        pixels = pixels.expand(-1, 3, -1, -1)
     groups: dict[tuple, list[int]] = {}
     for i, view in enumerate(transforms):
-        mean, deviation = _numbers(view.normalize)
-        groups.setdefault((view.side(), view.recipe.sigma[1], mean, deviation), []).append(i)
+        key = _square(view.side()), view.recipe.sigma[1], *_numbers(view.normalize)
+        groups.setdefault(key, []).append(i)
     views: list[Tensor | None] = [None] * len(transforms)
-    for (size, sigma, mean, deviation), places in groups.items():
-        recipes = [transforms[i].recipe for i in places]
+    for (size, sigma, *normal), places in groups.items():
+        parameters = draw(
+            [transforms[i].recipe for i in places], (1, *pixels.shape[2:]), device=pixels.device
+        )
+        mean, deviation = (x * 3 if x is not None and len(x) == 1 else x for x in normal)
         made = F.random_views(
-            pixels, draw(recipes, (1, h, w), device=pixels.device), size=size, mean=mean,
-            kernel=min(2 * math.ceil(REACH * sigma) + 1, 2 * size - 1), deviation=deviation,
-            layout=layout,
+            pixels, parameters, size=size, mean=mean, deviation=deviation,
+            kernel=min(2 * math.ceil(REACH * sigma) + 1, 2 * size - 1),
         )  # fmt: skip
+        kept = channels if normal[0] is None or len(normal[0]) == 1 else pixels.shape[1]
         for i, view in zip(places, made, strict=True):
-            views[i] = view[0]
+            views[i] = view[0, :kept]
     return views
 
 
-def _pixels(image) -> tuple[Tensor, str]:
-    """A batch of one and its layout."""
+def _pixels(image) -> Tensor:
+    """A batch of one `[1, c, h, w]`."""
     if isinstance(image, Tensor):
         if image.dim() != 3:
             raise ValueError(f"image must have shape [c, h, w], got {list(image.shape)}")
-        return image[None], "chw"
+        return image[None]
     if not hasattr(image, "mode"):
         raise TypeError(f"image must be one of Pillow or a tensor, got {type(image).__name__}")
     if image.mode not in ("RGB", "L"):
@@ -101,10 +107,18 @@ def _pixels(image) -> tuple[Tensor, str]:
             f"image must be of mode RGB or L, got {image.mode}: image.convert('RGB') makes one"
         )
     pixels = torch.from_numpy(np.array(image))  # a copy: what Pillow hands out is read-only
-    return pixels.view(1, *pixels.shape[:2], -1), "hwc"
+    return pixels.view(1, *pixels.shape[:2], -1).permute(0, 3, 1, 2)
 
 
 def _numbers(normalize: dict[str, list[float]] | None) -> tuple:
     if not normalize:
         return None, None
-    return tuple(normalize["mean"]), tuple(normalize["std"])
+    return tuple(tuple(numbers(name, normalize[name]).tolist()) for name in ("mean", "std"))
+
+
+def _square(size) -> int:
+    """Of a number, or of two that are equal."""
+    sides = tuple(size) if isinstance(size, (tuple, list)) else (size,)
+    if len(set(sides)) != 1:
+        raise ValueError(f"a view must have one side, as views are square, got {size}")
+    return sides[0]

@@ -9,13 +9,14 @@ from .. import _check
 from .._buffers import Buffers
 from .._library import ops
 from .packed import Packed, pack
-from .view_memory import apart, laid_out, memory_like
+from .view_memory import apart, laid_out, memory_like, written
 from .view_parameters import check_parameters, check_places, check_values
 
 PIXELS = (torch.uint8, torch.uint16, torch.float32)
 VIEWS = (torch.float32, torch.bfloat16, torch.float16)
 LAYOUTS = ("chw", "hwc")
 LARGEST = 1 << 15  # side of a view
+SMALLEST = torch.finfo(torch.float32).tiny  # deviation
 
 
 @torch.no_grad()
@@ -99,7 +100,7 @@ def made(
     check_form(dtype, memory_format)
     sides = pixels.shape[1:3] if last else pixels.shape[2:]
     check_parameters(parameters, pixels, sizes)
-    pixels, parameters = pixels.contiguous(), parameters.contiguous()
+    pixels, parameters = _end_to_end(pixels), _end_to_end(parameters)
     ends = last, memory_format == torch.channels_last
     shape = parameters.shape[1], parameters.shape[0], channels, size, size
     if out is None and memory is not None and _check.seen(pixels):
@@ -112,6 +113,7 @@ def made(
     try:
         if out is not None:
             ops.random_views_(*arguments, kernel, mean, deviation, *ends, end_to_end)
+            written(out)
             return out
         views = ops.random_views(*arguments, size, kernel, mean, deviation, dtype, *ends)
         # Detached, it is no view, which could not be changed in place where gradients are on.
@@ -123,12 +125,18 @@ def made(
     raise refused
 
 
+def _end_to_end(x: Tensor) -> Tensor:
+    # Of an example that is, an exported program would keep no step that makes others so.
+    exported = torch.compiler.is_exporting()
+    return x.clone(memory_format=torch.contiguous_format) if exported else x.contiguous()
+
+
 def _images(images, last: bool) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Pixels, and offsets and sizes where the images may be of any size."""
     if isinstance(images, Packed):
         _packed(images)
         pixels, offsets, sizes = images
-        return pixels.contiguous(), offsets.contiguous(), sizes.contiguous()
+        return _end_to_end(pixels), _end_to_end(offsets), _end_to_end(sizes)
     if isinstance(images, Sequence):
         images = pack(images)
         _pixels("images", images.pixels)
@@ -193,8 +201,19 @@ def normal(mean, deviation, channels: int, device) -> tuple[Tensor, Tensor]:
     """Mean and deviation as float32 `[channels]`."""
     mean = _per_channel("mean", mean, 0.0, channels, device)
     deviation = _per_channel("deviation", deviation, 1.0, channels, device)
+    _check.bounded("mean", mean)
     _check.above_zero("deviation", deviation)
+    if _check.seen(deviation) and min(deviation.tolist()) < SMALLEST:  # one over it is infinite
+        raise ValueError(f"deviation must be {SMALLEST:.3g} or more, got {deviation.tolist()}")
     return mean, deviation
+
+
+def numbers(name: str, x, device: torch.device | None = None) -> Tensor:
+    """One or more as float32 `[n]`, where they are or on a device."""
+    try:
+        return torch.as_tensor(x, dtype=torch.float32, device=device).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"{name} must be numbers, one for each channel, got {x!r}") from None
 
 
 def _per_channel(name, x, default: float, channels: int, device) -> Tensor:
@@ -202,7 +221,6 @@ def _per_channel(name, x, default: float, channels: int, device) -> Tensor:
     if x is None:
         return torch.full((channels,), default, dtype=torch.float32, device=device)
     if not isinstance(x, Tensor):
-        numbers = [_check.finite(name, value) for value in x]
-        x = torch.tensor(numbers, dtype=torch.float32, device=device)
+        x = numbers(name, x, device)
     _check.vector(name, x, channels, device)
     return x.to(torch.float32).contiguous()

@@ -37,6 +37,8 @@ def laid_out(
         raise ValueError(f"out must be on {device}, got a tensor on {out.device}")
     if out.shape != shape:
         raise ValueError(f"out must have shape {list(shape)}, got {list(out.shape)}")
+    if out.requires_grad:
+        raise ValueError("out must not require a gradient, which what is written to it has not")
     last = memory_format == torch.channels_last
     memory = out.detach()
     memory = memory.permute(0, 1, 3, 4, 2) if last else memory
@@ -44,6 +46,12 @@ def laid_out(
         kind = "channels last within each view" if last else "contiguous"
         raise ValueError(f"out must be {kind} and end to end, got strides {list(out.stride())}")
     return memory
+
+
+def written(out: Tensor) -> None:
+    """A backward that still needs what stood there must fail instead of using the new views."""
+    if not (torch.compiler.is_compiling() or out.is_inference()):
+        torch.autograd.graph.increment_version(out)
 
 
 def apart(out: Tensor, name: str, x: Tensor) -> None:

@@ -25,6 +25,7 @@ WIDEST = 256  # columns of a tile
 WARPS = 16  # whose registers fill a multiprocessor: a program of each
 # Standard deviations beyond which a tap of the blur is below 1e-9 of the one in the middle.
 FAR = tl.constexpr(6.5)
+NEARLY = tl.constexpr(1 - 2**-21)  # of a threshold that a level of whole numbers equals, as rounded
 LARGEST = tl.constexpr(torch.finfo(torch.float32).max)
 
 
@@ -171,7 +172,8 @@ def views_kernel(
         grey = (tl.load(record + 10) != 0) & THREE
         sigma = _limited(tl.load(record + 11), 0, LARGEST)
         threshold = tl.load(record + 12)
-        threshold = tl.where(threshold <= 1, threshold, float("nan"))  # which nothing reaches
+        reached = threshold * NEARLY if FULL > 1 else threshold
+        threshold = tl.where(threshold <= 1, reached, float("nan"))  # which nothing reaches
         taps = tl.minimum(
             reach, tl.minimum(sigma * FAR, tl.cast(reach, tl.float32)).to(tl.int32) + 1
         )

@@ -6,6 +6,14 @@ from torch.utils.data import get_worker_info
 SPREAD = 6364136223846793005  # odd, so that different seeds stay different
 
 
+def check_generator(generator: torch.Generator | None, device: torch.device | None = None) -> None:
+    """PyTorch's own, or one on the device."""
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+    if generator is not None and device is not None and generator.device.type != device.type:
+        raise ValueError(f"generator must be on {device}, got one on {generator.device}")
+
+
 class Chance:
     """A generator, or PyTorch's own; in every worker of a DataLoader another one.
 
@@ -15,8 +23,7 @@ class Chance:
     """
 
     def __init__(self, generator: torch.Generator | None) -> None:
-        if generator is not None and not isinstance(generator, torch.Generator):
-            raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
+        check_generator(generator)
         self.generator = generator
         self.worker: int | None = None
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .. import _check
-from .chance import Chance
+from .chance import Chance, check_generator
 
 
 class Digits(nn.Module):
@@ -66,7 +66,7 @@ class Digits(nn.Module):
     def forward(
         self, images: Tensor | Sequence[Tensor], generator: torch.Generator | None = None
     ) -> Tensor:
-        images = torch.stack(list(images)) if isinstance(images, Sequence) else images
+        images = _batch(images) if isinstance(images, Sequence) else images
         _check.tensor("images", images)
         if images.dtype != torch.uint8:
             raise TypeError(f"images must be uint8, got {images.dtype}")
@@ -74,6 +74,9 @@ class Digits(nn.Module):
             raise ValueError(
                 f"images must have 4 dimensions [b, c, h, w], got shape {list(images.shape)}"
             )
+        if 0 in images.shape:
+            raise ValueError(f"images must have pixels, got shape {list(images.shape)}")
+        check_generator(generator, images.device)
         generator = generator or self.chance.now()
         return torch.stack([self._view(images, generator) for _ in range(self.views)])
 
@@ -97,3 +100,17 @@ class Digits(nn.Module):
         top = [wide * cos, wide * (shear * cos - sin), dx]
         bottom = [high * sin, high * (shear * sin + cos), dy]
         return torch.stack([*top, *bottom], dim=1).view(b, 2, 3)
+
+
+def _batch(images: Sequence[Tensor]) -> Tensor:
+    """Images of one shape as one tensor."""
+    if len(images) == 0:
+        raise ValueError("images must hold one image at least, got none")
+    for i, x in enumerate(images):
+        _check.tensor(f"images[{i}]", x)
+        if x.shape != images[0].shape:
+            raise ValueError(
+                f"images[{i}] must have the shape of images[0], {list(images[0].shape)}, got "
+                f"{list(x.shape)}: views of drawings are as large as these"
+            )
+    return torch.stack(list(images))

@@ -11,7 +11,8 @@ from torch import Tensor
 from .. import _check
 from .._library import ops
 from ..reference.draw_views import DRAWS, TRIES, middle_box
-from .recipe import Recipe
+from .chance import check_generator
+from .recipe import Recipe, checked
 
 ORDERS = 24  # of brightness, contrast, saturation and hue
 LONGEST = 1 << 24  # side of an image, up to which float32 knows every pixel
@@ -58,13 +59,9 @@ def draw(
             generator of another device.
         TypeError: A recipe that is none, or sizes that are no whole numbers.
     """
-    recipes = tuple(recipes)
-    _check_recipes(recipes)
+    recipes = checked(recipes)
     sizes, device = _checked(sizes, device)
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(f"generator must be a torch.Generator, got {type(generator).__name__}")
-    if generator is not None and generator.device.type != device.type:
-        raise ValueError(f"generator must be on {device}, got one on {generator.device}")
+    check_generator(generator, device)
     bounds = _bounds(recipes, device)
     if isinstance(sizes, Tensor):
         b, sides, middle = len(sizes), sizes.contiguous(), None
@@ -73,13 +70,8 @@ def draw(
         sides, middle = _frame(recipes, *one_size, device)
     if chances is None:
         numbers = _uniform(b, len(recipes), generator, device)
-    elif chances.shape != (b, DRAWS, len(recipes)) or chances.device.type != device.type:
-        raise ValueError(
-            f"chances must have shape {[b, DRAWS, len(recipes)]} on {device}, got "
-            f"{list(chances.shape)} on {chances.device}"
-        )
     else:
-        numbers = chances.transpose(0, 1).contiguous()
+        numbers = _given(chances, (b, DRAWS, len(recipes)), device)
     return ops.draw_views(numbers, sides, middle, *bounds)
 
 
@@ -97,6 +89,19 @@ def uniform(
     return _uniform(b, views, generator, device).transpose(0, 1)
 
 
+def _given(chances: Tensor, shape: tuple[int, ...], device: torch.device) -> Tensor:
+    """`[b, 33, views]` with the draws in front, as `_uniform` has them."""
+    _check.tensor("chances", chances)
+    if chances.dtype != torch.float32:
+        raise TypeError(f"chances must be float32, got {chances.dtype}")
+    if chances.shape != shape or chances.device.type != device.type:
+        raise ValueError(
+            f"chances must have shape {list(shape)} on {device}, got {list(chances.shape)} on "
+            f"{chances.device}"
+        )
+    return chances.transpose(0, 1).contiguous()
+
+
 def _uniform(b: int, views: int, generator, device) -> Tensor:  # [33, b, views]
     if device is None:
         device = "cpu" if generator is None else generator.device
@@ -105,17 +110,11 @@ def _uniform(b: int, views: int, generator, device) -> Tensor:  # [33, b, views]
     return torch.rand(DRAWS, b, views, dtype=torch.float32, device=device, **given)
 
 
-def _check_recipes(recipes: tuple[Recipe, ...]) -> None:
-    if not recipes:
-        raise ValueError("recipes must hold one recipe for each view at least, got none")
-    for i, recipe in enumerate(recipes):
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipes[{i}] must be a Recipe, got {type(recipe).__name__}")
-
-
 def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device]:
     """Sizes on the device, or as numbers where all are alike."""
     if not isinstance(sizes, Tensor):
+        if not isinstance(sizes, (tuple, list)) or len(sizes) != 3:
+            raise TypeError(f"sizes must be a tensor [b, 2] or (b, height, width), got {sizes!r}")
         for name, value in zip(("b", "height", "width"), sizes, strict=True):
             _check.count(name, value)
         _within(min(sizes[1:]), max(sizes[1:]))

@@ -13,6 +13,8 @@ def looked_over(images, layout: str) -> tuple[int, Tensor | tuple[int, int, int]
     if isinstance(images, Packed):
         for name, x in images._asdict().items():
             _check.tensor(name, x)
+            if x.device != (place := images.pixels.device):
+                raise ValueError(f"{name} must be on the device of pixels, {place}, got {x.device}")
         return images.pixels.shape[-1], images.sizes, images.pixels.device
     _check.tensor("images", images)
     if images.dim() != 4:

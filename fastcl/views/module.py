@@ -12,14 +12,14 @@ from .. import _check
 from .._buffers import Buffers
 from .._library import ops
 from ..functional.packed import Packed
-from ..functional.random_views import LAYOUTS, check_form, check_side, made, normal
-from ..functional.view_memory import apart, laid_out, memory_like
+from ..functional.random_views import LAYOUTS, check_form, check_side, made, normal, numbers
+from ..functional.view_memory import apart, laid_out, memory_like, written
 from .chance import Chance
 from .decoding import Source, looked_at
 from .draw import draw, uniform
 from .images import looked_over, together
 from .loading import Part, boxes, load, tensors
-from .recipe import Recipe
+from .recipe import Recipe, checked
 
 if TYPE_CHECKING:
     from ..data.orientation import Box
@@ -63,8 +63,7 @@ class Drawn(nn.Module):
     ) -> None:
         super().__init__()
         for name, x in (("mean", mean), ("deviation", deviation)):
-            x = None if x is None else torch.as_tensor(x, dtype=torch.float32).reshape(-1)
-            self.register_buffer(name, x, persistent=False)
+            self.register_buffer(name, None if x is None else numbers(name, x), persistent=False)
         check_form(dtype, memory_format)
         _check.one_of("layout", layout, LAYOUTS)
         self.dtype, self.layout = dtype, layout
@@ -162,6 +161,9 @@ class Drawn(nn.Module):
             for (recipes, size), views in jobs:
                 drawn = draw(recipes, sizes, generator=generator or self.chance.now())
                 parts.append(Part(drawn, kernel_of(size), views))
+            if out is not None:
+                for part in parts:
+                    written(part.out)
             load(seen, each, parts, normalisation, self.last)
         views = (x.out.permute(0, 1, 4, 2, 3).detach() if self.last else x.out for x in parts)
         return self.joined(tuple(views))
@@ -262,9 +264,7 @@ class Views(Drawn):
             layout=layout, generator=generator,
         )  # fmt: skip
         check_side("size", size)
-        recipes = tuple(self.RECIPES if recipes is None else recipes)
-        if not recipes:
-            raise ValueError("recipes must hold one recipe for each view at least, got none")
+        recipes = checked(self.RECIPES if recipes is None else recipes)
         if size < LEAST_BLURRED and not self.SMALL_ONES_BLURRED:
             recipes = tuple(replace(recipe, blur=0.0) for recipe in recipes)
         self.size = size

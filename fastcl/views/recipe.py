@@ -1,5 +1,6 @@
 """What one random view of an image may look like, in the numbers of a paper."""
 
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from .. import _check
@@ -70,9 +71,26 @@ class Recipe:
 
     def jittered(self, strength: float) -> "Recipe":
         """The same with the ranges of the colour jitter times a strength."""
-        strength = _check.finite("strength", strength)
-        ranges = "brightness", "contrast", "saturation", "hue"
-        return replace(self, **{name: getattr(self, name) * strength for name in ranges})
+        if _check.finite("strength", strength) < 0:
+            raise ValueError(f"strength must be 0 or more, got {strength}")
+        names = "brightness", "contrast", "saturation", "hue"
+        try:
+            return replace(self, **{name: getattr(self, name) * strength for name in names})
+        except ValueError as error:
+            raise ValueError(f"strength must not be {strength}: {error}") from None
+
+
+def checked(recipes: Sequence[Recipe]) -> tuple[Recipe, ...]:
+    """One for each view."""
+    if isinstance(recipes, Recipe) or not isinstance(recipes, Iterable):
+        raise TypeError(f"recipes must be a sequence of Recipe, got {type(recipes).__name__}")
+    recipes = tuple(recipes)
+    if not recipes:
+        raise ValueError("recipes must hold one recipe for each view at least, got none")
+    for i, recipe in enumerate(recipes):
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipes[{i}] must be a Recipe, got {type(recipe).__name__}")
+    return recipes
 
 
 def _interval(name: str, value: tuple[float, float], most: float) -> tuple[float, float]:

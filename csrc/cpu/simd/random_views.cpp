@@ -14,13 +14,15 @@ namespace {
 
 // Pixels of a strip of colours: three channels of 16 bits take 6 KB.
 constexpr int64_t kStrip = 1024;
-// From here on what is added for the rounding of the sums could show.
+// Of an axis. From here on the rounding of the weights could show.
 constexpr int64_t kMostTaps = 128;
 // Bytes of all views above which they do not stay in a cache.
 constexpr int64_t kCached = 4 << 20;
-// Beyond these, roundings of 16 bits add up to more than a chain may be off.
-constexpr float kLargestFactor = 1.81f, kLargestSigma = 12.5f;
-constexpr int64_t kLargestKernel = 101;
+// Beyond these, roundings of 16 bits add up to more than a blur or a chain may be off.
+constexpr float kLargestFactor = 1.81f, kLargestSigma = 6;
+constexpr int64_t kLargestKernel = 47;
+// Of a threshold: what rounding leaves of a level of whole numbers that equals it.
+constexpr float kNearly = 1 - 0x1p-21f;
 
 // Brightness, contrast, saturation and hue, by their numbers, one after the other.
 struct Order {
@@ -147,11 +149,13 @@ void render(const RandomViews& x, int64_t image, const View& view, char* out, ch
   const bool grey = c == 3 && view.grey != 0;
   const bool streamed = x.views * x.apart * size_of(x.dtype) > kCached;
   const bool last = x.channels_last_out && c > 1;
-  const Target target{x.dtype,        out,      c,       size * size, last, x.mean, x.deviation,
-                      view.threshold, A::kUnit, streamed};
+  const bool whole = x.pixel != Pixel::kFloat32 && view.threshold <= 1;
+  const float threshold = view.threshold * (whole ? kNearly : 1.0f);
+  const Target target{x.dtype, out,         c,         size * size, last,
+                      x.mean,  x.deviation, threshold, A::kUnit,    streamed};
   const auto write = [&](int64_t first, int64_t count) {
     for (int64_t k = 0; k < (grey ? 1 : c); ++k) {
-      solarise<A>(view.threshold, planes + k * plane + first, count);
+      solarise<A>(threshold, planes + k * plane + first, count);
     }
     write_pixels(target, planes + first, grey ? 0 : plane, first, count);
   };

@@ -83,6 +83,36 @@ inline void stream(char* to, Floats x) { _mm256_stream_ps((float*)to, (__m256)x)
 inline void stream(char* to, Floats x) { _mm_stream_ps((float*)to, (__m128)x); }
 #endif
 
+// As many numbers as floats make a vector. What gcc 12 makes of __builtin_convertvector here are
+// instructions for one number each.
+inline Floats floats(const float* from) { return load<Floats>(from); }
+#if defined(__AVX512BW__)
+inline Floats floats(const uint8_t* from) {
+  const auto x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(x));
+}
+inline Floats floats(const uint16_t* from) {
+  const auto x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
+  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(x));
+}
+#elif defined(__AVX2__)
+inline Floats floats(const uint8_t* from) {
+  const auto x = _mm_loadl_epi64(reinterpret_cast<const __m128i*>(from));
+  return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(x));
+}
+inline Floats floats(const uint16_t* from) {
+  const auto x = _mm_loadu_si128(reinterpret_cast<const __m128i*>(from));
+  return (Floats)_mm256_cvtepi32_ps(_mm256_cvtepu16_epi32(x));
+}
+#else
+template <typename P>
+inline Floats floats(const P* from) {
+  Integers x{};
+  for (int l = 0; l < kViewBytes / 4; ++l) x[l] = from[l];
+  return __builtin_convertvector(x, Floats);
+}
+#endif
+
 // Products are rounded down, by half a unit on average, which sums begin with; but not those of
 // zeros, and black would come out grey. So numbers are larger than they are while they are
 // multiplied: rows that have been summed down by kRaised units, bytes by twice that, half a level,

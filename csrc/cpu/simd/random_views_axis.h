@@ -38,13 +38,16 @@ struct Axis {
   int64_t taps, stride;
   int32_t* first;   // [stride] input of the first tap
   Weight* start;    // [stride] what the sum begins with: half of what rounding will take off
-  Weight* weights;  // [taps, stride]
+  Weight* weights;  // [taps, stride], or of pairs [(taps + 1) / 2, stride]
 };
 
 constexpr int64_t kAxisLanes = kViewBytes / 4;
 
 // See kRaised.
 constexpr int64_t kFewTaps = 4;
+// Products that are rounded down each. Where they are more, and all pixels alike, what half a unit
+// for each does not make good could be a tenth of a level: they are summed in 32 bits, in pairs.
+constexpr int64_t kRoundedTaps = 8;
 
 inline int64_t axis_stride(int64_t out) { return (out + 31) / 32 * 32; }
 
@@ -54,10 +57,30 @@ inline int64_t axis_taps(int64_t in, int64_t out) {
   return reach < in ? reach : in;
 }
 
+// Of more than kRoundedTaps, two that follow each other in one number. They sum to 2^16, as does
+// what has been rounded so far to what it is, and no one of them takes what all others left.
+inline void round_pairs(Axis<Fixed>& axis, const Floats* weight, Floats total, int64_t i) {
+  const Floats factor = 65536.0f / total;
+  Floats so_far{};
+  Integers taken{};
+  const auto next = [&](int64_t j) {
+    so_far += weight[j];
+    const Integers until = __builtin_convertvector(so_far * factor + 0.5f, Integers);
+    const auto share = (Doubles)(until - taken);
+    taken = until;
+    return share;
+  };
+  for (int64_t j = 0; j < axis.taps; j += 2) {
+    const Doubles first = next(j), second = j + 1 < axis.taps ? next(j + 1) : Doubles{};
+    store(axis.weights + j / 2 * axis.stride + i, second << 16 | first);
+  }
+}
+
 // Shares of one for kAxisLanes outputs in 16 bits: they sum to 2^15, the largest takes what
 // rounding left. raised: what the sum is to be larger by.
 inline void round_weights(Axis<Fixed>& axis, const Floats* weight, Floats total, int64_t i,
                           int raised) {
+  if (axis.taps > kRoundedTaps) return round_pairs(axis, weight, total, i);
   const Floats factor = 32768.0f / total;
   Integers sum{}, largest{}, used{};
   for (int64_t j = 0; j < axis.taps; ++j) {

@@ -25,6 +25,11 @@ struct Count {
   constexpr operator int64_t() const { return n; }
 };
 
+// More than kRoundedTaps, of Fixed.
+struct Pairs {
+  int64_t taps;
+};
+
 // f with the number of taps, known to the compiler where they are few.
 template <typename F>
 inline void with_taps(int64_t taps, const F& f) {
@@ -35,9 +40,16 @@ inline void with_taps(int64_t taps, const F& f) {
   f(taps);
 }
 
-// Elements of one step down the columns.
-template <typename A>
-constexpr int kChunk = A::kSums * A::kLanes;
+template <typename A, typename F>
+inline void with_taps_of(const Axis<A>& axis, const F& f) {
+  if constexpr (sizeof(typename A::Element) == 2) {
+    if (axis.taps > kRoundedTaps) return f(Pairs{axis.taps});
+  }
+  with_taps(axis.taps, f);
+}
+
+// Elements of one step down the columns: of bytes a whole vector.
+constexpr int kChunk = kViewBytes;
 
 // Elements from `from` on; where not all are inside, zeros from end on.
 template <typename V, bool kInside, typename P>
@@ -58,7 +70,7 @@ inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, N 
   constexpr uint16_t half = many ? 0x80 : 0;
   Words even = Fixed::splat(axis.start[i]), odd = even;
   for (int64_t j = 0; j < taps; ++j) {
-    __builtin_prefetch(from + j * row + 2 * kChunk<Fixed>);
+    __builtin_prefetch(from + j * row + 2 * kChunk);
     const Words x = load_before<Words, kInside>(from + j * row, end);
     const Words weight = Fixed::splat(axis.weights[j * axis.stride + i]);
     even += high_product(x << 8 | half, weight);
@@ -72,37 +84,67 @@ inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, N 
   store(to + Fixed::kLanes, odd + odd);
 }
 
+template <bool kInside>
+inline void column_sums(const uint8_t* from, int64_t row, const uint8_t* end, Pairs pairs,
+                        const Axis<Fixed>& axis, int64_t i, uint16_t* to) {
+  constexpr uint32_t kStart = (2 * kRaised << 8) + 128;  // raised, and rounded to the nearest
+  Doubles sums[4] = {kStart - Doubles{}, kStart - Doubles{}, kStart - Doubles{},
+                     kStart - Doubles{}};
+  for (int64_t j = 0; j < pairs.taps; j += 2) {
+    const uint8_t* at = from + j * row;
+    const int64_t next = j + 1 < pairs.taps ? row : 0;  // of the last one the weight is zero
+    __builtin_prefetch(at + 2 * kChunk);
+    __builtin_prefetch(at + next + 2 * kChunk);
+    const Words x = load_before<Words, kInside>(at, end);
+    const Words y = load_before<Words, kInside>(at + next, end);
+    const Words weight = Fixed::splat(axis.weights[j / 2 * axis.stride + i]);
+    const Words low = zip_low(x, y), high = zip_high(x, y);
+    sums[0] += pair_sums(low & 0xFF, weight);
+    sums[1] += pair_sums(high & 0xFF, weight);
+    sums[2] += pair_sums(low >> 8, weight);
+    sums[3] += pair_sums(high >> 8, weight);
+  }
+  // The lowest 16 bits of the quotient by 2^8.
+  store(to, joined(sums[0] << 8, sums[1] << 8));
+  store(to + Fixed::kLanes, joined(sums[2] << 8, sums[3] << 8));
+}
+
 template <bool kInside, typename P, typename N>
 inline void column_sums(const P* from, int64_t row, const P* end, N taps, const Axis<Float>& axis,
                         int64_t i, float* to) {
   typedef P Pixels __attribute__((vector_size(Float::kLanes * sizeof(P))));
+  constexpr int kVectors = kChunk / Float::kLanes;
   const float unit = sizeof(P) == 1 ? 1 / 255.0f : sizeof(P) == 2 ? 1 / 65535.0f : 1;
-  Floats sum{};
+  Floats sum[kVectors]{};
   for (int64_t j = 0; j < taps; ++j) {
-    const Pixels x = load_before<Pixels, kInside>(from + j * row, end);
-    sum += __builtin_convertvector(x, Floats) * Float::splat(axis.weights[j * axis.stride + i]);
+    const Floats weight = Float::splat(axis.weights[j * axis.stride + i]);
+    for (int v = 0; v < kVectors; ++v) {
+      const P* at = from + j * row + v * Float::kLanes;
+      const Pixels x = load_before<Pixels, kInside>(at, end);
+      sum[v] += floats(reinterpret_cast<const P*>(&x)) * weight;
+    }
   }
-  store(to, sum * unit);
+  for (int v = 0; v < kVectors; ++v) store(to + v * Float::kLanes, sum[v] * unit);
 }
 
 // Rows from i on, down the columns, with rows as lanes: strip [parts, padded, kLanes].
 template <bool kInside, typename A, typename P, typename N>
 void fill_strip(const Crop<P>& crop, const Axis<A>& axis, int64_t i, int64_t size, N taps,
                 typename A::Element* strip) {
-  typename A::Element sums[A::kLanes * kChunk<A>];
+  typename A::Element sums[A::kLanes * kChunk];
   for (int64_t part = 0; part < crop.parts; ++part) {
-    for (int64_t e = 0; e < crop.length; e += kChunk<A>) {
+    for (int64_t e = 0; e < crop.length; e += kChunk) {
       for (int64_t l = 0; l < A::kLanes; ++l) {
         const int64_t output = i + l < size ? i + l : size - 1;
         const P* from = crop.first + part * crop.part + axis.first[output] * crop.row + e;
-        column_sums<kInside>(from, crop.row, crop.end, taps, axis, output, sums + l * kChunk<A>);
+        column_sums<kInside>(from, crop.row, crop.end, taps, axis, output, sums + l * kChunk);
       }
-      for (int64_t k = 0; k < kChunk<A>; k += kSide<A>) {
+      for (int64_t k = 0; k < kChunk; k += kSide<A>) {
         const int64_t within = A::kSums == 1 ? k : k % A::kLanes * 2 + k / A::kLanes;
         if (e + within >= crop.length) continue;
         typename A::Vector x[kSide<A>];
         for (int l = 0; l < kSide<A>; ++l) {
-          x[l] = load_apart<A>(sums + l * kChunk<A> + k, kSide<A> * kChunk<A>);
+          x[l] = load_apart<A>(sums + l * kChunk + k, kSide<A> * kChunk);
         }
         turn<A>(x);
         typename A::Element* to = strip + (part * crop.padded() + e + within) * A::kLanes;
@@ -112,18 +154,40 @@ void fill_strip(const Crop<P>& crop, const Axis<A>& axis, int64_t i, int64_t siz
   }
 }
 
+// Of numbers of 16 bits with a sign, which what they are above 2^15 is.
+inline Words row_sum(const uint16_t* from, int64_t step, Pairs pairs, const Axis<Fixed>& axis,
+                     int64_t i) {
+  constexpr uint32_t kStart = (1u << 31) + (1u << 16);  // 2^15 of 2^16 weights, and half a unit
+  Doubles low = kStart - Doubles{}, high = low;
+  for (int64_t j = 0; j < pairs.taps; j += 2) {
+    const int64_t next = j + 1 < pairs.taps ? step : 0;
+    const Words x = load<Words>(from + j * step) ^ 0x8000;
+    const Words y = load<Words>(from + j * step + next) ^ 0x8000;
+    const Words weight = Fixed::splat(axis.weights[j / 2 * axis.stride + i]);
+    low += pair_sums(zip_low(x, y), weight);
+    high += pair_sums(zip_high(x, y), weight);
+  }
+  return joined(low >> 1, high >> 1);
+}
+
+template <typename A, typename N>
+inline typename A::Vector row_sum(const typename A::Element* from, int64_t step, N taps,
+                                  const Axis<A>& axis, int64_t i) {
+  typename A::Vector sum = A::splat(axis.start[i]);
+  for (int64_t j = 0; j < taps; ++j) {
+    sum += A::share(load<typename A::Vector>(from + j * step),
+                    A::splat(axis.weights[j * axis.stride + i]));
+  }
+  return sum;
+}
+
 // Pixels i .. i + kSide of one channel in rows of the strip, turned back.
 template <typename A, typename N>
 inline void row_sums(const typename A::Element* strip, int64_t step, N taps, const Axis<A>& axis,
                      int64_t i, typename A::Vector* x) {
   for (int64_t k = 0; k < kSide<A>; ++k) {
     const typename A::Element* from = strip + axis.first[i + k] * step;
-    typename A::Vector sum = A::splat(axis.start[i + k]);
-    for (int64_t j = 0; j < taps; ++j) {
-      sum += A::share(load<typename A::Vector>(from + j * step),
-                      A::splat(axis.weights[j * axis.stride + i + k]));
-    }
-    x[k] = A::lowered(sum);
+    x[k] = A::lowered(row_sum(from, step, taps, axis, i + k));
   }
   turn<A>(x);
 }
@@ -164,14 +228,14 @@ void resize(const Crop<P>& crop, const Axis<A>& rows, const Axis<A>& columns, in
     const bool inside = crop.first + (crop.parts - 1) * crop.part +
                             (last + rows.taps - 1) * crop.row + crop.padded() <=
                         crop.end;
-    with_taps(rows.taps, [&](auto taps) {
+    with_taps_of(rows, [&](auto taps) {
       inside ? fill_strip<true, A>(crop, rows, i, size, taps, strip)
              : fill_strip<false, A>(crop, rows, i, size, taps, strip);
     });
     const int64_t some = size - i < A::kLanes ? size - i : A::kLanes;
     for (int64_t c = 0; c < channels; ++c) {
       const auto* from = strip + (crop.parts == 1 ? c : c * crop.padded()) * A::kLanes;
-      with_taps(columns.taps, [&](auto taps) {
+      with_taps_of(columns, [&](auto taps) {
         drain_strip<A>(from, crop.step * A::kLanes, columns, taps, some, size,
                        planes + c * plane + i * size);
       });

@@ -54,20 +54,6 @@ void solarise(float threshold, typename A::Element* pixels, int64_t count) {
   __builtin_memcpy(pixels + i, &rest, (count - i) * sizeof(E));
 }
 
-// Numbers as many floats as a vector has.
-template <typename E>
-Floats floats(const E* from) {
-  typedef E Pixels __attribute__((vector_size(kViewBytes / 4 * sizeof(E))));
-  return __builtin_convertvector(load<Pixels>(from), Floats);
-}
-
-#if defined(__AVX512BW__)
-inline Floats floats(const uint16_t* from) {
-  const auto x = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from));
-  return (Floats)_mm512_cvtepi32_ps(_mm512_cvtepu16_epi32(x));
-}
-#endif
-
 // How many of `count` numbers were written by whole vectors, where that takes other instructions
 // than the compiler finds.
 template <typename E, typename T>
