@@ -310,3 +310,19 @@ def test_batches_of_several_sizes_compile(module):
     for b in (3, 2, 1, 3):
         ours, theirs = seeded(compiled, images(b)), seeded(module, images(b))
         torch.testing.assert_close(ours, theirs, atol=0, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "module",
+    [views.SimCLR(8), views.BYOL(9, memory_format=torch.channels_last), views.DINO(10, 7, 2)],
+    ids=["SimCLR", "BYOL", "DINO"],
+)
+def test_modules_are_exported_for_any_batch_and_work_on(module):
+    """Before they have run: what an export traces with must not be kept for what comes later."""
+    x = images(b=3, h=24, w=31)
+    batch = torch.export.Dim("batch", min=1, max=64)
+    program = torch.export.export(module, (x,), dynamic_shapes=({0: batch},)).module()
+    for b in (3, 1, 2):
+        ours, theirs = (seeded(f, x[:b]) for f in (module, program))
+        pairs = zip(ours, theirs, strict=True)  # of views, or of groups of them
+        assert all(torch.equal(one, other) for one, other in pairs)

@@ -115,6 +115,20 @@ def test_a_backward_that_needs_the_earlier_views_fails(way, memory_format):
         loss.backward()
 
 
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_backward_that_needs_the_earlier_views_fails(backend):
+    """Where the views are written again in the same graph, too, as it is traced."""
+    module, weight = views.SimCLR(8), torch.ones(3, 1, 1, requires_grad=True)
+
+    def step(images, out):
+        first = (weight * module(images, out=out)).sum()
+        return first + (weight * module(images, out=out)).sum()
+
+    compiled = torch.compile(step, backend=backend, fullgraph=True)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        compiled(IMAGES, torch.empty(2, 3, 3, 8, 8)).backward()
+
+
 def test_memory_of_inference_is_written():
     with torch.inference_mode():
         module = views.SimCLR(8)

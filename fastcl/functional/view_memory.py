@@ -1,14 +1,13 @@
 """Memory that views are written to."""
 
-from functools import lru_cache
-
 import torch
 from torch import Tensor
 
 from .. import _check
+from .._kept import kept
 
 
-@lru_cache(maxsize=64)
+@kept(64)
 def memory_like(
     shape: tuple[int, ...],  # V, b, c, size, size
     dtype: torch.dtype,
@@ -50,7 +49,7 @@ def laid_out(
 
 def written(out: Tensor) -> None:
     """A backward that still needs what stood there must fail instead of using the new views."""
-    if not (torch.compiler.is_compiling() or out.is_inference()):
+    if torch.compiler.is_compiling() or not out.is_inference():
         torch.autograd.graph.increment_version(out)
 
 

@@ -2,13 +2,13 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from .. import _check
+from .._kept import kept
 from .._library import ops
 from ..reference.draw_views import DRAWS, TRIES, middle_box
 from .chance import check_generator
@@ -116,7 +116,8 @@ def _checked(sizes, device) -> tuple[Tensor | tuple[int, int, int], torch.device
         if not isinstance(sizes, (tuple, list)) or len(sizes) != 3:
             raise TypeError(f"sizes must be a tensor [b, 2] or (b, height, width), got {sizes!r}")
         for name, value in zip(("b", "height", "width"), sizes, strict=True):
-            _check.count(name, value)
+            if not isinstance(value, torch.SymInt):  # of a program that is exported for any batch
+                _check.count(name, value)
         _within(min(sizes[1:]), max(sizes[1:]))
         return sizes, torch.device("cpu" if device is None else device)
     device = torch.device(sizes.device if device is None else device)
@@ -139,7 +140,7 @@ def _within(least: int, most: int) -> None:
         raise ValueError(f"sizes must be from 1 to {LONGEST}, got {wrong}")
 
 
-@lru_cache(maxsize=1024)  # images of a camera or of a data set have few sizes
+@kept(1024)  # images of a camera or of a data set have few sizes
 def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.device):
     """Sides `[1, 2]` and the boxes in the middle of images of one size."""
     sides = torch.tensor([[height, width]], device="cpu").to(device)
@@ -147,7 +148,7 @@ def _frame(recipes: tuple[Recipe, ...], height: int, width: int, device: torch.d
     return sides, middle_box(sides, bounds.ratio, bounds.shares)
 
 
-@lru_cache(maxsize=64)  # as a copy to a GPU from memory of the host makes the host wait
+@kept(64)  # as a copy to a GPU from memory of the host makes the host wait
 def _bounds(recipes: tuple[Recipe, ...], device: torch.device) -> Bounds:
     def tensor(numbers: list, dtype: torch.dtype = torch.float32) -> Tensor:
         return torch.tensor(numbers, dtype=dtype, device="cpu")
