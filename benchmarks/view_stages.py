@@ -8,7 +8,7 @@ import fastcl.functional as F
 from fastcl import views
 from fastcl.functional.packed import Packed
 
-SIDE, SIZE, IMAGES = 335, 224, 24
+SIDE, SIZE = 335, 224
 COLUMNS = {"mirror": 4, "brightness": 5, "contrast": 6, "saturation": 7, "hue": 8, "grey": 10,
            "sigma": 11, "threshold": 12}  # fmt: skip
 IDENTITY = (0, 0, SIDE, SIDE, 0, 1, 1, 1, 0, 0, 0, 0, 2)  # nothing but resized and normalised
@@ -36,10 +36,10 @@ def _call(images: torch.Tensor, values: dict[str, float], **form) -> Callable[[]
     return lambda: F.random_views(images, parameters, size=SIZE, **normal, **form, out=out)
 
 
-def operations() -> dict[str, Callable[[], object]]:
-    """A view of 224 out of all of 335 x 335 pixels, 24 in a call."""
+def operations(count: int) -> dict[str, Callable[[], object]]:
+    """A view of 224 out of all of 335 x 335 pixels, so many in a call."""
     generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (IMAGES, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
+    images = torch.randint(0, 256, (count, 3, SIDE, SIDE), generator=generator, dtype=torch.uint8)
     return {name: _call(images, values) for name, values in OPERATIONS.items()} | {
         f"and {name}": _call(images, {}, **form) for name, form in FORMS.items()
     }

@@ -259,7 +259,7 @@ def main() -> None:
         found += rows(case, beside_decoding(jpegs, make), arguments.budget / 2)
     found += rows("32 x 32 to two views", small(images, skipped), arguments.budget)
     record = views.decode(jpegs)
-    for case, calls in (("a view of 224 of 335 x 335", view_stages.operations()),
+    for case, calls in (("a view of 224 of 335 x 335", view_stages.operations(len(jpegs))),
                         ("views of 500 x 375", view_stages.presets(record))):  # fmt: skip
         made = {name: Variant(call, len(jpegs)) for name, call in calls.items()}
         found += rows(case, made, arguments.budget / 4)

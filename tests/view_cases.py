@@ -74,6 +74,11 @@ def image(c: int, h: int, w: int, dtype: torch.dtype = torch.uint8, seed: int = 
     return x if scale is None else (x * scale).round().to(torch.int32).to(dtype)
 
 
+def images(b=3, c=3, h=40, w=50):
+    """A batch of them."""
+    return torch.stack([image(c, h, w, seed=i) for i in range(b)])
+
+
 def torchvision_view(x: Tensor, parameters: Tensor, size: int, kernel: int) -> Tensor:
     """The view before normalisation by torchvision, of `[c, h, w]` from 0 to 1."""
     from torchvision.transforms.v2 import functional as F
